@@ -1,0 +1,53 @@
+# The few things people do here. `make help` lists them.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+CONFIG ?= pipelines/configs/local.yaml
+INTERACTIONS ?=
+ITEMS ?=
+# uv does not read pip's configuration; a folder of wheels given to pip serves it as well.
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+# Idle OpenMP workers that spin starve the others on a small machine.
+export OMP_WAIT_POLICY := PASSIVE
+export DO_NOT_TRACK := 1
+export HF_HUB_OFFLINE := 1
+export TOKENIZERS_PARALLELISM := false
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint types compile lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | column -t -s '|'
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: newfound needs Python 3.11 (set PYTHON=...)"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+setup: $(VENV)/.ready ## create the environment
+
+run: setup ## train on real data and publish a release (INTERACTIONS=, ITEMS=, CONFIG=)
+	@$(BIN)/python -m pipelines local --config $(CONFIG) $(if $(INTERACTIONS),--interactions $(INTERACTIONS)) $(if $(ITEMS),--items $(ITEMS))
+
+test: lint types ## lint, types, tests
+	@$(BIN)/python -m pytest
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: setup
+	@$(BIN)/mypy
+
+compile: setup ## write the pipelines as KFP IR YAML
+	@$(BIN)/python -m pipelines compile
+
+lock: setup ## resolve requirements.lock anew
+	@$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --python-version 3.11 --no-header -o requirements.lock
+	@sed -i 's/+cpu//' requirements.lock
+
+clean: ## remove what runs left behind (releases stay)
+	@rm -rf runs .pytest_cache .mypy_cache .ruff_cache

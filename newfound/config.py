@@ -1,0 +1,234 @@
+"""Configuration: one frozen pydantic model a step, unknown keys refused, read once in `main()`.
+
+`pipelines/configs/*.yaml` are complete, commented instances of `TrainingConfig`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from newfound.errors import ConfigError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(gt=0)]
+
+
+class Settings(BaseModel):
+    """Base of every configuration model: frozen, and strict about unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(Settings):
+    """Where interactions come from, and what a rating means."""
+
+    loader: Literal["movielens-100k", "movielens", "movietweetings", "files"] = "movielens-100k"
+    folder: str | None = None  # for movielens and movietweetings
+    interactions: str | None = None  # for files: Parquet or CSV
+    items: str | None = None  # for files: Parquet or CSV; absent means ids alone
+    # engagement = (rating - low) / (high - low), clipped; None: the loader's own scale
+    rating_scale: tuple[float, float] | None = None
+    positive_at: Share = 0.6  # engagement from which an interaction counts as positive, where the source does not say
+    bad_rows: Share = 0.0  # share of bad rows that is dropped, counted and reported instead of refused
+    min_user_events: Positive = 5
+    min_item_events: Positive = 1
+
+    @model_validator(mode="after")
+    def _sources(self) -> DataConfig:
+        if self.loader in ("movielens", "movietweetings") and not self.folder:
+            raise ValueError(f"loader {self.loader!r} needs `folder`")
+        if self.loader == "files" and not self.interactions:
+            raise ValueError("loader 'files' needs `interactions`")
+        return self
+
+
+class SplitConfig(Settings):
+    """One cut between past and future, and disjoint groups of users."""
+
+    # global: one moment for everybody, for genuine timestamps. user: each user's last events; other users' later events
+    # then leak into what is learned, which the report states.
+    cut: Literal["global", "user"] = "user"
+    future: Annotated[float, Field(gt=0, lt=1)] = 0.2  # share of the events that come after the cut
+    test_users: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    validation_users: Annotated[float, Field(gt=0, lt=1)] = 0.1
+
+
+class FeaturesConfig(Settings):
+    """What Feast keeps of a user's history."""
+
+    history_length: Positive = 1000  # events a row; the paper's look-back
+
+
+class ClustersConfig(Settings):
+    """Interest clusters: how they are found, and how they are described."""
+
+    source: Literal["learned", "categories", "file"] = "learned"
+    file: str | None = None  # for source file: columns item_id, cluster, and optionally description
+    interface_size: Annotated[int, Field(ge=2)] = 120  # clusters at the interface level, where learned
+    branching: tuple[Positive, ...] = (8, 15)  # children a node at each level down to the interface; then the leaves
+    leaf_items: Positive = 8  # about how many items a leaf holds, below the interface level
+    balance: Share = 0.5  # 0: nearest centroid; 1: equal traffic
+    text_model: str | None = None  # a sentence-transformers folder or name; None: the packaged MiniLM
+    behaviour_dim: Positive = 64  # dimensions of the co-consumption vectors
+    behaviour_weight: Share = 0.5  # 0: text alone; 1: co-consumption alone
+    keywords: Annotated[int, Field(ge=1, le=10)] = 3
+
+
+class TransitionsConfig(Settings):
+    """Novel transitions, and the balanced set that the planner learns from."""
+
+    context: Annotated[int, Field(ge=1, le=3)] = 2  # K interests in the prompt
+    per_label: Positive = 40  # samples kept of one label cluster
+    held_out_pairs: Share = 0.1  # share of the contexts withheld from training, stratified by frequency
+
+
+class FinetuneConfig(Settings):
+    """Supervised fine-tuning of the planner."""
+
+    method: Literal["full", "lora"] = "full"
+    lora_rank: Positive = 16
+    steps: Positive = 300
+    batch_size: Positive = 16
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-4
+    warmup: Share = 0.05
+    evaluate_every: Positive = 60  # steps between looks at held-out recall, on which the checkpoint is chosen
+    evaluation_contexts: Positive = 256
+
+
+class PlannerConfig(Settings):
+    """The language policy."""
+
+    model: str | None = None  # a Hugging Face folder; None: the packaged SmolLM2-135M-Instruct
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    finetune: FinetuneConfig = FinetuneConfig()
+    match_rate_contexts: Positive = 64  # free generations behind the match rate
+
+
+class TableConfig(Settings):
+    """The transition table: every ordered context, decoded in bulk."""
+
+    top_k: Positive = 10
+    shards: Positive = 4
+    contexts_at_most: Positive | None = None  # a partial table, frequent contexts first; None: every ordered pair
+
+
+class RankerConfig(Settings):
+    """The item policy: a transformer over the item sequence."""
+
+    dim: Positive = 64
+    blocks: Positive = 2
+    heads: Positive = 1
+    dropout: Share = 0.2
+    max_length: Positive = 200
+    epochs: Positive = 40
+    patience: Positive = 5
+    batch_tokens: Positive = 6400
+    negatives: Positive = 256
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    use_text: bool = True
+
+
+class TuningConfig(Settings):
+    """Optuna's search over the ranker."""
+
+    trials: Annotated[int, Field(ge=0)] = 4  # 0: train with the configuration as it is
+    epochs: Positive = 12  # of a trial
+    workers: Positive = 1
+    storage: str | None = None  # an RDB URL in a cluster; None: a journal file beside the run
+    space: dict[str, tuple[float, float] | list[float | int | str]] = {
+        "learning_rate": (5e-4, 4e-3),
+        "dropout": (0.1, 0.5),
+        "dim": [64, 96],
+    }  # two numbers in a tuple: a range (log scale for learning_rate and weight_decay); a list: choices
+
+
+class PolicyConfig(Settings):
+    """Request-time decisions."""
+
+    recent_clusters: Positive = 10  # interests to sample from
+    recency_half_life: Annotated[float, Field(gt=0)] = 4.0  # in positions among the recent interests
+    exploration: Share = 0.05  # share of a novel slot's choice that is uniform over the eligible clusters
+    clusters_per_slate: Positive = 5
+    novel_share: Share = 0.3
+    k: Positive = 10
+
+
+class EvaluationConfig(Settings):
+    """Protocols and gates."""
+
+    bootstrap: Positive = 1000
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    contexts_at_most: Positive = 4000
+    min_match_rate: Share = 0.9
+    min_recall_over_chance: Annotated[float, Field(ge=0)] = 3.0  # NovelRecall@1 / chance, by the interval's lower bound
+
+
+class TrainingConfig(Settings):
+    """The whole training pipeline."""
+
+    seed: int = 7
+    threads: Positive = 2
+    data: DataConfig = DataConfig()
+    split: SplitConfig = SplitConfig()
+    features: FeaturesConfig = FeaturesConfig()
+    clusters: ClustersConfig = ClustersConfig()
+    transitions: TransitionsConfig = TransitionsConfig()
+    planner: PlannerConfig = PlannerConfig()
+    table: TableConfig = TableConfig()
+    ranker: RankerConfig = RankerConfig()
+    tuning: TuningConfig = TuningConfig()
+    policy: PolicyConfig = PolicyConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+
+def load_config(path: str | Path, overrides: dict[str, object] | None = None) -> TrainingConfig:
+    """Reads and checks a YAML configuration.
+
+    Args:
+        path: the YAML file.
+        overrides: dotted keys with values that replace the file's, such as ``{"data.loader": "files"}``.
+
+    Raises:
+        ConfigError: the file is missing or no YAML mapping, or a key is unknown or its value does not fit.
+    """
+    file = Path(path)
+    try:
+        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read ({error.strerror}); expected a YAML file") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file}: not valid YAML ({' '.join(str(error).split())})") from error
+    raw = {} if raw is None else raw
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{file}: holds a {type(raw).__name__}; expected a mapping of settings")
+    for dotted, value in (overrides or {}).items():
+        *parents, leaf = dotted.split(".")
+        target = raw
+        for name in parents:
+            target = target.setdefault(name, {})
+            if not isinstance(target, dict):
+                raise ConfigError(f"{file}: key {name!r} holds no mapping; {dotted!r} cannot be set")
+        target[leaf] = value
+    return parse_config(raw, str(file))
+
+
+def parse_config(raw: object, source: str) -> TrainingConfig:
+    """Checks a mapping of settings; `source` names where it came from in errors.
+
+    Raises:
+        ConfigError: a key is unknown or its value does not fit.
+    """
+    try:
+        return TrainingConfig.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "(top level)"
+        more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        if first["type"] == "extra_forbidden":
+            raise ConfigError(f"{source}: unknown key {key!r}{more}") from error
+        raise ConfigError(f"{source}: key {key!r}: {first['msg']}{more}") from error

@@ -1,0 +1,140 @@
+"""Column names and table contracts, once; everything else refers to these.
+
+Times are UTC. Files are Parquet unless said otherwise. Ids are strings everywhere, also when they look like numbers.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pyarrow as pa
+
+USER: Final = "user_id"
+ITEM: Final = "item_id"
+TIME: Final = "timestamp"
+ENGAGEMENT: Final = "engagement"
+POSITIVE: Final = "positive"
+POSITION: Final = "position"
+TITLE: Final = "title"
+TEXT: Final = "text"
+CATEGORIES: Final = "categories"
+GROUP: Final = "group"
+CUT: Final = "cut"
+
+TIMESTAMP = pa.timestamp("us", tz="UTC")
+
+INTERACTIONS = pa.schema(
+    [
+        pa.field(USER, pa.string(), nullable=False),
+        pa.field(ITEM, pa.string(), nullable=False),
+        pa.field(TIME, TIMESTAMP, nullable=False),
+        pa.field(ENGAGEMENT, pa.float32(), nullable=False),
+        pa.field(POSITIVE, pa.bool_(), nullable=False),
+        # 0, 1, 2, ... within the user, by time and then by the order of the source: makes ties deterministic.
+        pa.field(POSITION, pa.int32(), nullable=False),
+    ]
+)
+"""`interactions.parquet`: sorted by user_id, position. Engagement lies in [0, 1]."""
+
+ITEMS = pa.schema(
+    [
+        pa.field(ITEM, pa.string(), nullable=False),
+        pa.field(TITLE, pa.string(), nullable=False),  # the item id where the source has none
+        pa.field(TEXT, pa.string()),
+        pa.field(CATEGORIES, pa.list_(pa.string()), nullable=False),  # empty where the source has none
+    ]
+)
+"""`items.parquet`: every item that an interaction names, and possibly more; sorted by item_id."""
+
+GROUPS: Final = ("train", "validation", "test")
+
+USERS = pa.schema(
+    [
+        pa.field(USER, pa.string(), nullable=False),
+        pa.field(GROUP, pa.string(), nullable=False),  # one of GROUPS: disjoint users for the planner
+        pa.field(CUT, TIMESTAMP, nullable=False),  # events with timestamp < cut are the past, the rest the future
+    ]
+)
+"""`users.parquet`: the split. With a global cut, every user's cut is the same."""
+
+EVENT_TIME: Final = "event_timestamp"
+ITEM_IDS: Final = "item_ids"
+TIMES: Final = "times"
+ENGAGEMENTS: Final = "engagements"
+POSITIVES: Final = "positives"
+
+HISTORIES = pa.schema(
+    [
+        pa.field(USER, pa.string(), nullable=False),
+        pa.field(EVENT_TIME, TIMESTAMP, nullable=False),  # time of the newest event in the row
+        pa.field(ITEM_IDS, pa.list_(pa.string()), nullable=False),  # oldest first; the last L events
+        pa.field(TIMES, pa.list_(pa.int64()), nullable=False),  # UTC milliseconds since the epoch
+        pa.field(ENGAGEMENTS, pa.list_(pa.float32()), nullable=False),
+        pa.field(POSITIVES, pa.list_(pa.bool_()), nullable=False),
+    ]
+)
+"""`histories.parquet`: one row a user, the past as of the cut; users without a past are absent."""
+
+NODE: Final = "node"
+PARENT: Final = "parent"
+LEVEL: Final = "level"
+DESCRIPTION: Final = "description"
+SIZE: Final = "size"
+TRAFFIC: Final = "traffic"
+LEAF: Final = "leaf"
+PATH: Final = "path"
+
+TREE = pa.schema(
+    [
+        pa.field(NODE, pa.string(), nullable=False),  # opaque and stable across refits
+        pa.field(PARENT, pa.string()),  # null at level 1
+        pa.field(LEVEL, pa.int8(), nullable=False),  # 1 is the coarsest
+        pa.field(DESCRIPTION, pa.string(), nullable=False),  # unique within its level
+        pa.field(SIZE, pa.int32(), nullable=False),  # items below it
+        pa.field(TRAFFIC, pa.float32(), nullable=False),  # its share of the level's positive interactions
+    ]
+)
+"""`clusters/tree.parquet`, in depth-first order, so that every node's items are one contiguous run."""
+
+ITEM_PATHS = pa.schema(
+    [
+        pa.field(ITEM, pa.string(), nullable=False),
+        pa.field(PATH, pa.list_(pa.string()), nullable=False),  # nodes from level 1 down to the leaf
+    ]
+)
+"""`clusters/items.parquet`, in the tree's depth-first order, then by item_id."""
+
+CONTEXT: Final = "context"
+NEXT: Final = "next"
+AT: Final = "at"
+SPLIT: Final = "split"
+HELD_OUT: Final = "held_out"
+
+TRANSITIONS = pa.schema(
+    [
+        pa.field(CONTEXT, pa.list_(pa.string()), nullable=False),  # the last K unique positive clusters, oldest first
+        pa.field(NEXT, pa.string(), nullable=False),  # a cluster never in the user's past before
+        pa.field(USER, pa.string(), nullable=False),
+        pa.field(AT, TIMESTAMP, nullable=False),
+        pa.field(ENGAGEMENT, pa.float32(), nullable=False),  # signed, in [-1, 1]: 2 * engagement - 1
+        pa.field(SPLIT, pa.string(), nullable=False),  # the user's group
+        pa.field(HELD_OUT, pa.bool_(), nullable=False),  # its (context) pair is withheld from training by design
+    ]
+)
+"""`transitions.parquet`: mined from the past alone."""
+
+RANK: Final = "rank"
+CLUSTER: Final = "cluster"
+SCORE: Final = "score"
+SOURCE: Final = "source"
+
+TABLE = pa.schema(
+    [
+        pa.field(CONTEXT, pa.list_(pa.string()), nullable=False),
+        pa.field(RANK, pa.int16(), nullable=False),  # 0 is best
+        pa.field(CLUSTER, pa.string(), nullable=False),
+        pa.field(SCORE, pa.float32(), nullable=False),  # natural-log probability of the whole description
+        pa.field(SOURCE, pa.string(), nullable=False),  # planner | frequency | popularity
+    ]
+)
+"""`table/table.parquet`: sorted by context, rank."""

@@ -14,7 +14,9 @@ export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint types compile lock clean
+.PHONY: help setup system run test bench lint types compile lock clean
+
+include $(wildcard mk/*.mk)
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | column -t -s '|'
@@ -32,8 +34,20 @@ setup: $(VENV)/.ready ## create the environment
 run: setup ## train on real data and publish a release (INTERACTIONS=, ITEMS=, CONFIG=)
 	@$(BIN)/python -m pipelines local --config $(CONFIG) $(if $(INTERACTIONS),--interactions $(INTERACTIONS)) $(if $(ITEMS),--items $(ITEMS))
 
-test: lint types ## lint, types, tests
+test: lint types system ## lint, types, tests
 	@$(BIN)/python -m pytest
+
+bench: ## list the benchmarks
+	@grep -hE '^bench-[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | column -t -s '|'
+
+# Real servers and a real browser for the tests. Without root they are left to the person; tests that need them skip.
+SYSTEM_PACKAGES := chromium redis-server
+system:
+	@missing=""; for p in $(SYSTEM_PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	else echo "not installed, tests that need them skip:$$missing (apt-get install$$missing)"; fi
 
 lint: setup
 	@$(BIN)/ruff check .

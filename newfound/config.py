@@ -68,8 +68,8 @@ class ClustersConfig(Settings):
 
     source: Literal["learned", "categories", "file"] = "learned"
     file: str | None = None  # for source file: columns item_id, cluster, and optionally description
+    coarse_sizes: tuple[Positive, ...] = (8,)  # clusters at each level above the interface, coarsest first
     interface_size: Annotated[int, Field(ge=2)] = 120  # clusters at the interface level, where learned
-    branching: tuple[Positive, ...] = (8, 15)  # children a node at each level down to the interface; then the leaves
     leaf_items: Positive = 8  # about how many items a leaf holds, below the interface level
     balance: Share = 0.5  # 0: nearest centroid; 1: equal traffic
     text_model: str | None = None  # a sentence-transformers folder or name; None: the packaged MiniLM

@@ -104,6 +104,18 @@ ITEM_PATHS = pa.schema(
 )
 """`clusters/items.parquet`, in the tree's depth-first order, then by item_id."""
 
+X: Final = "x"
+Y: Final = "y"
+
+LAYOUT = pa.schema(
+    [
+        pa.field(NODE, pa.string(), nullable=False),
+        pa.field(X, pa.float32(), nullable=False),  # both in [-1, 1]
+        pa.field(Y, pa.float32(), nullable=False),
+    ]
+)
+"""`clusters/layout.parquet`: the map of interests, a point a interface cluster, in tree order."""
+
 CONTEXT: Final = "context"
 NEXT: Final = "next"
 AT: Final = "at"

@@ -150,3 +150,65 @@ TABLE = pa.schema(
     ]
 )
 """`table/table.parquet`: sorted by context, rank."""
+
+# --- Events: what was shown, and what came of it (the pydantic models are in newfound/events.py) ----------------------
+
+EVENT: Final = "event_id"
+RECOMMENDATION: Final = "recommendation_id"
+USER_KEY: Final = "user_key"
+RELEASE: Final = "release"
+SLOT: Final = "slot"
+KIND: Final = "kind"
+PROPENSITY: Final = "propensity"
+REASON: Final = "reason"
+SHARE: Final = "share"
+
+SLATES = pa.schema(
+    [
+        pa.field(RECOMMENDATION, pa.string(), nullable=False),
+        pa.field(AT, TIMESTAMP, nullable=False),
+        pa.field(USER_KEY, pa.string(), nullable=False),  # keyed hash; raw ids stay in the store
+        pa.field(RELEASE, pa.string(), nullable=False),
+        pa.field("history_length", pa.int32(), nullable=False),
+        pa.field("history_at", TIMESTAMP),  # newest event in the history; null without one
+        pa.field("successors", pa.int32(), nullable=False),  # answered by table and planner ...
+        pa.field("leaked", pa.int32(), nullable=False),  # ... of which the user had consumed already
+        pa.field("generated", pa.int32(), nullable=False),  # answered by the live planner ...
+        pa.field("matched", pa.int32(), nullable=False),  # ... of which exactly a description
+        pa.field("latency_ms", pa.float32(), nullable=False),
+        pa.field("degraded", pa.bool_(), nullable=False),
+    ]
+)
+"""Exported slates: one row a recommendation."""
+
+SLOTS = pa.schema(
+    [
+        pa.field(RECOMMENDATION, pa.string(), nullable=False),
+        pa.field(AT, TIMESTAMP, nullable=False),
+        pa.field(USER_KEY, pa.string(), nullable=False),
+        pa.field(RELEASE, pa.string(), nullable=False),
+        pa.field(POSITION, pa.int16(), nullable=False),  # 0 is the top of the slate
+        pa.field(ITEM, pa.string(), nullable=False),
+        pa.field(CLUSTER, pa.string(), nullable=False),
+        pa.field(SLOT, pa.string(), nullable=False),  # novel | familiar, as of the decision
+        pa.field(PROPENSITY, pa.float64(), nullable=False),
+        pa.field(REASON, pa.string(), nullable=False),
+        pa.field("candidates", pa.map_(pa.string(), pa.float64()), nullable=False),  # probability by cluster
+        pa.field("because", pa.list_(pa.string()), nullable=False),
+        pa.field(SCORE, pa.float32()),  # the ranker's
+    ]
+)
+"""Exported slots: one row a slot of a slate."""
+
+FEEDBACK = pa.schema(
+    [
+        pa.field(EVENT, pa.string(), nullable=False),
+        pa.field(AT, TIMESTAMP, nullable=False),
+        pa.field(USER_KEY, pa.string(), nullable=False),
+        pa.field(RECOMMENDATION, pa.string()),  # null: consumed on another path
+        pa.field(ITEM, pa.string(), nullable=False),
+        pa.field(KIND, pa.string(), nullable=False),  # shown | clicked | watched | liked | dismissed
+        pa.field(SHARE, pa.float32()),  # watched share; null for the other kinds
+    ]
+)
+"""Exported feedback: one row an event."""

@@ -1,0 +1,191 @@
+"""Events between serving, clients and the collector: what was shown, and what came of it.
+
+Both travel as CloudEvents 1.0 (`envelope` makes the structured form); the envelope's id, time and type are the event's
+own, so an event that is sent twice is counted once. Names of items, clusters and users are bounded and printable, and
+numbers are finite, so that whatever passes here can be stored anywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Literal, TypeAlias
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+
+RECOMMENDATION_TYPE: Final = "newfound.recommendation.v1"
+FEEDBACK_TYPE: Final = "newfound.feedback.v1"
+STRUCTURED: Final = "application/cloudevents+json"
+BATCH: Final = "application/cloudevents-batch+json"
+
+# Kinds of feedback, and those that mean that the user saw the item.
+FEEDBACK_KINDS: Final = ("shown", "clicked", "watched", "liked", "dismissed")
+
+Id: TypeAlias = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._:-]+$")]
+Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Key: TypeAlias = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+Unit: TypeAlias = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Finite: TypeAlias = Annotated[float, Field(allow_inf_nan=False)]
+Count: TypeAlias = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Moment: TypeAlias = Annotated[AwareDatetime, AfterValidator(lambda at: at.astimezone(UTC))]
+
+
+class _Event(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SlotEvent(_Event):
+    """One slot of a slate, as it was decided.
+
+    Attributes:
+        position: 0 is the top of the slate.
+        item: the item that was put there.
+        cluster: the interface cluster that the slot was given to.
+        kind: whether the cluster was ever consumed by the user before.
+        propensity: exact marginal probability of the action (slot, cluster) under the policy that decided.
+        reason: reason code; how far the decision had to step down, such as `table`, `planner`, `parent`, `popular`.
+        candidates: the probability of every cluster that this slot could have been given to, the chosen one included;
+            empty where the slot was not chosen at random.
+        because: the user's interests that led here, oldest first.
+        score: the ranker's, where it ranked.
+    """
+
+    position: Annotated[int, Field(ge=0, lt=1000)]
+    item: Name
+    cluster: Name
+    kind: Literal["familiar", "novel"]
+    propensity: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+    reason: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
+    candidates: Annotated[dict[Name, Unit], Field(max_length=4096)] = {}
+    because: Annotated[tuple[Name, ...], Field(max_length=8)] = ()
+    score: Finite | None = None
+
+    @model_validator(mode="after")
+    def _candidates_hold_the_choice(self) -> SlotEvent:
+        if self.candidates and self.cluster not in self.candidates:
+            raise ValueError(f"candidates lack the chosen cluster {self.cluster!r}")
+        return self
+
+
+class AnswersEvent(_Event):
+    """What table and planner answered for one request, before anything was taken out.
+
+    Attributes:
+        successors: clusters answered.
+        leaked: those of them that the user had consumed already.
+        generated: answers that the planner generated live.
+        matched: those of them that were exactly a cluster's description.
+    """
+
+    successors: Count = 0
+    leaked: Count = 0
+    generated: Count = 0
+    matched: Count = 0
+
+    @model_validator(mode="after")
+    def _parts_of_wholes(self) -> AnswersEvent:
+        if self.leaked > self.successors or self.matched > self.generated:
+            raise ValueError("leaked may not exceed successors, nor matched generated")
+        return self
+
+
+class RecommendationEvent(_Event):
+    """One slate that was answered.
+
+    Attributes:
+        id: the recommendation's id; feedback refers to it.
+        at: when it was answered.
+        user_key: keyed hash of the user id, see `user_key`; the only form that leaves the stores.
+        user_id: for the collector alone.
+        release: the one release that the answer came from.
+        interests: the recent unique positive clusters that the context was sampled from, most recent last.
+        history_length: events in the history that the request was decided on.
+        history_at: time of the newest of them; None without a history.
+        seed: of the generator behind every random choice.
+        latency_ms: of the whole request inside the explorer.
+        degraded: whether any part had to be stepped around.
+    """
+
+    id: Id
+    at: Moment
+    user_key: Key
+    user_id: Name
+    release: Id
+    slots: Annotated[tuple[SlotEvent, ...], Field(min_length=1, max_length=1000)]
+    interests: Annotated[tuple[Name, ...], Field(max_length=1000)] = ()
+    history_length: Count = 0
+    history_at: Moment | None = None
+    answers: AnswersEvent = AnswersEvent()
+    seed: Annotated[int, Field(ge=0, lt=2**64)]
+    latency_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    degraded: bool = False
+
+    @model_validator(mode="after")
+    def _slots_differ(self) -> RecommendationEvent:
+        if len({slot.position for slot in self.slots}) != len(self.slots):
+            raise ValueError("slots repeat a position")
+        if len({slot.item for slot in self.slots}) != len(self.slots):
+            raise ValueError("slots repeat an item")
+        return self
+
+
+class FeedbackEvent(_Event):
+    """What a user did with an item.
+
+    Attributes:
+        id: of this event.
+        recommendation_id: the slate that it answers; None for what was consumed on other paths.
+        kind: `shown` is an impression; `watched` comes with a share.
+        share: watched share in [0, 1].
+        at: when it happened at the client, not when it was sent.
+    """
+
+    id: Id
+    at: Moment
+    recommendation_id: Id | None = None
+    user_id: Name
+    item: Name
+    kind: Literal["shown", "clicked", "watched", "liked", "dismissed"]
+    share: Unit | None = None
+
+    @model_validator(mode="after")
+    def _share_where_watched(self) -> FeedbackEvent:
+        if (self.share is not None) != (self.kind == "watched"):
+            raise ValueError("share goes with kind 'watched', and only with it")
+        return self
+
+
+Event: TypeAlias = RecommendationEvent | FeedbackEvent
+
+
+def user_key(user_id: str, secret: bytes) -> str:
+    """Keyed hash of a user id (HMAC-SHA256, first 128 bits as hex): joins, but cannot be guessed back without the key.
+
+    >>> user_key("42", b"secret") == user_key("42", b"secret") != user_key("42", b"other")
+    True
+    """
+    return hmac.new(secret, user_id.encode(), hashlib.sha256).hexdigest()[:32]
+
+
+def envelope(event: Event, source: str) -> dict[str, Any]:
+    """The event as a structured CloudEvent, JSON values only; a list of them is a batch.
+
+    Args:
+        event: recommendation or feedback.
+        source: URI reference of the sender, such as `/newfound/explorer`.
+    """
+    data = event.model_dump(mode="json", exclude_defaults=True)
+    return {
+        "specversion": "1.0",
+        "id": event.id,
+        "source": source,
+        "type": RECOMMENDATION_TYPE if isinstance(event, RecommendationEvent) else FEEDBACK_TYPE,
+        "time": _iso(event.at),
+        "datacontenttype": "application/json",
+        "data": data,
+    }
+
+
+def _iso(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")

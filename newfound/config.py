@@ -152,9 +152,15 @@ class PolicyConfig(Settings):
 
     recent_clusters: Positive = 10  # interests to sample from
     recency_half_life: Annotated[float, Field(gt=0)] = 4.0  # in positions among the recent interests
-    exploration: Share = 0.05  # share of a novel slot's choice that is uniform over the eligible clusters
-    clusters_per_slate: Positive = 5
-    novel_share: Share = 0.3
+    exploration: Share = 0.05  # share of a slot's choice that is uniform over the clusters which it may show
+    clusters_per_slate: Positive = (
+        12  # clusters ranked for a slate: the novel slots' first, then the strongest interests
+    )
+    novel_share: Share = 0.3  # of the slate, before the user's appetite is known
+    novel_share_bounds: tuple[Share, Share] = (0.1, 0.5)  # how far the appetite may move it
+    appetite_window: Positive = 50  # latest positive events that the appetite is read from
+    appetite_prior: Annotated[float, Field(gt=0)] = 20.0  # events that `novel_share` counts for beside them
+    duplicate_cosine: Annotated[float, Field(gt=0, le=1)] = 0.97  # item vectors this close never share a slate
     k: Positive = 10
 
 

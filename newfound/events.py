@@ -45,8 +45,10 @@ class SlotEvent(_Event):
         kind: whether the cluster was ever consumed by the user before.
         propensity: exact marginal probability of the action (slot, cluster) under the policy that decided.
         reason: reason code; how far the decision had to step down, such as `table`, `planner`, `parent`, `popular`.
-        candidates: the probability of every cluster that this slot could have been given to, the chosen one included;
-            empty where the slot was not chosen at random.
+        candidates: probability of the clusters that this slot could have been given to; empty where it was not chosen
+            at random.
+        floor: probability of each eligible cluster that `candidates` leaves out; 0 where there is none.
+        eligible: how many clusters the slot could have been given to; 0 where it was not chosen at random.
         because: the user's interests that led here, oldest first.
         score: the ranker's, where it ranked.
     """
@@ -58,13 +60,15 @@ class SlotEvent(_Event):
     propensity: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
     reason: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
     candidates: Annotated[dict[Name, Unit], Field(max_length=4096)] = {}
+    floor: Unit = 0.0
+    eligible: Count = 0
     because: Annotated[tuple[Name, ...], Field(max_length=8)] = ()
     score: Finite | None = None
 
     @model_validator(mode="after")
     def _candidates_hold_the_choice(self) -> SlotEvent:
-        if self.candidates and self.cluster not in self.candidates:
-            raise ValueError(f"candidates lack the chosen cluster {self.cluster!r}")
+        if self.candidates and not self.candidates.get(self.cluster, self.floor):
+            raise ValueError(f"candidates give the chosen cluster {self.cluster!r} no probability")
         return self
 
 

@@ -194,6 +194,8 @@ SLOTS = pa.schema(
         pa.field(PROPENSITY, pa.float64(), nullable=False),
         pa.field(REASON, pa.string(), nullable=False),
         pa.field("candidates", pa.map_(pa.string(), pa.float64()), nullable=False),  # probability by cluster
+        pa.field("floor", pa.float64(), nullable=False),  # of each eligible cluster that candidates leave out
+        pa.field("eligible", pa.int32(), nullable=False),  # clusters that the slot could have been given to
         pa.field("because", pa.list_(pa.string()), nullable=False),
         pa.field(SCORE, pa.float32()),  # the ranker's
     ]

@@ -30,12 +30,19 @@ class DataConfig(Settings):
     folder: str | None = None  # for movielens and movietweetings
     interactions: str | None = None  # for files: Parquet or CSV
     items: str | None = None  # for files: Parquet or CSV; absent means ids alone
-    # engagement = (rating - low) / (high - low), clipped; None: the loader's own scale
+    # engagement = (rating - low) / (high - low); None: the loader's own scale. With loader files, a column `rating` is
+    # read where a scale is given and the file has no column `engagement`.
     rating_scale: tuple[float, float] | None = None
-    positive_at: Share = 0.6  # engagement from which an interaction counts as positive, where the source does not say
+    # engagement from which an interaction is positive, where the source does not say. None: the loader's own; MovieLens
+    # rating 4 of 5, MovieTweetings 8 of 10, files 0.5
+    positive_at: Share | None = None
+    # what the time column holds. auto: datetimes, or integers told apart by their size: from 1e8 seconds, from 7.3e9
+    # milliseconds, below an ordinal
+    time: Literal["auto", "datetime", "seconds", "milliseconds", "ordinal"] = "auto"
     bad_rows: Share = 0.0  # share of bad rows that is dropped, counted and reported instead of refused
+    # users and items with fewer events are left out, again and again until none is left to leave out
     min_user_events: Positive = 5
-    min_item_events: Positive = 1
+    min_item_events: Annotated[int, Field(ge=0)] = 1  # 0 keeps items in the catalogue that nobody consumed yet
 
     @model_validator(mode="after")
     def _sources(self) -> DataConfig:
@@ -43,6 +50,8 @@ class DataConfig(Settings):
             raise ValueError(f"loader {self.loader!r} needs `folder`")
         if self.loader == "files" and not self.interactions:
             raise ValueError("loader 'files' needs `interactions`")
+        if self.rating_scale is not None and self.rating_scale[0] >= self.rating_scale[1]:
+            raise ValueError("`rating_scale` needs its lower end first")
         return self
 
 
@@ -172,6 +181,52 @@ class EvaluationConfig(Settings):
     contexts_at_most: Positive = 4000
     min_match_rate: Share = 0.9
     min_recall_over_chance: Annotated[float, Field(ge=0)] = 3.0  # NovelRecall@1 / chance, by the interval's lower bound
+
+
+class MonitoringConfig(Settings):
+    """Feedback in, reports out, and what is due then."""
+
+    # What feedback means. A like is engagement 1, a dismissal 0, a watched share is itself.
+    clicked_engagement: Share = 0.5
+    positive_at: Share = 0.6  # engagement from which feedback is positive
+
+    # Intake
+    body_bytes: Positive = 8 * 1024 * 1024  # of one request
+    batch_events: Positive = 2000  # of one request
+    queue_events: Positive = 20_000  # waiting for their commit; beyond it senders get 503
+    commit_events: Positive = 5000  # of one transaction
+    future_seconds: Positive = 300  # how far a sender's clock may be ahead
+    age_days: Positive = 35  # older events are refused
+    push_users: Positive = 500  # histories of one write to Feast
+    retention_days: Positive = 400  # events older than this are deleted by `monitoring retain`
+
+    # Reports
+    memory_mb: Positive = 1024  # of DuckDB; what does not fit is spilled to disk
+    uci_at: tuple[Positive, ...] = (1, 2, 3, 5, 8, 13, 21)
+    retained_days: Annotated[float, Field(gt=0)] = 1.0  # a later positive event counts as retained after this long
+    drift_rows: Positive = 20_000  # impressions that the drift tests look at
+
+    # Bounds: what a window's measures are held against; relative ones against the reference windows
+    novelty_ratio_fall: Share = 0.25
+    novel_positive_rate_fall: Share = 0.25
+    min_suppression_ratio: Annotated[float, Field(ge=0)] = 0.6
+    min_match_rate: Share = 0.9
+    max_leak: Share = 0.5
+    max_degraded: Share = 0.05
+    drifted_columns: Share = 0.5
+    min_impressions: Positive = 200  # fewer say nothing, and breach nothing
+
+    # Decisions
+    breaches: Positive = 2  # windows in a row before anything is due
+    cooldown_hours: dict[Literal["refresh", "finetune", "clusters"], Annotated[float, Field(ge=0)]] = {
+        "refresh": 12,
+        "finetune": 168,
+        "clusters": 720,
+    }
+    finetune_after_refreshes: Positive = 3  # a breach that this many refreshes did not heal needs the planner
+    unknown_items: Share = 0.1  # share of feedback on items that no cluster holds from which clusters are due
+    canary_slates: Positive = 500  # slates of a canary before it is judged
+    canary_confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
 
 
 class TrainingConfig(Settings):

@@ -1,0 +1,233 @@
+"""What a row must hold. A bad row is refused by name, or, within the tolerated share, dropped and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ibis
+
+from newfound.config import DataConfig
+from newfound.datasets.reading import ROW, Staged
+from newfound.datasets.sources import RATING, Source
+from newfound.errors import DataError
+from newfound.schema import CATEGORIES, ENGAGEMENT, ITEM, POSITIVE, TEXT, TIME, TITLE, USER
+
+LONGEST_ID = 256
+SECOND = 1_000_000
+_LATEST = 7_258_118_400  # 2200-01-01 in seconds
+_EARLIEST = 100_000_000  # 1973; smaller integers are ordinals
+_UNITS = {"datetime": 1, "seconds": SECOND, "milliseconds": 1000, "ordinal": SECOND}
+_RANGES = {
+    "datetime": (0, _LATEST * SECOND),
+    "seconds": (_EARLIEST, _LATEST),
+    "milliseconds": (_EARLIEST * 1000, _LATEST * 1000),
+    "ordinal": (0, _LATEST),
+}
+_EXPECTED = {
+    "datetime": "a UTC datetime from 1970 to 2199",
+    "seconds": "whole UTC seconds from 1973 to 2199",
+    "milliseconds": "whole UTC milliseconds from 1973 to 2199",
+    "ordinal": f"a whole number from 0 to {_LATEST}",
+}
+_TRUE, _FALSE = ("true", "t", "yes", "1"), ("false", "f", "no", "0")
+
+
+@dataclass(frozen=True)
+class Check:
+    """A kind of bad row."""
+
+    kind: str
+    column: str  # newfound's name
+    bad: Any  # Ibis boolean; null counts as good
+    shown: Any  # Ibis value that the error shows
+    expected: str
+
+
+class BadRows:
+    """Bad rows of one source, counted by kind; more of them than are tolerated raise.
+
+    Args:
+        staged: the source.
+        tolerated: share of its rows that may be bad.
+
+    Raises:
+        DataError: too many rows are malformed already.
+    """
+
+    def __init__(self, staged: Staged, tolerated: float) -> None:
+        self._staged, self._tolerated = staged, tolerated
+        self._kinds: dict[str, int] = {}
+        self._first: tuple[int, DataError] | None = None
+        if staged.malformed:
+            row, text = staged.malformed[0]
+            self._add(row, None, f"has another number of fields: {text[:80]!r}", "as many fields as the first line")
+            self._kinds["malformed row"] = len(staged.malformed)
+            self._judge()
+
+    @property
+    def count(self) -> int:
+        """Bad rows so far."""
+        return sum(self._kinds.values())
+
+    def record(self) -> dict[str, object]:
+        """What dataset.json says of them."""
+        return {"rows": self._staged.rows, "dropped": self.count, "kinds": dict(sorted(self._kinds.items()))}
+
+    def sift(self, con: Any, name: str, table: Any, checks: Sequence[Check]) -> Any:
+        """The rows of `table` (which has a row number) that pass every check, as table `name` of `con`.
+
+        Raises:
+            DataError: with these, more rows are bad than are tolerated.
+        """
+        problem = ibis.cases(*((check.bad.fill_null(False), index) for index, check in enumerate(checks)), else_=None)
+        shown = ibis.cases(*((check.bad.fill_null(False), check.shown.cast("string")) for check in checks), else_=None)
+        judged = con.create_table(name, table.mutate(_problem=problem, _shown=shown), temp=True)
+        bad = judged.filter(judged["_problem"].notnull())
+        found = bad.group_by("_problem").agg(n=bad.count(), row=bad[ROW].min(), shown=bad["_shown"].argmin(bad[ROW]))
+        for one in found.order_by("row").to_pyarrow().to_pylist():
+            check = checks[one["_problem"]]
+            self._kinds[check.kind] = self._kinds.get(check.kind, 0) + one["n"]
+            column = self._staged.columns.get(check.column, check.column)
+            value = "is empty" if one["shown"] is None else f"{check.kind} {one['shown'][:80]!r}"
+            self._add(one["row"], column, value, check.expected)
+        self._judge()
+        return judged.filter(judged["_problem"].isnull()).drop("_problem", "_shown")
+
+    def _add(self, row: int, column: str | None, problem: str, expected: str) -> None:
+        if self._first is None or row < self._first[0]:
+            self._first = row, DataError(self._staged.source, problem, expected=expected, column=column, row=row)
+
+    def _judge(self) -> None:
+        if self._first is None or self.count <= self._tolerated * self._staged.rows:
+            return
+        first = self._first[1]
+        if self.count > 1:
+            kinds = ", ".join(f"{kind} {n}" for kind, n in sorted(self._kinds.items()))
+            problem = (
+                f"{first.problem} (the first of {self.count} bad rows of {self._staged.rows}: {kinds}; "
+                f"tolerated share: {self._tolerated:g})"
+            )
+            raise DataError(first.source, problem, expected=first.expected, column=first.column, row=first.row)
+        raise first
+
+
+def check_items(con: Any, source: Source, bad: BadRows, staged: Staged) -> Any:
+    """Items in newfound's columns, without bad rows.
+
+    Raises:
+        DataError: more rows are bad than are tolerated.
+    """
+    table = source.shape_items(con.read_parquet(staged.path))
+    again = ibis.row_number().over(group_by=table[ITEM], order_by=table[ROW]) > 0
+    duplicate = Check("duplicate item", ITEM, again, table[ITEM], "every item once")
+    good = bad.sift(con, "items", table, [*_id_checks(table, ITEM), duplicate])
+    # Where the source has no title, the id is one; it says nothing to read, so text stays empty.
+    return good.mutate(**{TITLE: ibis.coalesce(good[TITLE], good[ITEM])}).select(ITEM, TITLE, TEXT, CATEGORIES)
+
+
+def check_interactions(
+    con: Any, source: Source, bad: BadRows, staged: Staged, items: Any | None, config: DataConfig
+) -> tuple[Any, str]:
+    """Interactions in newfound's columns, without bad rows, and what their time column turned out to be.
+
+    Times are microseconds since the epoch; column `row` is kept for the order among ties.
+
+    Args:
+        con: the Ibis connection that owns `items`.
+        source: the data set.
+        bad: where its bad rows are counted.
+        staged: its staged interactions.
+        items: the checked items; None where ids are all there is.
+        config: the data settings.
+
+    Raises:
+        DataError: more rows are bad than are tolerated.
+    """
+    raw = con.read_parquet(staged.path)
+    stamps = _stamps(raw[TIME], staged)
+    kind = config.time if config.time != "auto" else _time_kind(raw, stamps)
+    time = stamps[0] if kind == "datetime" else stamps[1]
+    low, high = _RANGES[kind]
+    engagement, positive, checks = _judged(raw, source, config)
+    table = raw.mutate(
+        **{TIME: (time * _UNITS[kind]).cast("int64"), ENGAGEMENT: engagement, POSITIVE: positive}, _raw_time=raw[TIME]
+    )
+    when = Check("bad timestamp", TIME, time.isnull() | ~time.between(low, high - 1), raw[TIME], _EXPECTED[kind])
+    good = bad.sift(con, "values", table, [*_id_checks(raw, USER), *_id_checks(raw, ITEM), when, *checks])
+    relations = []
+    if items is not None:
+        good = good.left_join(items.select(ITEM, _known=True), ITEM).drop(f"{ITEM}_right")
+        missing = good["_known"].isnull()
+        relations.append(Check("unknown item", ITEM, missing, good[ITEM], "an item of the items file"))
+    again = ibis.row_number().over(group_by=[good[USER], good[ITEM], good[TIME]], order_by=good[ROW]) > 0
+    relations.append(Check("duplicate event", TIME, again, good["_raw_time"], "one row a user, item and time"))
+    good = bad.sift(con, "events", good, relations)
+    return good.select(USER, ITEM, TIME, ENGAGEMENT, POSITIVE, ROW), kind
+
+
+def _id_checks(table: Any, column: str) -> list[Check]:
+    ids = table[column]
+    return [
+        Check("null id", column, ids.isnull() | (ids == ""), ids.nullif(""), "an id in every row"),
+        Check("long id", column, ids.length() > LONGEST_ID, ids, f"an id of at most {LONGEST_ID} characters"),
+    ]
+
+
+def _stamps(column: Any, staged: Staged) -> tuple[Any, Any]:
+    """The time column read as datetimes (microseconds) and as whole numbers; null where it cannot be."""
+    if staged.datetimes:
+        return column, ibis.null("int64")
+    if column.type().is_string():
+        moment = column.try_cast("timestamp").delta(ibis.timestamp("1970-01-01"), unit="us")
+        number = column.try_cast("float64")
+    else:
+        moment, number = ibis.null("int64"), column.cast("float64")
+    return moment, ibis.ifelse(number.isnan() | number.isinf() | (number != number.floor()), ibis.null(), number)
+
+
+def _time_kind(raw: Any, stamps: tuple[Any, Any]) -> str:
+    """What most of the time column looks like."""
+    moment, number = stamps
+    seen = (
+        raw.aggregate(moments=moment.count(), numbers=number.count(), middle=number.median())
+        .to_pyarrow()
+        .to_pylist()[0]
+    )
+    if not seen["numbers"] or seen["moments"] > seen["numbers"]:
+        return "datetime"
+    middle = seen["middle"]
+    return "milliseconds" if middle >= _LATEST else "seconds" if middle >= _EARLIEST else "ordinal"
+
+
+def _judged(raw: Any, source: Source, config: DataConfig) -> tuple[Any, Any, list[Check]]:
+    """Engagement, positive, and the checks on the columns that they come from."""
+    checks = []
+    positive_at = source.positive_at if config.positive_at is None else config.positive_at
+    engagement = None
+    scale = config.rating_scale or source.rating_scale
+    if ENGAGEMENT in raw.columns:
+        engagement = _number(raw[ENGAGEMENT])
+        checks.append(_range_check(raw, ENGAGEMENT, engagement, 0, 1))
+    elif RATING in raw.columns and scale is not None:
+        low, high = scale
+        rating = _number(raw[RATING])
+        checks.append(_range_check(raw, RATING, rating, low, high))
+        engagement = (rating - low) / (high - low)
+    if POSITIVE not in raw.columns:
+        engagement = ibis.literal(1.0) if engagement is None else engagement
+        return engagement, engagement >= positive_at, checks
+    word = raw[POSITIVE].cast("string").lower().strip()
+    positive = ibis.cases((word.isin(_TRUE), True), (word.isin(_FALSE), False), else_=None)
+    checks.append(Check("bad positive", POSITIVE, positive.isnull(), raw[POSITIVE], "true or false"))
+    return positive.cast("float64") if engagement is None else engagement, positive, checks
+
+
+def _number(column: Any) -> Any:
+    return column.try_cast("float64") if column.type().is_string() else column.cast("float64")
+
+
+def _range_check(raw: Any, column: str, number: Any, low: float, high: float) -> Check:
+    bad = number.isnull() | number.isnan() | ~number.between(low, high)
+    return Check(f"bad {column}", column, bad, raw[column], f"a number from {low:g} to {high:g}")

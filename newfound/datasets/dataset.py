@@ -1,0 +1,109 @@
+"""A data set on disk: what every later step reads."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from newfound import schema
+from newfound.datasets.engine import connect
+from newfound.errors import DataError
+
+RECORD = "dataset.json"
+TABLES = {"interactions": schema.INTERACTIONS, "items": schema.ITEMS, "users": schema.USERS}
+
+
+class Dataset:
+    """The folder that `load_interactions` writes.
+
+    Args:
+        path: the folder.
+
+    Attributes:
+        path: the folder.
+        info: what dataset.json holds.
+
+    Raises:
+        DataError: a file is missing or does not hold the columns of its contract.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            self.info: dict[str, Any] = json.loads((self.path / RECORD).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(str(self.path / RECORD), "cannot be read", expected="a data set's record") from error
+        for name, contract in TABLES.items():
+            file = self.path / f"{name}.parquet"
+            try:
+                found = pq.read_schema(file)
+            except (OSError, pa.ArrowException) as error:
+                raise DataError(str(file), "cannot be read", expected="the Parquet file of a data set") from error
+            if found.names != contract.names or found.types != contract.types:
+                raise DataError(str(file), f"columns {found.names}", expected=f"columns {contract.names} by contract")
+        self._connection = connect()
+
+    @property
+    def interactions(self) -> Any:
+        """Ibis table of `schema.INTERACTIONS`."""
+        return self._table("interactions")
+
+    @property
+    def items(self) -> Any:
+        """Ibis table of `schema.ITEMS`."""
+        return self._table("items")
+
+    @property
+    def users(self) -> Any:
+        """Ibis table of `schema.USERS`."""
+        return self._table("users")
+
+    def frame(self, name: str) -> pd.DataFrame:
+        """The table `name` (interactions, items or users) in memory, in file order."""
+        return pq.read_table(self.path / f"{name}.parquet").to_pandas()
+
+    def _table(self, name: str) -> Any:
+        if name not in self._connection.list_tables():
+            return self._connection.read_parquet(self.path / f"{name}.parquet", table_name=name)
+        return self._connection.table(name)
+
+
+def fingerprint(folder: Path) -> str:
+    """sha256 over the values of a data set's tables, column by column.
+
+    It depends on the values and their order alone: neither on how Parquet encodes them nor on who wrote them.
+    """
+    whole = hashlib.sha256()
+    for name in sorted(TABLES):
+        with pq.ParquetFile(folder / f"{name}.parquet") as file:
+            digests = {field.name: hashlib.sha256(f"{name}.{field.name}".encode()) for field in TABLES[name]}
+            for batch in file.iter_batches():
+                for column, digest in digests.items():
+                    for part in _bytes_of(batch.column(column)):
+                        digest.update(part)
+        for digest in digests.values():
+            whole.update(digest.digest())
+    return whole.hexdigest()
+
+
+def _bytes_of(values: pa.Array) -> list[bytes]:
+    """Bytes that stand for an array's values, whatever its offsets and the batches it came in."""
+    if pa.types.is_list(values.type):
+        lengths = values.value_lengths().to_numpy(zero_copy_only=False).astype("<i4")
+        return [lengths.tobytes(), *_bytes_of(values.flatten())]
+    if pa.types.is_string(values.type):
+        encoded = [b"" if text is None else text.encode() for text in values.to_pylist()]
+        lengths = np.array(
+            [-1 if missing else len(text) for text, missing in zip(encoded, values.is_null().to_pylist(), strict=True)]
+        )
+        return [lengths.astype("<i4").tobytes(), b"".join(encoded)]
+    if pa.types.is_timestamp(values.type):
+        values = values.cast(pa.int64())
+    return [values.to_numpy(zero_copy_only=False).tobytes()]

@@ -1,0 +1,63 @@
+"""The engine below the tables, and folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ibis
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+ROWS_A_GROUP = 1 << 20
+
+
+def connect() -> Any:
+    """A fresh in-memory DuckDB behind Ibis, which spills to the system's temporary folder and never goes online."""
+    return ibis.duckdb.connect(
+        temp_directory=tempfile.gettempdir(),
+        autoinstall_known_extensions=False,
+        autoload_known_extensions=False,
+    )
+
+
+def drop(con: Any, name: str) -> None:
+    """Drops a table of our own making."""
+    con.raw_sql(f'DROP TABLE "{name}"')  # Ibis 12's drop_table writes a statement that DuckDB cannot parse
+
+
+def write_table(table: Any, schema: pa.Schema, path: Path) -> int:
+    """Streams an Ibis table, in its own order, to a Parquet file of exactly `schema`; answers the number of rows.
+
+    Integer columns that the schema calls timestamps hold microseconds since the epoch.
+    """
+    rows = 0
+    with pq.ParquetWriter(path, schema) as writer:
+        for batch in table.select(*schema.names).to_pyarrow_batches(chunk_size=ROWS_A_GROUP):
+            columns = [batch.column(field.name).cast(field.type) for field in schema]
+            writer.write_batch(pa.record_batch(columns, schema=schema))
+            rows += batch.num_rows
+    return rows
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A temporary sibling of `out` that takes its place when the block ends well, and vanishes when it does not."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        yield work
+        work.chmod(0o755)
+        if out.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{out.name}-old-", dir=out.parent))
+            out.rename(old / "old")
+            work.rename(out)
+            shutil.rmtree(old)
+        else:
+            work.rename(out)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)

@@ -67,7 +67,8 @@ class Dataset:
 
     def frame(self, name: str) -> pd.DataFrame:
         """The table `name` (interactions, items or users) in memory, in file order."""
-        return pq.read_table(self.path / f"{name}.parquet").to_pandas()
+        frame: pd.DataFrame = pq.read_table(self.path / f"{name}.parquet").to_pandas()
+        return frame
 
     def _table(self, name: str) -> Any:
         if name not in self._connection.list_tables():

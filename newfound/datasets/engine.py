@@ -45,6 +45,18 @@ def write_table(table: Any, schema: pa.Schema, path: Path) -> int:
 
 
 @contextmanager
+def new_file(out: Path) -> Iterator[Path]:
+    """A temporary sibling of the file `out` that takes its place when the block ends well."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(f".{out.name}.part")
+    try:
+        yield part
+        part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
     """A temporary sibling of `out` that takes its place when the block ends well, and vanishes when it does not."""
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -111,7 +111,7 @@ def _wanted(file: SourceFile, there: list[str]) -> dict[str, str]:
                 str(file.path),
                 "the column is missing",
                 column=file.columns[name],
-                expected=f"columns {', '.join(file.columns[n] for n in file.required)} (found: {', '.join(there)[:200]})",
+                expected=f"columns {[file.columns[each] for each in file.required]} (found: {', '.join(there)[:200]})",
             )
     names = {name: column for name, column in file.columns.items() if column in there}
     for column in names.values():

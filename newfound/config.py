@@ -169,7 +169,6 @@ class PolicyConfig(Settings):
     novel_share_bounds: tuple[Share, Share] = (0.1, 0.5)  # how far the appetite may move it
     appetite_window: Positive = 50  # latest positive events that the appetite is read from
     appetite_prior: Annotated[float, Field(gt=0)] = 20.0  # events that `novel_share` counts for beside them
-    duplicate_cosine: Annotated[float, Field(gt=0, le=1)] = 0.97  # item vectors this close never share a slate
     k: Positive = 10
 
 

@@ -1,0 +1,401 @@
+"""The durable store of events: SQLAlchemy over sqlite on one machine and PostgreSQL in a cluster.
+
+An event is stored once, whatever its sender repeats: its id is unique. `seq` grows in commit order (one writer at a
+time, by lock), so that a reader who remembers the last one that it saw misses nothing. Times are UTC microseconds.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Engine,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    create_engine,
+    delete,
+    event,
+    func,
+    select,
+    text,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+
+from newfound.events import FeedbackEvent, RecommendationEvent, user_key
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+# Keys of PostgreSQL's advisory locks: one writer of events, one pusher of histories.
+_WRITER_LOCK: Final = 0x6E65_7766_0001
+_PUSHER_LOCK: Final = 0x6E65_7766_0002
+
+metadata = MetaData()
+_seq = BigInteger().with_variant(Integer, "sqlite")  # sqlite numbers only INTEGER keys
+
+recommendations = Table(
+    "recommendations",
+    metadata,
+    Column("seq", _seq, primary_key=True, autoincrement=True),
+    Column("id", String(128), nullable=False, unique=True),
+    Column("at", BigInteger, nullable=False, index=True),
+    Column("user_id", String(256), nullable=False, index=True),
+    Column("user_key", String(32), nullable=False),
+    Column("release", String(128), nullable=False),
+    Column("history_length", Integer, nullable=False),
+    Column("history_at", BigInteger),
+    Column("successors", Integer, nullable=False),
+    Column("leaked", Integer, nullable=False),
+    Column("generated", Integer, nullable=False),
+    Column("matched", Integer, nullable=False),
+    Column("seed", String(20), nullable=False),  # unsigned 64 bits do not fit BIGINT
+    Column("latency_ms", Float, nullable=False),
+    Column("degraded", Boolean, nullable=False),
+    Column("interests", Text, nullable=False),  # JSON list
+    Column("slots", Text, nullable=False),  # JSON list of SlotEvent
+    sqlite_autoincrement=True,
+)
+
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("seq", _seq, primary_key=True, autoincrement=True),
+    Column("id", String(128), nullable=False, unique=True),
+    Column("at", BigInteger, nullable=False, index=True),
+    Column("user_id", String(256), nullable=False),
+    Column("user_key", String(32), nullable=False),
+    Column("recommendation_id", String(128)),
+    Column("item", String(256), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("share", Float),
+    Index("feedback_user", "user_id", "at"),
+    sqlite_autoincrement=True,
+)
+
+inferences = Table(
+    "inferences",
+    metadata,
+    Column("seq", _seq, primary_key=True, autoincrement=True),
+    Column("id", String(160), nullable=False, unique=True),  # request and response of one call share the event's id
+    Column("at", BigInteger, nullable=False, index=True),
+    Column("service", String(256), nullable=False),
+    Column("kind", String(16), nullable=False),  # request | response
+    Column("instances", Integer, nullable=False),  # how many; bodies hold user ids and are not kept
+    sqlite_autoincrement=True,
+)
+
+pasts = Table(
+    "pasts",
+    metadata,
+    Column("user_id", String(256), primary_key=True),
+    Column("events", Text, nullable=False),  # JSON list of [item, at in ms, engagement, positive], oldest first
+)
+"""What users did before the collector was there: a copy of the dataset that the first release was trained on."""
+
+progress = Table(
+    "progress",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+"""How far readers came, by reader."""
+
+measures = Table(
+    "measures",
+    metadata,
+    Column("start", BigInteger, primary_key=True, autoincrement=False),
+    Column("stop", BigInteger, primary_key=True, autoincrement=False),
+    Column("release", String(128), primary_key=True),  # or `all`
+    Column("name", String(128), primary_key=True),
+    Column("value", Float),  # null: nothing to measure in this window
+)
+"""Measures by window and release; a window that is run again replaces its own."""
+
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("seq", _seq, primary_key=True, autoincrement=True),
+    Column("at", BigInteger, nullable=False),
+    Column("action", String(32), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("submitted", Boolean, nullable=False),
+    Column("run", String(256)),
+    sqlite_autoincrement=True,
+)
+
+
+def micros(at: datetime) -> int:
+    """UTC microseconds since the epoch, without rounding through floats."""
+    return (at - _EPOCH) // timedelta(microseconds=1)
+
+
+def moment(value: int) -> datetime:
+    """The inverse of `micros`."""
+    return _EPOCH + timedelta(microseconds=value)
+
+
+@dataclass(frozen=True)
+class Inference:
+    """One record of KServe's logger: that a call happened, not what was in it."""
+
+    id: str
+    at: datetime
+    service: str
+    kind: str
+    instances: int
+
+
+Stored = RecommendationEvent | FeedbackEvent | Inference
+
+
+@dataclass(frozen=True)
+class Written:
+    """What one commit did: events new by table, and how many were known already."""
+
+    new: Mapping[str, int]
+    duplicates: int
+
+
+class Store:
+    """Events, measures and decisions behind one SQLAlchemy URL.
+
+    Args:
+        url: such as `sqlite:///events.db` or `postgresql+psycopg://host/newfound`.
+        secret: key of the users' hashes.
+    """
+
+    def __init__(self, url: str, secret: bytes) -> None:
+        self._secret = secret
+        self.engine = _engine(url)
+        self.is_sqlite = self.engine.dialect.name == "sqlite"
+        with self.engine.begin() as connection:
+            if not self.is_sqlite:  # two replicas that start together must not both create
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _WRITER_LOCK})
+            metadata.create_all(connection)
+
+    def close(self) -> None:
+        """Gives the connections back."""
+        self.engine.dispose()
+
+    def write(self, events: Sequence[Stored]) -> Written:
+        """Stores events in one transaction; when it returns, they are on disk.
+
+        Events whose id is known are left as they are.
+        """
+        rows: dict[str, list[dict[str, Any]]] = {"recommendations": [], "feedback": [], "inferences": []}
+        for one in events:
+            if isinstance(one, RecommendationEvent):
+                rows["recommendations"].append(_recommendation_row(one))
+            elif isinstance(one, FeedbackEvent):
+                rows["feedback"].append(self._feedback_row(one))
+            else:
+                rows["inferences"].append(
+                    {
+                        "id": f"{one.id}:{one.kind}",
+                        "at": micros(one.at),
+                        "service": one.service,
+                        "kind": one.kind,
+                        "instances": one.instances,
+                    }
+                )
+        new: dict[str, int] = {}
+        with self.engine.begin() as connection:
+            if not self.is_sqlite:
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _WRITER_LOCK})
+            for name, some in rows.items():
+                if some:
+                    new[name] = self._insert_new(connection, metadata.tables[name], some)
+        return Written(new, len(events) - sum(new.values()))
+
+    def _insert_new(self, connection: Connection, table: Table, rows: list[dict[str, Any]]) -> int:
+        # Looking first keeps the sequence free of holes; the writer's lock makes it safe.
+        known: set[str] = set()
+        ids = list({row["id"] for row in rows})
+        for start in range(0, len(ids), 500):
+            known.update(connection.scalars(select(table.c.id).where(table.c.id.in_(ids[start : start + 500]))))
+        fresh: dict[str, dict[str, Any]] = {}
+        for row in rows:
+            if row["id"] not in known:
+                fresh.setdefault(row["id"], row)
+        if fresh:
+            connection.execute(table.insert(), list(fresh.values()))
+        return len(fresh)
+
+    def _feedback_row(self, one: FeedbackEvent) -> dict[str, Any]:
+        return {
+            "id": one.id,
+            "at": micros(one.at),
+            "user_id": one.user_id,
+            "user_key": user_key(one.user_id, self._secret),
+            "recommendation_id": one.recommendation_id,
+            "item": one.item,
+            "kind": one.kind,
+            "share": one.share,
+        }
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    def counts(self) -> dict[str, int]:
+        """Rows by table."""
+        with self.engine.connect() as connection:
+            return {
+                name: connection.scalar(select(func.count()).select_from(metadata.tables[name])) or 0
+                for name in ("recommendations", "feedback", "inferences")
+            }
+
+    def after(self, table: Table, seq: int, batch: int) -> Iterator[list[Any]]:
+        """Rows that came after `seq`, in order, in bounded batches."""
+        while True:
+            with self.engine.connect() as connection:
+                rows = list(
+                    connection.execute(select(table).where(table.c.seq > seq).order_by(table.c.seq).limit(batch))
+                )
+            if not rows:
+                return
+            yield rows
+            seq = rows[-1].seq
+
+    def progress_of(self, name: str) -> int:
+        """How far a reader came; 0 before its first step."""
+        with self.engine.connect() as connection:
+            return connection.scalar(select(progress.c.value).where(progress.c.name == name)) or 0
+
+    def set_progress(self, name: str, value: int) -> None:
+        """Remembers how far a reader came."""
+        self._upsert(progress, [{"name": name, "value": value}])
+
+    def put_measures(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Replaces measures by window, release and name."""
+        self._upsert(measures, list(rows))
+
+    def _upsert(self, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+        if not rows:
+            return
+        insert = sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
+        keys = [column.name for column in table.primary_key]
+        changed = {name: insert.excluded[name] for name in rows[0] if name not in keys}
+        statement = insert.on_conflict_do_update(index_elements=keys, set_=changed)
+        with self.engine.begin() as connection:
+            for start in range(0, len(rows), 200):
+                connection.execute(statement, [dict(row) for row in rows[start : start + 200]])
+
+    @contextmanager
+    def sole_pusher(self) -> Iterator[bool]:
+        """Whether this process may push histories: one at a time among replicas; always on sqlite."""
+        if self.is_sqlite:
+            yield True
+            return
+        with self.engine.connect() as connection:
+            held = bool(connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": _PUSHER_LOCK}))
+            try:
+                yield held
+            finally:
+                if held:
+                    connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _PUSHER_LOCK})
+
+    # --- the past, and people's data --------------------------------------------------------------------------------
+
+    def put_pasts(self, rows: Iterable[tuple[str, Sequence[tuple[str, int, float, bool]]]], batch: int = 500) -> int:
+        """Stores what users did before; replaces what was stored of them. Returns the number of users."""
+        waiting: list[dict[str, Any]] = []
+        total = 0
+        for user, events in rows:
+            waiting.append({"user_id": user, "events": json.dumps(list(events), separators=(",", ":"))})
+            total += 1
+            if len(waiting) == batch:
+                self._upsert(pasts, waiting)
+                waiting = []
+        self._upsert(pasts, waiting)
+        return total
+
+    def erase(self, user_id: str) -> dict[str, int]:
+        """Removes every row of a user. Returns the rows removed by table."""
+        removed = {}
+        with self.engine.begin() as connection:
+            for table in (recommendations, feedback, pasts):
+                removed[table.name] = connection.execute(delete(table).where(table.c.user_id == user_id)).rowcount
+        self._vacuum()
+        return removed
+
+    def retain(self, days: int, now: datetime) -> dict[str, int]:
+        """Removes events older than `days`. Returns the rows removed by table."""
+        oldest = micros(now - timedelta(days=days))
+        removed = {}
+        with self.engine.begin() as connection:
+            for table in (recommendations, feedback, inferences):
+                removed[table.name] = connection.execute(delete(table).where(table.c.at < oldest)).rowcount
+        self._vacuum()
+        return removed
+
+    def _vacuum(self) -> None:
+        """sqlite keeps deleted rows in free pages and in the log until it is told otherwise."""
+        if self.is_sqlite:
+            with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                connection.execute(text("VACUUM"))
+                connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))
+
+    def key_of(self, user_id: str) -> str:
+        """The user's keyed hash."""
+        return user_key(user_id, self._secret)
+
+
+def _recommendation_row(one: RecommendationEvent) -> dict[str, Any]:
+    return {
+        "id": one.id,
+        "at": micros(one.at),
+        "user_id": one.user_id,
+        "user_key": one.user_key,
+        "release": one.release,
+        "history_length": one.history_length,
+        "history_at": None if one.history_at is None else micros(one.history_at),
+        "successors": one.answers.successors,
+        "leaked": one.answers.leaked,
+        "generated": one.answers.generated,
+        "matched": one.answers.matched,
+        "seed": str(one.seed),
+        "latency_ms": one.latency_ms,
+        "degraded": one.degraded,
+        "interests": json.dumps(one.interests),
+        "slots": json.dumps([slot.model_dump(mode="json") for slot in one.slots], separators=(",", ":")),
+    }
+
+
+def _engine(url: str) -> Engine:
+    if url.startswith("sqlite"):
+        engine = create_engine(url, connect_args={"timeout": 30})
+
+        @event.listens_for(engine, "connect")
+        def _durable(connection: Any, _record: Any) -> None:
+            cursor = connection.cursor()
+            cursor.execute("PRAGMA journal_mode=WAL")
+            cursor.execute("PRAGMA synchronous=FULL")  # a commit is on disk when it returns
+            cursor.execute("PRAGMA secure_delete=ON")
+            cursor.close()
+
+        return engine
+    return create_engine(url, pool_pre_ping=True, connect_args={"options": "-c synchronous_commit=on"})
+
+
+def wait_for(store_url: str, secret: bytes, seconds: float) -> Store:
+    """Opens the store, waiting for a database that is still starting."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            return Store(store_url, secret)
+        except Exception:  # the drivers' errors differ; the last one is raised
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.2)

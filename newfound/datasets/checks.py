@@ -146,9 +146,7 @@ def check_interactions(
         DataError: more rows are bad than are tolerated.
     """
     raw = con.read_parquet(staged.path)
-    stamps = _stamps(raw[TIME], staged)
-    kind = config.time if config.time != "auto" else _time_kind(raw, stamps)
-    time = stamps[0] if kind == "datetime" else stamps[1]
+    time, kind = _read_time(raw, staged, config.time)
     low, high = _RANGES[kind]
     engagement, positive, checks = _judged(raw, source, config)
     table = raw.mutate(
@@ -175,30 +173,38 @@ def _id_checks(table: Any, column: str) -> list[Check]:
     ]
 
 
-def _stamps(column: Any, staged: Staged) -> tuple[Any, Any]:
-    """The time column read as datetimes (microseconds) and as whole numbers; null where it cannot be."""
+def _read_time(raw: Any, staged: Staged, wanted: str) -> tuple[Any, str]:
+    """The time column in its own unit, null where a value is none, and what it holds."""
+    column = raw[TIME]
     if staged.datetimes:
-        return column, ibis.null("int64")
-    if column.type().is_string():
-        moment = column.try_cast("timestamp").delta(ibis.timestamp("1970-01-01"), unit="us")
-        number = column.try_cast("float64")
-    else:
-        moment, number = ibis.null("int64"), column.cast("float64")
-    return moment, ibis.ifelse(number.isnan() | number.isinf() | (number != number.floor()), ibis.null(), number)
-
-
-def _time_kind(raw: Any, stamps: tuple[Any, Any]) -> str:
-    """What most of the time column looks like."""
-    moment, number = stamps
+        return (column, "datetime") if wanted in ("auto", "datetime") else (ibis.null("float64"), wanted)
+    if not column.type().is_string():
+        number = _whole(column.cast("float64"))
+        seen = raw.aggregate(middle=number.median()).to_pyarrow().to_pylist()[0]
+        kind = _unit(seen["middle"]) if wanted == "auto" else wanted
+        return (ibis.null("float64") if kind == "datetime" else number), kind
+    number = _whole(column.try_cast("float64"))
+    moment = column.try_cast("timestamp").delta(ibis.timestamp("1970-01-01"), unit="us")
     seen = (
         raw.aggregate(moments=moment.count(), numbers=number.count(), middle=number.median())
         .to_pyarrow()
         .to_pylist()[0]
     )
-    if not seen["numbers"] or seen["moments"] > seen["numbers"]:
-        return "datetime"
-    middle = seen["middle"]
-    return "milliseconds" if middle >= _LATEST else "seconds" if middle >= _EARLIEST else "ordinal"
+    numeric = seen["numbers"] > seen["moments"]
+    kind = wanted if wanted != "auto" else _unit(seen["middle"]) if numeric else "datetime"
+    return (moment if kind == "datetime" else number), kind
+
+
+def _whole(number: Any) -> Any:
+    odd = number.isnan() | number.isinf() | (number != number.floor())
+    return ibis.ifelse(odd, ibis.null("float64"), number)
+
+
+def _unit(middle: float | None) -> str:
+    """What integers around this one count."""
+    if middle is None or middle >= _LATEST:
+        return "milliseconds"
+    return "seconds" if middle >= _EARLIEST else "ordinal"
 
 
 def _judged(raw: Any, source: Source, config: DataConfig) -> tuple[Any, Any, list[Check]]:

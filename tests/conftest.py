@@ -1,0 +1,103 @@
+"""Data sets that many tests share, made once a session by the loader itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from newfound.config import DataConfig, SplitConfig
+from newfound.datasets import load_interactions
+from newfound.datasets.sources import open_source
+from newfound.histories import check_histories, entity_rows, write_rows
+
+
+def fetch_past(dataset: Path, out: Path, length: int = 1000) -> Path:
+    """What Feast answers as of the cut, without Feast: `histories.parquet` at `out`."""
+    rows = out.with_name("rows.parquet")
+    write_rows(dataset, length, rows)
+    found = pd.merge_asof(
+        entity_rows(dataset).sort_values("event_timestamp"),
+        pd.read_parquet(rows).sort_values("event_timestamp"),
+        on="event_timestamp",
+        by="user_id",
+    )
+    check_histories(found, out, dataset)
+    return out
+
+
+@pytest.fixture(scope="session")
+def fetch() -> Callable[[Path, Path], Path]:
+    """`fetch(dataset, out)` writes the histories as of the cut."""
+    return fetch_past
+
+
+@pytest.fixture(scope="session")
+def movielens_source(tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
+    """Every sixth user of MovieLens-100K as files of one's own: CSV interactions with ratings, Parquet items."""
+    folder = tmp_path_factory.mktemp("movielens-source")
+    source = open_source(DataConfig())
+    events = pd.read_csv(source.interactions.path, sep="\t")
+    events.columns = ["user_id", "item_id", "rating", "timestamp"]
+    events[events["user_id"] % 6 == 0].to_csv(folder / "slice.csv", index=False)
+    assert source.items is not None
+    items = pd.read_csv(source.items.path, sep="\t", dtype=str, keep_default_na=False)
+    items.columns = ["item_id", "title", "year", "categories"]
+    items["title"] += " (" + items.pop("year") + ")"
+    items["categories"] = items["categories"].str.split()
+    items.to_parquet(folder / "items.parquet")
+    return DataConfig(
+        loader="files",
+        interactions=str(folder / "slice.csv"),
+        items=str(folder / "items.parquet"),
+        rating_scale=(1, 5),
+        positive_at=0.75,
+        min_item_events=8,
+    )
+
+
+@pytest.fixture(scope="session")
+def movielens(movielens_source: DataConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small slice of MovieLens-100K as a data set, each user cut on their own."""
+    out = tmp_path_factory.mktemp("movielens") / "dataset"
+    load_interactions(movielens_source, SplitConfig(), 7, out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def movielens_histories(movielens: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The slice's histories as of the cut."""
+    return fetch_past(movielens, tmp_path_factory.mktemp("histories") / "histories.parquet")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight users (u0 to u7) with ten events each of twelve items (i0 to i11), one a day, ids alone.
+
+    User n consumes items n, n + 1, ... (modulo 12); every third event is disliked. Nothing in it is random.
+    """
+    folder = tmp_path_factory.mktemp("tiny")
+    events = pd.DataFrame(
+        [
+            {
+                "user_id": f"u{user}",
+                "item_id": f"i{(user + step) % 12}",
+                "timestamp": pd.Timestamp("2024-01-01", tz="UTC") + pd.Timedelta(step, "D"),
+                "engagement": 0.0 if step % 3 == 2 else 1.0,
+            }
+            for user in range(8)
+            for step in range(10)
+        ]
+    )
+    events.to_parquet(folder / "tiny.parquet")
+    config = DataConfig(loader="files", interactions=str(folder / "tiny.parquet"))
+    load_interactions(config, SplitConfig(cut="global"), 6, folder / "dataset")
+    return folder / "dataset"
+
+
+@pytest.fixture(scope="session")
+def tiny_histories(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny set's histories as of the cut."""
+    return fetch_past(tiny, tmp_path_factory.mktemp("tiny-histories") / "histories.parquet")

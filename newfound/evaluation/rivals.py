@@ -1,0 +1,201 @@
+"""The rivals of the planner: the same training transitions, the same moments, tuned on validation users only.
+
+Each scores every cluster for every event, [B, N], higher is better; taking the user's history out is left to the
+measure. A rival's choices (smoothing, pooling) are made by the mean reciprocal rank on validation users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from newfound import schema
+from newfound.clusters import Clusters
+from newfound.evaluation.measures import Floats, Ints, mean_reciprocal_rank, ranks_of
+from newfound.evaluation.protocols import Context, Events
+
+
+class Scorer(Protocol):
+    """Anything that ranks the clusters at a moment."""
+
+    def scores(self, events: Events) -> Floats:
+        """[B, N], higher is better."""
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A rival as tuned: what was chosen, out of what, and what it saw."""
+
+    name: str
+    scorer: Scorer
+    chosen: dict[str, Any] = field(default_factory=dict)
+    tried: list[dict[str, Any]] = field(default_factory=list)
+    sees: str = "training transitions"
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Training transitions as indices: contexts [T, K] and labels [T] of training users; positive, none withheld."""
+
+    contexts: Ints
+    labels: Ints
+    n: int
+
+    @property
+    def frequency(self) -> Ints:
+        """[N], how often each cluster is a label."""
+        return np.bincount(self.labels, minlength=self.n)
+
+
+def training_counts(transitions: Path, clusters: Clusters) -> Counts:
+    """Reads the transitions that learning may use: of `train` users, positive, of contexts that are not withheld."""
+    import ibis
+
+    table = ibis.duckdb.connect().read_parquet(Path(transitions) / "transitions.parquet")
+    keep = (table[schema.SPLIT] == "train") & ~table[schema.HELD_OUT] & (table[schema.ENGAGEMENT] > 0)
+    frame = table.filter(keep).order_by([schema.USER, schema.AT, schema.NEXT]).to_pandas()
+    contexts = [[clusters.index[c] for c in context] for context in frame[schema.CONTEXT]]
+    width = max((len(c) for c in contexts), default=1)
+    return Counts(
+        contexts=np.array(contexts, dtype=np.int64).reshape(-1, width),
+        labels=frame[schema.NEXT].map(clusters.index).to_numpy(np.int64),
+        n=len(clusters.interface),
+    )
+
+
+def _indices(contexts: Sequence[Context], order: Sequence[str]) -> Ints:
+    index = {cluster: at for at, cluster in enumerate(order)}
+    return np.array([[index[c] for c in context] for context in contexts], dtype=np.int64)
+
+
+class RandomNovel:
+    """A seeded blind draw: what chance looks like in practice."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def scores(self, events: Events) -> Floats:
+        n = len(events.journeys.order)
+        return np.stack([np.random.default_rng([self._seed, int(e)]).random(n) for e in events.at])
+
+
+class Popular:
+    """The most popular novel cluster: how often each cluster is the next novel one."""
+
+    def __init__(self, counts: Counts) -> None:
+        self._scores = counts.frequency.astype(np.float64)
+
+    def scores(self, events: Events) -> Floats:
+        return np.tile(self._scores, (len(events), 1))
+
+
+class PairFrequency:
+    """Counts of the very context, backed off to its single interests, backed off to popularity.
+
+    With n the counts of training transitions, P0 their label distribution, and S(c) those of contexts that hold c::
+
+        P1(x | context) = (sum over its interests c of n(S(c), x) + single * P0(x)) / (sum of n(S(c)) + single)
+        P2(x | context) = (n(context, x) + pair * P1(x | context)) / (n(context) + pair)
+
+    Args:
+        counts: training transitions.
+        pair: weight of the back-off beside the context's own counts.
+        single: weight of popularity beside the counts of single interests.
+    """
+
+    def __init__(self, counts: Counts, *, pair: float, single: float) -> None:
+        self._pair, self._single, self._n = pair, single, counts.n
+        self._base = (counts.frequency + 1) / (counts.frequency.sum() + counts.n)
+        self._singles = np.zeros((counts.n, counts.n))
+        for column in counts.contexts.T:
+            np.add.at(self._singles, (column, counts.labels), 1)
+        self._pairs: dict[tuple[int, ...], dict[int, int]] = {}
+        for context, label in zip(map(tuple, counts.contexts.tolist()), counts.labels.tolist(), strict=True):
+            row = self._pairs.setdefault(context, {})
+            row[label] = row.get(label, 0) + 1
+
+    def scores(self, events: Events) -> Floats:
+        contexts = _indices(events.contexts, events.journeys.order)
+        single = self._singles[contexts].sum(axis=1)
+        backed = (single + self._single * self._base) / (single.sum(axis=1, keepdims=True) + self._single)
+        scores = self._pair * backed
+        totals = np.full(len(contexts), self._pair)
+        for row, context in enumerate(map(tuple, contexts.tolist())):
+            for label, count in self._pairs.get(context, {}).items():
+                scores[row, label] += count
+                totals[row] += count
+        found: Floats = scores / totals[:, None]
+        return found
+
+
+class Nearest:
+    """The nearest clusters by embedding: cosine of the clusters' vectors to the context's."""
+
+    def __init__(self, clusters: Clusters, *, pool: str) -> None:
+        rows = {node: at for at, node in enumerate(clusters.nodes)}
+        vectors = np.asarray(clusters.node_vectors, dtype=np.float64)[[rows[node] for node in clusters.interface]]
+        vectors = vectors - vectors.mean(axis=0)
+        unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        self._cosine, self._pool = unit @ unit.T, pool
+
+    def scores(self, events: Events) -> Floats:
+        near = self._cosine[_indices(events.contexts, events.journeys.order)]  # [B, K, N]
+        pooled: Floats = near[:, -1] if self._pool == "last" else getattr(near, self._pool)(axis=1)
+        return pooled
+
+
+def tune(
+    name: str,
+    make: Callable[..., Scorer],
+    space: dict[str, Sequence[Any]],
+    validation: Events,
+    *,
+    sees: str = "training transitions",
+) -> Rival:
+    """Tries every combination of the space on validation users; the best mean reciprocal rank wins, first of equals.
+
+    Without validation events the first combination is taken as it stands.
+    """
+    tried: list[dict[str, Any]] = []
+    best: tuple[float, dict[str, Any], Scorer] | None = None
+    for values in product(*space.values()):
+        chosen = dict(zip(space, values, strict=True))
+        scorer = make(**chosen)
+        value = -1.0
+        if len(validation):
+            ranks = ranks_of(scorer.scores(validation), validation.labels, validation.seen)
+            value = mean_reciprocal_rank(ranks, len(validation.journeys.order))
+        tried.append({**chosen, "mrr": round(value, 6)})
+        if best is None or value > best[0]:
+            best = (value, chosen, scorer)
+        if not len(validation):
+            break
+    assert best is not None
+    return Rival(name, best[2], best[1], tried, sees)
+
+
+def simple_rivals(counts: Counts, clusters: Clusters, validation: Events, seed: int) -> list[Rival]:
+    """The rivals that need nothing but transitions and cluster vectors."""
+    weights = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+    return [
+        Rival("random_novel", RandomNovel(seed), sees="nothing"),
+        Rival("most_popular", Popular(counts)),
+        tune(
+            "pair_frequency",
+            lambda **c: PairFrequency(counts, **c),
+            {"pair": weights, "single": weights},
+            validation,
+        ),
+        tune(
+            "nearest_embedding",
+            lambda **c: Nearest(clusters, **c),
+            {"pool": ("mean", "max", "last")},
+            validation,
+            sees="cluster vectors",
+        ),
+    ]

@@ -17,7 +17,8 @@ from newfound.evaluation.measures import Bools, Floats, Ints
 from newfound.evaluation.protocols import Events, Journeys
 
 CHUNK = 256
-"""Events scored at once: bounds memory at CHUNK x items."""
+CELLS = 1 << 26
+"""Events scored at once, and scores held at once: what bounds the memory."""
 
 
 class ItemScorer(Protocol):
@@ -73,6 +74,10 @@ class Catalogue:
         place = {item: clusters.index[cluster] for item, cluster in clusters.cluster_of.items()}
         self.cluster: Ints = np.array([place.get(item, -1) for item in self.items], dtype=np.int64)
         self.n = len(clusters.interface)
+        order = np.argsort(self.cluster, kind="stable")
+        bounds = np.searchsorted(self.cluster[order], np.arange(self.n + 1))
+        self.members: list[Ints] = [order[bounds[c] : bounds[c + 1]] for c in range(self.n)]
+        """columns of each cluster's items"""
 
     def columns(self, items: Sequence[str]) -> Ints:
         """Columns of items, -1 for one that the ranker does not know."""
@@ -81,8 +86,9 @@ class Catalogue:
 
 def scored(ranker: ItemScorer, catalogue: Catalogue, events: Events) -> Iterator[tuple[slice, Floats]]:
     """The ranker's scores chunk by chunk, [b, items] each, consumed items at minus infinity."""
-    for start in range(0, len(events), CHUNK):
-        rows = slice(start, min(start + CHUNK, len(events)))
+    size = max(1, min(CHUNK, CELLS // max(len(catalogue.items), 1)))
+    for start in range(0, len(events), size):
+        rows = slice(start, min(start + size, len(events)))
         histories = events.histories[rows]
         scores = np.array(ranker.score_all(histories), dtype=np.float32)
         for row, history in enumerate(histories):
@@ -141,7 +147,8 @@ def grounded_slate(item_scores: Floats, catalogue: Catalogue, clusters: Sequence
     queues = []
     for cluster in clusters:
         if cluster >= 0:
-            columns = np.flatnonzero((catalogue.cluster == cluster) & np.isfinite(item_scores))
+            columns = catalogue.members[cluster]
+            columns = columns[np.isfinite(item_scores[columns])]
             queues.append(columns[np.argsort(-item_scores[columns], kind="stable")].tolist())
     slate: list[int] = []
     depth = 0

@@ -16,6 +16,7 @@ import numpy as np
 from newfound import policy, schema
 from newfound.clusters import Clusters
 from newfound.config import PolicyConfig
+from newfound.datasets import Dataset
 from newfound.evaluation.measures import Array, Bools, Floats, Ints
 
 Context = tuple[str, ...]
@@ -90,11 +91,8 @@ class Journeys:
 
 def read_journeys(dataset: Path, clusters: Clusters, groups: Sequence[str]) -> Journeys:
     """Reads the whole journeys of the users of some groups (of schema.GROUPS), past and future."""
-    import ibis
-
-    connection = ibis.duckdb.connect()
-    interactions = connection.read_parquet(Path(dataset) / "interactions.parquet")
-    users = connection.read_parquet(Path(dataset) / "users.parquet")
+    data = Dataset(dataset)
+    interactions, users = data.interactions, data.users
     chosen = users.filter(users[schema.GROUP].isin(list(groups)))[[schema.USER, schema.CUT]]
     table = interactions.inner_join(chosen, schema.USER)
     frame = (

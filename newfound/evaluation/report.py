@@ -137,7 +137,7 @@ def _measures(findings: Findings) -> str:
         f"among the first ten; the bars are {findings['confidence']:.0%} intervals over users, the dotted mark is "
         "chance.</p>"
     ]
-    others = []
+    others: list[str] = []
     for key, label in SLICES.items():
         size = next((s for s in findings["slices"] if s["key"] == key), None)
         if not size or not size["events"]:

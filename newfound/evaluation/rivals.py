@@ -16,6 +16,7 @@ import numpy as np
 
 from newfound import schema
 from newfound.clusters import Clusters
+from newfound.evaluation.composed import Catalogue, ItemScorer, scored
 from newfound.evaluation.measures import Floats, Ints, mean_reciprocal_rank, ranks_of
 from newfound.evaluation.protocols import Context, Events
 
@@ -199,3 +200,66 @@ def simple_rivals(counts: Counts, clusters: Clusters, validation: Events, seed: 
             sees="cluster vectors",
         ),
     ]
+
+
+class RankerNovel:
+    """The item policy itself: each cluster is worth what its items score, from the very history of the moment.
+
+    It sees more than the planner does: everybody's past rather than the training users', and the whole history rather
+    than two interests.
+
+    Args:
+        item_scores: of the ranker, by cluster.
+        pool: `max`, `logsumexp`, or `mean` of the five best.
+    """
+
+    def __init__(self, item_scores: ClusterPools, *, pool: str) -> None:
+        self._pools, self._pool = item_scores, pool
+
+    def scores(self, events: Events) -> Floats:
+        return self._pools.of(events)[self._pool]
+
+
+class ClusterPools:
+    """Item scores gathered by cluster in several ways, computed once for each set of moments."""
+
+    NAMES = ("max", "logsumexp", "mean")
+
+    def __init__(self, ranker: ItemScorer, catalogue: Catalogue) -> None:
+        self._ranker, self._catalogue = ranker, catalogue
+        self._known: dict[tuple[int, bytes], dict[str, Floats]] = {}
+
+    def of(self, events: Events) -> dict[str, Floats]:
+        """By name of the pooling, [B, N]; minus infinity for a cluster without an item to show."""
+        key = (id(events.journeys), events.at.tobytes())
+        if key not in self._known:
+            shape = (len(events), self._catalogue.n)
+            pools = {name: np.full(shape, -np.inf, dtype=np.float32) for name in self.NAMES}
+            for rows, scores in scored(self._ranker, self._catalogue, events):
+                for cluster, members in enumerate(self._catalogue.members):
+                    if not len(members):
+                        continue
+                    inside = scores[:, members]
+                    top = inside.max(axis=1)
+                    safe = np.where(np.isfinite(top), top, 0)[:, None]
+                    with np.errstate(divide="ignore"):
+                        pools["logsumexp"][rows, cluster] = np.log(np.exp(inside - safe).sum(axis=1)) + safe[:, 0]
+                    pools["max"][rows, cluster] = top
+                    best = -np.sort(-inside, axis=1)[:, :5]
+                    count = np.maximum(np.isfinite(best).sum(axis=1), 1)
+                    total = np.where(np.isfinite(best), best, 0).sum(axis=1)
+                    pools["mean"][rows, cluster] = np.where(np.isfinite(top), total / count, -np.inf)
+            self._known[key] = pools
+        return self._known[key]
+
+
+def ranker_rival(ranker: ItemScorer, catalogue: Catalogue, validation: Events) -> Rival:
+    """The decisive rival: the ranker restricted to never-consumed clusters, its pooling chosen on validation users."""
+    pools = ClusterPools(ranker, catalogue)
+    return tune(
+        "ranker_novel",
+        lambda **c: RankerNovel(pools, **c),
+        {"pool": ClusterPools.NAMES},
+        validation,
+        sees="everybody's past, the whole history",
+    )

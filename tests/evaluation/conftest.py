@@ -1,6 +1,7 @@
 """Findings as `evaluate` writes them, made up: what the page must show, hostile texts included."""
 
 import numpy as np
+import pytest
 
 HOSTILE = '<script>alert("x")</script> & \'quoted\' \x07 "title"'
 METHODS = [
@@ -12,6 +13,16 @@ METHODS = [
     ("rival.ranker_novel", "Ranker, never-consumed clusters", "rival", 0.115, 0.54),
     ("rival.random_novel", "Random novel", "rival", 0.013, 0.13),
 ]
+
+
+@pytest.fixture
+def hostile() -> str:
+    return HOSTILE
+
+
+@pytest.fixture
+def findings() -> dict:
+    return made_up()
 
 
 def made_up() -> dict:
@@ -51,11 +62,11 @@ def made_up() -> dict:
     traffic = rng.dirichlet(np.full(120, 1.5))
     return {
         "dataset": {"name": "MovieLens-100K"},
-        "facts": [["users", "943"], ["items", "1,682"], ["interactions", "100,000"], ["interests", "120"], ["cut", "user"]],
+        "facts": [["users", "943"], ["items", "1,682"], ["interactions", "100,000"], ["interests", "120"]],
         "confidence": 0.95,
         "gates": [
             {"name": "match_rate", "label": "Match rate, free decoding", "value": 0.98, "bound": 0.9, "passed": True},
-            {"name": "recall_over_chance", "label": "NovelRecall@1 over chance, lower bound", "value": 7.1, "bound": 3.0,
+            {"name": "recall_over_chance", "label": "NovelRecall@1 over chance, lower", "value": 7.1, "bound": 3.0,
              "passed": True},
         ],
         "metrics": metrics,
@@ -82,12 +93,12 @@ def made_up() -> dict:
         ],
         "transitions": [
             {"context": [words[i], words[i + 1]], "observed": 3, "held_out": i == 2,
-             "answers": [{"cluster": words[i + j + 2], "probability": 0.3 / (j + 1), "observed": j == 1} for j in range(5)]}
+             "answers": [{"cluster": words[i + j + 2], "probability": 0.3, "observed": j == 1} for j in range(5)]}
             for i in range(6)
         ],
         "training": [
             {"title": "Planner", "x": "step", "note": "Step 240 was kept.",
-             "curve": [{"step": s, "loss": 3 / (1 + s / 60), "recall": 0.1 - (s - 200) ** 2 / 1e6} for s in range(0, 301, 60)],
+             "curve": [{"step": s, "loss": 3 / (1 + s / 60), "recall": 0.1 - (s - 200) ** 2} for s in range(0, 301, 60)],
              "charts": [{"title": "Training loss", "unit": "nats a token", "series": {"loss": "loss"}},
                         {"title": "Held-out recall", "unit": "NovelRecall@10, validation users",
                          "series": {"recall": "recall"}}]},

@@ -1,0 +1,80 @@
+"""The planner and its transition table as scorers of clusters, beside the rivals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from newfound.evaluation.measures import Array, Floats, Ints
+from newfound.evaluation.protocols import Context, Events
+from newfound.evaluation.rivals import Scorer
+
+EXACT = 10
+"""Best novel clusters that are decoded exactly: as many as the largest k that is reported."""
+
+
+class Decoder(Protocol):
+    """What is needed of the planner: `newfound.planner.Planner.decode`."""
+
+    def decode(self, contexts: Sequence[Context], k: int, allowed: Array | None = None) -> Any:
+        """Log-probabilities [B, N] with the k best allowed ones exact."""
+
+
+class PlannerScorer:
+    """The planner, asked for each moment's own novel clusters: those in the user's history cannot be answered.
+
+    The ten best are exact; the order below them is that of upper bounds, which only the MRR looks at.
+    """
+
+    def __init__(self, planner: Decoder) -> None:
+        self._planner = planner
+
+    def scores(self, events: Events) -> Floats:
+        if not len(events):
+            return np.zeros((0, len(events.journeys.order)))
+        found = self._planner.decode(events.contexts, EXACT, ~events.seen)
+        # An exact score comes before an equal bound.
+        scores: Floats = np.where(found.exact, found.scores, np.nextafter(found.scores, np.float32(-np.inf)))
+        return scores
+
+
+class TableScorer:
+    """The transition table's answers, minus infinity where it has none.
+
+    Args:
+        table: of `newfound.table`.
+        order: interface clusters, by index.
+        backup: what scores the clusters that the table leaves open, always after its own answers.
+    """
+
+    def __init__(self, table: Any, order: Sequence[str], backup: Scorer | None = None) -> None:
+        self._table, self._order, self._backup = table, order, backup
+        self._index = {cluster: at for at, cluster in enumerate(order)}
+        self._rows: dict[Context, tuple[list[int], list[float]]] = {}
+
+    def answers(self, context: Context) -> tuple[list[int], list[float]]:
+        """Clusters by index and their scores, best first; nothing where the context is not in the table."""
+        if context not in self._rows:
+            found = self._table.successors(context) or []
+            self._rows[context] = [self._index[s.cluster] for s in found], [float(s.score) for s in found]
+        return self._rows[context]
+
+    def raw(self, contexts: Sequence[Context], k: int) -> Ints:
+        """The first k answers before anybody's history is taken out, [B, k], padded with -1."""
+        out = np.full((len(contexts), k), -1, dtype=np.int64)
+        for row, context in enumerate(contexts):
+            answers = self.answers(context)[0][:k]
+            out[row, : len(answers)] = answers
+        return out
+
+    def scores(self, events: Events) -> Floats:
+        scores = np.full((len(events), len(self._order)), -np.inf)
+        if self._backup is not None:
+            below = self._backup.scores(events)
+            scores = below - np.where(np.isfinite(below), below, -np.inf).max(axis=1, keepdims=True) - 1e6
+        for row, context in enumerate(events.contexts):
+            clusters, values = self.answers(context)
+            scores[row, clusters] = values
+        return scores

@@ -162,9 +162,7 @@ class PolicyConfig(Settings):
     recent_clusters: Positive = 10  # interests to sample from
     recency_half_life: Annotated[float, Field(gt=0)] = 4.0  # in positions among the recent interests
     exploration: Share = 0.05  # share of a slot's choice that is uniform over the clusters which it may show
-    clusters_per_slate: Positive = (
-        12  # clusters ranked for a slate: the novel slots' first, then the strongest interests
-    )
+    clusters_per_slate: Positive = 12  # clusters that are ranked: the novel slots' first, then the strongest interests
     novel_share: Share = 0.3  # of the slate, before the user's appetite is known
     novel_share_bounds: tuple[Share, Share] = (0.1, 0.5)  # how far the appetite may move it
     appetite_window: Positive = 50  # latest positive events that the appetite is read from
@@ -175,9 +173,14 @@ class PolicyConfig(Settings):
 class EvaluationConfig(Settings):
     """Protocols and gates."""
 
-    bootstrap: Positive = 1000
+    bootstrap: Positive = 1000  # resamples of users behind every interval
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
-    contexts_at_most: Positive = 4000
+    contexts_at_most: Positive = 4000  # different contexts of test users that the planner is asked about
+    validation_contexts: Positive = 400  # and of validation users, to choose how many clusters fill a slate
+    users_at_most: Positive = 5000  # users behind the ranker's own figures
+    liked_items: Positive = 8  # liked items of a test user behind the curve over the novelty quota
+    sequence_epochs: Annotated[int, Field(ge=0)] = 30  # of the rival that is a sequence model over clusters; 0: none
+    examples: Annotated[int, Field(ge=0)] = 6  # slates and transitions shown in the report
     min_match_rate: Share = 0.9
     min_recall_over_chance: Annotated[float, Field(ge=0)] = 3.0  # NovelRecall@1 / chance, by the interval's lower bound
 

@@ -8,7 +8,7 @@ into the slots that are planned here.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import combinations, permutations
@@ -207,22 +207,26 @@ def novel_positions(k: int, slots: int) -> list[int]:
 
 
 def rank_choices(
-    steps: Sequence[tuple[Reason, Sequence[str]]], eligible: Collection[str], slots: int
+    steps: Iterable[tuple[Reason, Iterable[str]]], eligible: Collection[str], slots: int
 ) -> tuple[Choice, ...]:
     """The first `slots` distinct eligible clusters, going down the back-off.
 
     Args:
-        steps: the back-off in order: a reason code and its clusters, best first.
+        steps: the back-off in order: a reason code and its clusters, best first; read no further than needed.
         eligible: clusters that may be shown as novel: never consumed, and with an item left to show.
         slots: clusters wanted; fewer come back where the steps run dry.
     """
     taken: dict[str, Reason] = {}
     for reason, clusters in steps:
         for cluster in clusters:
-            if len(taken) == slots:
-                break
+            if len(taken) >= slots:
+                return _choices(taken)
             if cluster in eligible and cluster not in taken:
                 taken[cluster] = reason
+    return _choices(taken)
+
+
+def _choices(taken: Mapping[str, Reason]) -> tuple[Choice, ...]:
     return tuple(Choice(cluster, reason) for cluster, reason in taken.items())
 
 

@@ -116,6 +116,19 @@ LAYOUT = pa.schema(
 )
 """`clusters/layout.parquet`: the map of interests, a point a interface cluster, in tree order."""
 
+POPULARITY: Final = "popularity"
+TWINS: Final = "twins"
+
+CATALOGUE = pa.schema(
+    [
+        pa.field(ITEM, pa.string(), nullable=False),
+        pa.field(TITLE, pa.string(), nullable=False),
+        pa.field(POPULARITY, pa.int64(), nullable=False),  # positive interactions
+        pa.field(TWINS, pa.string()),  # the first item of its group of near-duplicates; null where it has none
+    ]
+)
+"""`items.parquet` of a release: what serving needs to know about every clustered item; sorted by item_id."""
+
 CONTEXT: Final = "context"
 NEXT: Final = "next"
 AT: Final = "at"

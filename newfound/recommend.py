@@ -1,0 +1,186 @@
+"""Recommendations in one process: a release's table, policy and ranker together.
+
+The command line and the batch pipeline use it; the explorer takes the same steps with a remote ranker and planner.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from pydantic import ValidationError
+
+from newfound.catalogue import Catalogue, Shelf, Takedown, UserHistory
+from newfound.config import PolicyConfig
+from newfound.deciding import Ask, Draft, Memory, Wish, draft
+from newfound.errors import DataError, ReleaseError
+from newfound.slate import Plan, Ranked, Slate
+
+SEED_BITS: Final = 53  # a seed survives being read as a floating-point number
+
+
+class Ranker(Protocol):
+    """What recommending needs of the item policy."""
+
+    def top_k(
+        self, histories: list[list[str]], clusters: list[list[str]], k: int, exclude: list[list[str]]
+    ) -> list[list[tuple[str, float]]]: ...
+
+
+class Planner(Protocol):
+    """What recommending needs of the language policy: the clusters that follow a context, best first."""
+
+    def answer(self, ask: Ask, k: int) -> Sequence[str]: ...
+
+
+class Recommender:
+    """Everything that a recommendation needs, in one process.
+
+    Args:
+        catalogue: the release's clusters, table and items.
+        ranker: the item policy; None lets popularity stand in.
+        planner: the language policy for what the table cannot answer; None does without.
+        policy: settings of the decisions.
+        takedown: what must not be shown.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        ranker: Ranker | None,
+        planner: Planner | None = None,
+        policy: PolicyConfig | None = None,
+        takedown: Takedown | None = None,
+    ) -> None:
+        self.catalogue, self.ranker, self.planner = catalogue, ranker, planner
+        self.policy = policy or PolicyConfig()
+        self.shelf = Shelf(catalogue, takedown or Takedown())
+        self.memory = Memory()
+
+    @classmethod
+    def open(
+        cls, release: str | Path, policy: PolicyConfig | None = None, takedown: Takedown | None = None
+    ) -> Recommender:
+        """Reads a release folder; the planner is read when a request first needs it.
+
+        Args:
+            release: folder of a verified release, or one with the same layout.
+            policy: settings of the decisions; None takes those that the release was evaluated with.
+            takedown: what must not be shown.
+        """
+        from newfound.ranker import Ranker as ItemPolicy
+
+        folder = Path(release)
+        catalogue = Catalogue.open(folder)
+        planner = LocalPlanner(folder / "planner", catalogue) if (folder / "planner").is_dir() else None
+        return cls(catalogue, ItemPolicy.load(folder / "ranker"), planner, policy or released_policy(folder), takedown)
+
+    def recommend(
+        self,
+        history: UserHistory,
+        *,
+        k: int | None = None,
+        novel: int | float | None = None,
+        exclude: Collection[str] = (),
+        seed: int | None = None,
+    ) -> Slate:
+        """Answers one request.
+
+        Args:
+            history: oldest first.
+            k: slots in the slate; None means the policy's.
+            novel: slots (int) or share (float) for new interests; None follows the user's appetite.
+            exclude: items that must not be shown, beside those in the history.
+            seed: of every random choice; None draws one, which the slate names.
+        """
+        seed = secrets.randbits(SEED_BITS) if seed is None else seed
+        made = draft(
+            self.shelf, history, Wish(k or self.policy.k, novel, frozenset(exclude)), seed, self.policy, self.memory
+        )
+        answer = self._ask(made)
+        plan = made.plan(answer, planner=self.planner is not None)
+        ranked = made.popular(plan) if self.ranker is None else rank(self.ranker, made, plan)
+        return made.slate(made.finish(plan, ranked), ranked=self.ranker is not None)
+
+    def _ask(self, made: Draft) -> Sequence[str] | None:
+        ask = made.ask() if self.planner is not None else None
+        if ask is None or self.planner is None:
+            return None
+        answer = self.planner.answer(ask, max(made.slots, 10))
+        self.memory.put(ask, answer)
+        return answer
+
+
+class LocalPlanner:
+    """The release's planner in this process, read when first asked.
+
+    Args:
+        folder: the planner's.
+        catalogue: of the same release.
+    """
+
+    def __init__(self, folder: Path, catalogue: Catalogue) -> None:
+        self._folder, self._catalogue = folder, catalogue
+        self._loaded: Any = None
+
+    def answer(self, ask: Ask, k: int) -> list[str]:
+        """The k clusters of the highest probability, exactly."""
+        import numpy as np
+
+        if self._loaded is None:
+            from newfound.planner import Planner as LanguagePolicy
+
+            self._loaded = LanguagePolicy.load(self._folder, self._catalogue.clusters)
+        names = self._catalogue.interface
+        allowed = np.array(
+            [[name not in ask.context if ask.allowed is None else name in ask.allowed for name in names]]
+        )
+        found, _ = self._loaded.top_k([ask.context], k, allowed)
+        return [names[at] for at in found[0] if at >= 0]
+
+
+def rank(ranker: Ranker, made: Draft, plan: Plan) -> Ranked:
+    """The ranker's items for every planned cluster."""
+    clusters = plan.clusters
+    history = [list(made.history.item_ids)] * len(clusters)
+    hidden = [made.hidden_in((cluster,)) for cluster in clusters]
+    wanted = max((plan.wanted(cluster) for cluster in clusters), default=1)
+    answers = ranker.top_k(history, [[cluster] for cluster in clusters], wanted, hidden)
+    return dict(zip(clusters, answers, strict=True))
+
+
+def released_policy(folder: Path) -> PolicyConfig:
+    """The policy that a release was evaluated with; the defaults where its manifest does not say."""
+    manifest = folder / "manifest.json"
+    if not manifest.is_file():
+        return PolicyConfig()
+    config = json.loads(manifest.read_text(encoding="utf-8"))["lineage"].get("config")
+    try:
+        return PolicyConfig.model_validate(config["policy"] if isinstance(config, dict) and "policy" in config else {})
+    except ValidationError as error:
+        raise ReleaseError(f"{manifest}: lineage.config.policy: {error.errors()[0]['msg']}") from error
+
+
+def history_of_items(items: Sequence[str]) -> UserHistory:
+    """A history of liked items, oldest first, whose times and engagement nobody knows."""
+    return UserHistory(tuple(items), (1.0,) * len(items), (True,) * len(items))
+
+
+def history_of_user(path: Path, user: str) -> UserHistory:
+    """A user's history from `histories.parquet` or the folder that holds it.
+
+    Raises:
+        DataError: the file cannot be read, or the user has no history in it.
+    """
+    from newfound.histories import read_histories
+
+    file = path / "histories.parquet" if path.is_dir() else path
+    histories = read_histories(file)
+    if user not in histories:
+        raise DataError(str(file), f"holds no history of user {user!r}", expected="a user with a past")
+    events = histories.of(user)
+    newest = int(events.times[-1]) if len(events.times) else None
+    return UserHistory(events.item_ids, events.engagements.tolist(), events.positives.tolist(), newest)

@@ -142,7 +142,7 @@ def entity_rows(dataset: Path, at: Literal["cut", "end"] = "cut") -> pd.DataFram
     return pd.DataFrame({USER: users[USER], EVENT_TIME: when.astype("datetime64[us, UTC]")})
 
 
-def check_histories(table: pd.DataFrame, out: Path, dataset: Path | None = None) -> dict[str, float | int | str]:
+def check_histories(table: pd.DataFrame, out: Path, cuts: Path | None = None) -> dict[str, float | int | str]:
     """Checks what Feast returned and writes it to `out` as `schema.HISTORIES`, sorted by user.
 
     Users without a past come back with null arrays and are left out. The time of a row becomes that of its newest
@@ -151,7 +151,7 @@ def check_histories(table: pd.DataFrame, out: Path, dataset: Path | None = None)
     Args:
         table: user_id and the arrays of `schema.HISTORIES`; other columns are ignored.
         out: the Parquet file.
-        dataset: a data set's folder, to check that no event lies at or after its user's cut.
+        cuts: a data set's folder, to check that no event lies at or after its user's cut.
 
     Returns:
         Users with and without a past, events and positive events.
@@ -164,7 +164,7 @@ def check_histories(table: pd.DataFrame, out: Path, dataset: Path | None = None)
     _check_columns(table)
     there = table[ITEM_IDS].map(_is_past)
     kept = table.loc[there, [USER, *ARRAYS]].sort_values(USER, kind="stable")
-    _check_rows(kept, dataset)
+    _check_rows(kept, cuts)
     newest = pa.array([int(times[-1]) * 1000 for times in kept[TIMES]], pa.int64())
     columns: dict[str, Any] = {
         USER: pa.array(kept[USER], pa.string()),

@@ -91,8 +91,10 @@ class TransitionsConfig(Settings):
     """Novel transitions, and the balanced set that the planner learns from."""
 
     context: Annotated[int, Field(ge=1, le=3)] = 2  # K interests in the prompt
-    per_label: Positive = 40  # samples kept of one label cluster
+    per_label: Positive = 40  # samples (context and next cluster) kept of one label cluster, the most frequent first
     held_out_pairs: Share = 0.1  # share of the contexts withheld from training, stratified by frequency
+    # whose transitions the balanced set is made of; all is for a refit that nothing is measured on
+    learn_from: Literal["train", "all"] = "train"
 
 
 class FinetuneConfig(Settings):
@@ -100,12 +102,17 @@ class FinetuneConfig(Settings):
 
     method: Literal["full", "lora"] = "full"
     lora_rank: Positive = 16
-    steps: Positive = 300
-    batch_size: Positive = 16
+    frozen_layers: Annotated[int, Field(ge=0)] = 0  # lowest layers that stay as they are
+    steps: Positive = 120
+    batch_size: Positive = 64  # contexts a step
+    share_first: Positive = 8  # contexts of a step that share their first interest, which is then read once
+    answers_share: Share = 0.4  # share of a step's contexts whose answer is read beyond its first token
+    smoothing: Annotated[float, Field(ge=0)] = 20.0  # weight, in observations, of the back-off in a context's targets
     learning_rate: Annotated[float, Field(gt=0)] = 3e-4
     warmup: Share = 0.05
-    evaluate_every: Positive = 60  # steps between looks at held-out recall, on which the checkpoint is chosen
-    evaluation_contexts: Positive = 256
+    evaluate_every: Positive = 40  # steps between looks at held-out recall, on which the checkpoint is chosen
+    evaluation_contexts: Positive = 512
+    choose_by: Literal["novel_recall@1", "novel_recall@10", "mrr"] = "mrr"
 
 
 class PlannerConfig(Settings):
@@ -126,20 +133,23 @@ class TableConfig(Settings):
 
 
 class RankerConfig(Settings):
-    """The item policy: a transformer over the item sequence."""
+    """The item policy: a transformer over the item sequence, and a memory of what was consumed together."""
 
     dim: Positive = 64
     blocks: Positive = 2
     heads: Positive = 1
-    dropout: Share = 0.2
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    id_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1  # of id embeddings, where items have text
     max_length: Positive = 200
-    epochs: Positive = 40
-    patience: Positive = 5
-    batch_tokens: Positive = 6400
-    negatives: Positive = 256
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    epochs: Positive = 30
+    patience: Positive = 6  # epochs without a better validation NDCG@10
+    batch_tokens: Positive = 4096
+    negatives: Annotated[int, Field(ge=0)] | None = None  # shared by a batch; 0: all items; None: by catalogue size
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     use_text: bool = True
+    use_memory: bool = True
+    refit: bool = True  # once the epoch is chosen, train again on everything, the held-out items included
 
 
 class TuningConfig(Settings):

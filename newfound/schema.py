@@ -142,11 +142,39 @@ TRANSITIONS = pa.schema(
         pa.field(USER, pa.string(), nullable=False),
         pa.field(AT, TIMESTAMP, nullable=False),
         pa.field(ENGAGEMENT, pa.float32(), nullable=False),  # signed, in [-1, 1]: 2 * engagement - 1
+        pa.field(POSITIVE, pa.bool_(), nullable=False),  # as the data set says; not the sign of the engagement
         pa.field(SPLIT, pa.string(), nullable=False),  # the user's group
         pa.field(HELD_OUT, pa.bool_(), nullable=False),  # its (context) pair is withheld from training by design
     ]
 )
-"""`transitions.parquet`: mined from the past alone."""
+"""`transitions.parquet`: mined from the past alone; sorted by user_id and by the order of events."""
+
+WEIGHT: Final = "weight"
+
+BALANCED = pa.schema(
+    [
+        pa.field(CONTEXT, pa.list_(pa.string()), nullable=False),
+        pa.field(NEXT, pa.string(), nullable=False),
+        pa.field(WEIGHT, pa.float32(), nullable=False),  # positive transitions of training users behind the sample
+    ]
+)
+"""`balanced.parquet`: what the planner learns from; sorted by next, then the heaviest first."""
+
+COUNT: Final = "count"
+STRATUM: Final = "stratum"
+
+WITHHELD = pa.schema(
+    [
+        pa.field(CONTEXT, pa.list_(pa.string()), nullable=False),
+        pa.field(
+            COUNT, pa.int32(), nullable=False
+        ),  # transitions of training users from it; 0: from its other orders only
+        pa.field(
+            STRATUM, pa.int8(), nullable=False
+        ),  # of its clusters in any order: 0 seen once, 1 twice or thrice, 2 ...
+    ]
+)
+"""`held_out.parquet`: contexts withheld from training by design, in every order of their clusters; sorted."""
 
 RANK: Final = "rank"
 CLUSTER: Final = "cluster"

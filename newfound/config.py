@@ -127,9 +127,14 @@ class PlannerConfig(Settings):
 class TableConfig(Settings):
     """The transition table: every ordered context, decoded in bulk."""
 
-    top_k: Positive = 10
+    top_k: Positive = 20  # answers a context
+    # The first so many are exact; those after them are ranked by the bound that is known by then. None: all are exact.
+    exact: Positive | None = 1
     shards: Positive = 4
-    contexts_at_most: Positive | None = None  # a partial table, frequent contexts first; None: every ordered pair
+    contexts_at_most: Positive | None = None  # a partial table, frequent contexts first; None: every ordered context
+    recent: Annotated[float, Field(gt=0, le=1)] | None = None  # share of the transitions, the latest, that give hints
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    second_build: Annotated[int, Field(ge=0)] = 32  # contexts of a shard that are worked out again
 
 
 class RankerConfig(Settings):
@@ -152,18 +157,34 @@ class RankerConfig(Settings):
     refit: bool = True  # once the epoch is chosen, train again on everything, the held-out items included
 
 
+class Range(Settings):
+    """Values from low to high."""
+
+    low: float
+    high: float
+    log: bool = False  # drawn evenly over the logarithm
+
+    @model_validator(mode="after")
+    def _order(self) -> Range:
+        if not self.low < self.high or (self.log and self.low <= 0):
+            raise ValueError(f"low {self.low} and high {self.high}: expected low < high, and low > 0 on a log scale")
+        return self
+
+
 class TuningConfig(Settings):
     """Optuna's search over the ranker."""
 
     trials: Annotated[int, Field(ge=0)] = 4  # 0: train with the configuration as it is
     epochs: Positive = 12  # of a trial
-    workers: Positive = 1
+    workers: Positive = 1  # processes on this machine; more machines may work on the same storage
     storage: str | None = None  # an RDB URL in a cluster; None: a journal file beside the run
-    space: dict[str, tuple[float, float] | list[float | int | str]] = {
-        "learning_rate": (5e-4, 4e-3),
-        "dropout": (0.1, 0.5),
+    study: str = "ranker"  # its name in the storage
+    # By setting of the ranker: a range, or a list of choices.
+    space: dict[str, Range | list[float | int | str]] = {
+        "learning_rate": Range(low=1e-3, high=4e-3, log=True),
+        "dropout": Range(low=0.1, high=0.5),
         "dim": [64, 96],
-    }  # two numbers in a tuple: a range (log scale for learning_rate and weight_decay); a list: choices
+    }
 
 
 class PolicyConfig(Settings):

@@ -1,0 +1,70 @@
+"""Feast, called in process: its command line would pay the imports again on every call.
+
+`NEWFOUND_FEATURES` names the folder or URL that holds the source files. A platform sets it for the whole container;
+where nobody did, a run's own folder takes its place.
+"""
+
+import contextlib
+import importlib
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import fsspec
+import pandas as pd
+from feast import FeatureStore
+from feast.repo_operations import parse_repo
+
+from components._step import FEATURES_FOLDER
+from newfound.histories import ARRAYS
+
+REPO = Path(__file__).parent.parent / "feature_repo"
+HISTORY, INTERESTS = "user_history", "user_interests"
+# Materialised from and to: ordinal time starts at the epoch, and loaders refuse what lies later.
+FIRST, LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+
+
+def open_store(folder: Path) -> FeatureStore:
+    """The feature store; which one `FEAST_FS_YAML_FILE_PATH` says, the local one by default.
+
+    Args:
+        folder: where the source files are, unless the environment names another place.
+    """
+    os.environ.setdefault(FEATURES_FOLDER, str(folder))
+    return FeatureStore(repo_path=str(REPO))
+
+
+def upload(source: Path, view: str) -> None:
+    """Puts a view's rows where Feast reads them, where that is another place than where they were written."""
+    target = f"{os.environ[FEATURES_FOLDER].rstrip('/')}/{view}.parquet"
+    if target != str(source):
+        filesystem, path = fsspec.core.url_to_fs(target)
+        filesystem.put_file(str(source), path)
+
+
+def apply(store: FeatureStore) -> None:
+    """Registers what `feature_repo` defines."""
+    module = f"{REPO.name}.definitions"
+    if module in sys.modules:  # its sources name the folder of an earlier store
+        importlib.reload(sys.modules[module])
+    with contextlib.chdir(REPO.parent):
+        repo = parse_repo(REPO)
+    objects = (repo.projects, repo.entities, repo.data_sources, repo.feature_views, repo.feature_services)
+    store.apply([thing for kind in objects for thing in kind])
+
+
+def materialise(store: FeatureStore, view: str) -> None:
+    """Brings a view's newest row of every user into the online store."""
+    store.materialize(FIRST, LAST, feature_views=[view])
+
+
+def fetch_as_of(store: FeatureStore, users: pd.DataFrame) -> pd.DataFrame:
+    """Histories by point in time, one row a user; null arrays where there was no history yet.
+
+    Args:
+        store: the feature store.
+        users: columns user_id and event_timestamp, the moment as of which each is asked for.
+    """
+    features = [f"{HISTORY}:{name}" for name in ARRAYS]
+    return store.get_historical_features(entity_df=users, features=features).to_df()

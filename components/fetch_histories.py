@@ -1,0 +1,37 @@
+"""The past, from the feature store: the only one that learning steps read."""
+
+from kfp import dsl
+from kfp.dsl import Artifact, Dataset, Input, Metrics, Output
+
+from components._image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, packages_to_install=[], install_kfp_package=False)
+def fetch_histories(
+    dataset: Input[Dataset],
+    features: Input[Artifact],
+    settings: str,
+    as_of: str,
+    histories: Output[Dataset],
+    metrics: Output[Metrics],
+):
+    """Fetches every user's history by point in time.
+
+    Args:
+        dataset: the data set.
+        features: the feature store's folder.
+        settings: nothing but the code's digest.
+        as_of: `cut`, each user's own, or `end`.
+        histories: histories.parquet.
+        metrics: counts.
+    """
+    from pathlib import Path
+
+    from components._features import fetch_as_of, open_store
+    from components._step import running
+    from newfound.histories import check_histories, entity_rows
+
+    with running(settings, metrics, histories) as step:
+        data = Path(dataset.path)
+        found = fetch_as_of(open_store(Path(features.path)), entity_rows(data, as_of))
+        step.measures = check_histories(found, Path(histories.path), cuts=data if as_of == "cut" else None)

@@ -1,0 +1,38 @@
+"""The item policy."""
+
+from kfp import dsl
+from kfp.dsl import Artifact, Dataset, Input, Metrics, Model, Output
+
+from components._image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, packages_to_install=[], install_kfp_package=False)
+def train_ranker(
+    dataset: Input[Dataset],
+    histories: Input[Dataset],
+    clusters: Input[Artifact],
+    tuned: Input[Artifact],
+    settings: str,
+    ranker: Output[Model],
+    metrics: Output[Metrics],
+):
+    """Trains the ranker with the tuned parameters.
+
+    Args:
+        dataset: the data set.
+        histories: the past.
+        clusters: interest clusters.
+        tuned: what the search found.
+        settings: ranker, seed, threads.
+        ranker: ranker.safetensors, ranker.json, training.json.
+        metrics: validation measures.
+    """
+    from pathlib import Path
+
+    from components._step import running
+    from newfound.ranker import train_ranker as train
+
+    with running(settings, metrics, ranker) as step:
+        inputs = (Path(dataset.path), Path(histories.path), Path(clusters.path))
+        config = step.config
+        step.measures = train(*inputs, config.ranker, config.seed, config.threads, Path(ranker.path), Path(tuned.path))

@@ -1,0 +1,1 @@
+"""The pipelines: one definition each, for this machine and for Kubeflow alike."""

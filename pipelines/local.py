@@ -1,0 +1,212 @@
+"""A pipeline on this machine, through kfp's local runner."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import signal
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+from rich.console import Console
+
+from components._step import FEATURES_FOLDER, LOCAL_RUN
+from newfound.config import TrainingConfig
+from newfound.errors import NewfoundError
+from pipelines.cache import drop_incomplete, remove_leftovers
+from pipelines.progress import Narrator, title
+from pipelines.settings import ROOT, settings
+
+# Steps never call out, and leave the other processes of a small machine alone.
+ENVIRONMENT: Final = {
+    "DO_NOT_TRACK": "1",
+    "FEAST_USAGE": "False",
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TQDM_DISABLE": "1",
+    LOCAL_RUN: "1",
+}
+SHOWN_AFTER_FAILURE: Final = ("evaluation", "report")
+
+
+class StepError(NewfoundError):
+    """A step of the pipeline that failed; the message names it and says why."""
+
+
+@dataclass
+class Run:
+    """What a run came to.
+
+    Attributes:
+        artifacts: path of every artifact by name; those of the evaluated fit that were made again by the refit are
+            named `<name>-evaluated`.
+    """
+
+    artifacts: dict[str, Path] = field(default_factory=dict)
+
+    def add(self, task: str, artifacts: dict[str, Any]) -> None:
+        """Takes a finished task's artifacts."""
+        for name, artifact in artifacts.items():
+            if name == "metrics":
+                continue
+            if task.endswith("-2"):
+                self.artifacts[f"{name}-evaluated"] = self.artifacts[name]
+            self.artifacts[name] = Path(artifact["uri"])
+
+    @property
+    def release(self) -> str:
+        """Id of the published release."""
+        return str(json.loads(self.artifacts["release"].read_text(encoding="utf-8"))["release"])
+
+
+def run_training(config: TrainingConfig, *, runs: Path, releases: str, console: Console) -> Run:
+    """Runs the training pipeline; see `run_pipeline`.
+
+    Args:
+        config: the configuration.
+        runs: folder for outputs, cache and logs.
+        releases: folder or URL of all releases.
+        console: where progress is shown.
+    """
+    from pipelines.training import training
+
+    arguments = {**settings(config), "releases": releases}
+    return run_pipeline(training, arguments, runs=runs, threads=config.threads, console=console)
+
+
+def run_pipeline(pipeline: Any, arguments: dict[str, Any], *, runs: Path, threads: int, console: Console) -> Run:
+    """Runs every step that has no cached result, and links the artifacts into `runs`.
+
+    Args:
+        pipeline: a kfp pipeline whose components use `components._step`.
+        arguments: the pipeline's.
+        runs: folder for outputs, cache and logs.
+        threads: of a step.
+        console: where progress is shown; must not follow `sys.stdout`, which the run puts something else in place of.
+
+    Raises:
+        StepError: a step failed; what had finished is kept, and the next run goes on from there.
+        KeyboardInterrupt: the run was interrupted or terminated; likewise.
+    """
+    from kfp import local
+
+    runs = runs.absolute()
+    work, cache = runs / "work", runs / "cache"
+    cache.mkdir(parents=True, exist_ok=True)
+    done = Run()
+    narrator = Narrator(
+        console,
+        work=work,
+        cache=cache,
+        logs=runs / "logs",
+        total=len(pipeline.pipeline_spec.root.dag.tasks),
+        on_done=done.add,
+    )
+    with _alone_in(runs), _environment(threads), _terminable():
+        drop_incomplete(cache)
+        remove_leftovers(work, cache)
+        local.init(
+            local.SubprocessRunner(use_venv=False),
+            pipeline_root=str(work),
+            workspace_root=str(runs / "workspace"),
+            enable_caching=True,
+            cache_root=str(cache),
+        )
+        try:
+            with _told_to(narrator), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                pipeline(**arguments)
+        except RuntimeError as error:
+            if narrator.failed is None:
+                raise
+            _link(runs, {name: path for name, path in done.artifacts.items() if name in SHOWN_AFTER_FAILURE})
+            raise StepError(_why(narrator)) from error
+        _link(runs, done.artifacts)
+    return done
+
+
+def _why(narrator: Narrator) -> str:
+    task = narrator.failed or ""
+    log = narrator.log_of(task)
+    if narrator.reason:
+        return f"{title(task)}: {narrator.reason}"
+    lines = [line for line in log.read_text(encoding="utf-8").splitlines() if line.strip()]
+    last = lines[-1] if lines else "it said nothing; was it killed, or short of memory?"
+    return f"{title(task)} failed: {last} (all that it said: {log})"
+
+
+@contextlib.contextmanager
+def _alone_in(runs: Path) -> Iterator[None]:
+    with (runs / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StepError(f"{runs}: another run is at work there; wait for it, or choose another --runs") from error
+        yield
+
+
+@contextlib.contextmanager
+def _environment(threads: int) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(ENVIRONMENT, OMP_NUM_THREADS=str(threads))
+    # Steps import our packages wherever they run; a run's features are its own.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), before.get("PYTHONPATH"))))
+    for name in (FEATURES_FOLDER, "FEAST_FS_YAML_FILE_PATH"):
+        os.environ.pop(name, None)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Lets a termination unwind like Ctrl-C does; the running step ends when its output is no longer read."""
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _told_to(narrator: Narrator) -> Iterator[None]:
+    """Sends everything that kfp prints and logs to the narrator."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            narrator.tell_record(record.getMessage())
+
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    root.handlers[:] = [Handler()]
+    root.setLevel(logging.INFO)
+    try:
+        with contextlib.closing(narrator), contextlib.redirect_stdout(narrator):
+            yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
+def _link(runs: Path, artifacts: dict[str, Path]) -> None:
+    """Points `runs/<name>` at every artifact, in one step each."""
+    for name, path in artifacts.items():
+        draft = runs / f".{name}"
+        draft.unlink(missing_ok=True)
+        draft.symlink_to(os.path.relpath(path, runs), target_is_directory=path.is_dir())
+        draft.replace(runs / name)

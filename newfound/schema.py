@@ -75,6 +75,19 @@ HISTORIES = pa.schema(
 )
 """`histories.parquet`: one row a user, the past as of the cut; users without a past are absent."""
 
+SEEN_LEAVES: Final = "seen_leaves"
+CLUSTERS_DIGEST: Final = "clusters_digest"
+
+INTERESTS = pa.schema(
+    [
+        pa.field(USER, pa.string(), nullable=False),
+        pa.field(EVENT_TIME, TIMESTAMP, nullable=False),  # time of the user's newest event
+        pa.field(SEEN_LEAVES, pa.list_(pa.string()), nullable=False),  # sorted; empty where no item has a cluster
+        pa.field(CLUSTERS_DIGEST, pa.string(), nullable=False),  # the clusters that the leaves belong to
+    ]
+)
+"""What Feast's `user_interests` view is fed from: one row a user, over the whole look-back, sorted by user_id."""
+
 NODE: Final = "node"
 PARENT: Final = "parent"
 LEVEL: Final = "level"
@@ -166,12 +179,10 @@ STRATUM: Final = "stratum"
 WITHHELD = pa.schema(
     [
         pa.field(CONTEXT, pa.list_(pa.string()), nullable=False),
-        pa.field(
-            COUNT, pa.int32(), nullable=False
-        ),  # transitions of training users from it; 0: from its other orders only
-        pa.field(
-            STRATUM, pa.int8(), nullable=False
-        ),  # of its clusters in any order: 0 seen once, 1 twice or thrice, 2 ...
+        # transitions of training users from it; 0 where they came from its other orders alone
+        pa.field(COUNT, pa.int32(), nullable=False),
+        # by transitions from its clusters in any order: 0 for one, 1 for two or three, 2 for four to seven, ...
+        pa.field(STRATUM, pa.int8(), nullable=False),
     ]
 )
 """`held_out.parquet`: contexts withheld from training by design, in every order of their clusters; sorted."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ibis
+import ibis.expr.datatypes as dt
 
 from newfound.config import DataConfig
 from newfound.datasets.reading import ROW, Staged
@@ -148,10 +149,16 @@ def check_interactions(
     raw = con.read_parquet(staged.path)
     time, kind = _read_time(raw, staged, config.time)
     low, high = _RANGES[kind]
+    scale = config.rating_scale or source.rating_scale
+    if RATING in raw.columns and ENGAGEMENT not in raw.columns and scale is None:
+        raise DataError(
+            *(staged.source, "ratings have no scale"),
+            column=RATING,
+            expected="data.rating_scale in the configuration, or a column `engagement`",
+        )
     engagement, positive, checks = _judged(raw, source, config)
-    table = raw.mutate(
-        **{TIME: (time * _UNITS[kind]).cast("int64"), ENGAGEMENT: engagement, POSITIVE: positive}, _raw_time=raw[TIME]
-    )
+    unit = _UNITS[kind]
+    table = raw.mutate(_time=(time * unit).cast("int64"), _engagement=engagement, _positive=positive)
     when = Check("bad timestamp", TIME, time.isnull() | ~time.between(low, high - 1), raw[TIME], _EXPECTED[kind])
     good = bad.sift(con, "values", table, [*_id_checks(raw, USER), *_id_checks(raw, ITEM), when, *checks])
     relations = []
@@ -159,10 +166,12 @@ def check_interactions(
         good = good.left_join(items.select(ITEM, _known=True), ITEM).drop(f"{ITEM}_right")
         missing = good["_known"].isnull()
         relations.append(Check("unknown item", ITEM, missing, good[ITEM], "an item of the items file"))
-    again = ibis.row_number().over(group_by=[good[USER], good[ITEM], good[TIME]], order_by=good[ROW]) > 0
-    relations.append(Check("duplicate event", TIME, again, good["_raw_time"], "one row a user, item and time"))
+    again = ibis.row_number().over(group_by=[good[USER], good[ITEM], good["_time"]], order_by=good[ROW]) > 0
+    relations.append(Check("duplicate event", TIME, again, good[TIME], "one row a user, item and time"))
     good = bad.sift(con, "events", good, relations)
-    return good.select(USER, ITEM, TIME, ENGAGEMENT, POSITIVE, ROW), kind
+    return good.select(
+        USER, ITEM, ROW, **{TIME: good["_time"], ENGAGEMENT: good["_engagement"], POSITIVE: good["_positive"]}
+    ), kind
 
 
 def _id_checks(table: Any, column: str) -> list[Check]:
@@ -184,7 +193,9 @@ def _read_time(raw: Any, staged: Staged, wanted: str) -> tuple[Any, str]:
         kind = _unit(seen["middle"]) if wanted == "auto" else wanted
         return (ibis.null("float64") if kind == "datetime" else number), kind
     number = _whole(column.try_cast("float64"))
-    moment = column.try_cast("timestamp").delta(ibis.timestamp("1970-01-01"), unit="us")
+    # With a zone: an offset in the text counts, and without one the text is UTC as the connection is.
+    zoned = column.try_cast(dt.Timestamp(timezone="UTC"))
+    moment = zoned.delta(ibis.timestamp("1970-01-01", timezone="UTC"), unit="us")
     seen = (
         raw.aggregate(moments=moment.count(), numbers=number.count(), middle=number.median())
         .to_pyarrow()

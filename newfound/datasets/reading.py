@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,6 +88,8 @@ def stage(file: SourceFile, out: Path) -> Staged:
     except DataError:
         raise
     except (pa.ArrowException, OSError, UnicodeError) as error:
+        if (line := _undecodable(file)) is not None:
+            raise DataError(source, "is not UTF-8 here", row=line, expected="UTF-8 text") from error
         reason = " ".join(str(error).split())[:300]
         raise DataError(source, f"cannot be read ({reason})", expected="a sound Parquet or CSV file") from error
     total = rows + len(malformed)
@@ -182,6 +185,22 @@ def _is_utf8(path: Path) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _undecodable(file: SourceFile) -> int | None:
+    """The first data row of a text file that is not UTF-8, if there is one, taking a line for a row."""
+    if file.layout is None and _is_parquet(file.path):
+        return None
+    header = 0 if file.layout and file.layout.names else 1
+    try:
+        with pa.input_stream(str(file.path)) as stream, io.BufferedReader(stream) as lines:
+            for number, line in enumerate(lines, start=1 - header):
+                line.decode()
+    except UnicodeDecodeError:
+        return number
+    except (OSError, pa.ArrowException):
+        return None
+    return None
 
 
 def _write(

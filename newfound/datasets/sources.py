@@ -138,8 +138,6 @@ def _movietweetings(config: DataConfig) -> Source:
 def _files(config: DataConfig) -> Source:
     """Your own files: Parquet or CSV, columns named as in `newfound.schema`."""
     interactions = {name: name for name in (USER, ITEM, TIME, ENGAGEMENT, RATING, POSITIVE)}
-    if config.rating_scale is None:
-        del interactions[RATING]
     items = {name: name for name in (ITEM, TITLE, TEXT, CATEGORIES)}
     return Source(
         name=Path(config.interactions or "").stem,

@@ -1,0 +1,186 @@
+"""The ranker as an artifact: what serving and evaluation load.
+
+A folder of `ranker.safetensors` (encoder, item vectors in cluster order, memory) and `ranker.json` (configuration, item
+order, each node's slice, digests), which is written last: a folder without it is no artifact.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import load_file, save_file
+
+from newfound.config import RankerConfig
+from newfound.errors import DataError, VocabularyError
+from newfound.ranker.data import PAD, Ints
+from newfound.ranker.index import NO_BONUS, NO_ITEMS, Bonus, ItemIndex, Span, disjoint
+from newfound.ranker.memory import Memory
+from newfound.ranker.model import Encoder
+
+FORMAT: Final = 1
+RECORD: Final = "ranker.json"
+TENSORS: Final = "ranker.safetensors"
+MEMORY: Final = ("offsets", "neighbours", "strengths")
+
+Floats = npt.NDArray[np.float32]
+
+
+class Ranker:
+    """Ranks items after a history of item ids: all of them, or those of some clusters.
+
+    A history's unknown items are passed over. After an empty history, or one of unknown items alone, items rank by how
+    often they were consumed in training.
+
+    Args:
+        encoder: the transformer.
+        vectors: unit item vectors, float32 [items, dim], in the order of `items`.
+        popularity: float32 [items], what items score after an empty history.
+        memory: the count part of the score.
+        items: item ids, in cluster order.
+        slices: each node's (start, stop) in `items`, at every level of the tree.
+        info: the record.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        vectors: Floats,
+        popularity: Floats,
+        memory: Memory,
+        items: list[str],
+        slices: dict[str, Span],
+        info: dict[str, Any],
+    ) -> None:
+        self.items, self.slices, self.info = items, slices, info
+        self.encoder, self.memory, self.popularity = encoder.eval(), memory, popularity
+        self.index = ItemIndex(vectors)
+        self._vectors = torch.from_numpy(vectors)
+        self._position = {item: at for at, item in enumerate(items)}
+
+    @classmethod
+    def load(cls, path: str | Path) -> Ranker:
+        """Reads an artifact folder.
+
+        Raises:
+            DataError: a file is missing or broken.
+        """
+        folder = Path(path)
+        try:
+            info = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+            tensors = load_file(folder / TENSORS)
+            if info["format"] != FORMAT:
+                raise DataError(str(folder / RECORD), f"format {info['format']!r}", expected=f"format {FORMAT}")
+            encoder = Encoder(RankerConfig.model_validate(info["config"]))
+            encoder.load_state_dict(
+                {n.removeprefix("encoder."): t for n, t in tensors.items() if n.startswith("encoder.")}
+            )
+            memory = Memory(
+                *(tensors[f"memory.{name}"].numpy() for name in ("offsets", "neighbours", "strengths")),
+                **info["memory"],
+            )
+            vectors, popularity = tensors["vectors"].numpy(), tensors["popularity"].numpy()
+            items, slices = info["items"], {node: (start, stop) for node, (start, stop) in info["slices"].items()}
+        except FileNotFoundError as error:
+            raise DataError(str(error.filename or folder), "file is missing", expected="a ranker artifact") from error
+        except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+            problem = f"cannot be read ({' '.join(str(error).split())})"
+            raise DataError(str(folder), problem, expected="a ranker artifact") from error
+        if not len(items) == len(vectors) == len(popularity) == len(memory.offsets) - 1:
+            raise DataError(str(folder), "tensors and item order differ in length", expected="files made together")
+        return cls(encoder, vectors, popularity, memory, items, slices, info)
+
+    def save(self, out: str | Path) -> None:
+        """Writes the artifact folder, the record last."""
+        folder = Path(out)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / RECORD).unlink(missing_ok=True)
+        tensors = {f"encoder.{name}": value.contiguous() for name, value in self.encoder.state_dict().items()}
+        tensors |= {"vectors": self._vectors, "popularity": torch.from_numpy(self.popularity)}
+        for name in MEMORY:
+            tensors[f"memory.{name}"] = torch.from_numpy(getattr(self.memory, name))
+        memory = {name: getattr(self.memory, name) for name in ("recent", "decay", "weight")}
+        record = {**self.info, "format": FORMAT, "memory": memory, "slices": self.slices, "items": self.items}
+        part = folder / f".{TENSORS}.part"
+        save_file(tensors, part)
+        os.replace(part, folder / TENSORS)
+        part = folder / f".{RECORD}.part"
+        part.write_text(json.dumps(record, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(part, folder / RECORD)
+
+    def top_k(
+        self,
+        histories: Sequence[Sequence[str]],
+        clusters: Sequence[Sequence[str] | None],
+        k: int,
+        exclude: Sequence[Sequence[str]],
+    ) -> list[list[tuple[str, float]]]:
+        """The k best items of each request's own clusters, exactly (see `newfound.ranker.index`).
+
+        Args:
+            histories: item ids, oldest first.
+            clusters: nodes of any level, in any mixture; none at all gives no items, None stands for the catalogue.
+            k: most items a request gets; it gets fewer where its clusters hold fewer.
+            exclude: item ids never to be returned, usually what the user has had. Unknown ones are passed over.
+
+        Returns:
+            Per request (item id, score), best first; of equal scores, the earlier in `items` first.
+
+        Raises:
+            VocabularyError: a cluster is not one of those that the ranker was made for.
+            ValueError: the arguments differ in length, or k is negative.
+        """
+        if not len(histories) == len(clusters) == len(exclude):
+            raise ValueError(f"{len(histories)} histories, {len(clusters)} cluster lists, {len(exclude)} exclusions")
+        known = [self.positions(history) for history in histories]
+        spans = [self._spans(nodes) for nodes in clusters]
+        out = [self.positions(items) for items in exclude]
+        bonus = [self.bonus(history, wanted) for history, wanted in zip(known, spans, strict=True)]
+        best = self.index.top_k(self.queries(known), spans, k, out, bonus)
+        return [[(self.items[item], float(score)) for item, score in zip(*answer, strict=True)] for answer in best]
+
+    def score_all(self, histories: Sequence[Sequence[str]]) -> Floats:
+        """Scores of every item, float32 [B, items]; the last bits may differ from those of `top_k`."""
+        known = [self.positions(history) for history in histories]
+        scores: Floats = self.queries(known) @ self.index.vectors.T
+        for row, history in enumerate(known):
+            bonus = self.bonus(history, [(0, len(self.items))])
+            scores[row, bonus.items] += bonus.values
+        return scores
+
+    def positions(self, items: Sequence[str]) -> Ints:
+        """Positions of those items that are known, in the order given."""
+        at = (self._position.get(item, PAD) for item in items)
+        return np.array([place for place in at if place != PAD], dtype=np.int64)
+
+    def queries(self, histories: Sequence[Ints]) -> Floats:
+        """Queries of histories of positions, float32 [B, dim]; zeros for an empty one."""
+        cut = [history[-self.encoder.length :] for history in histories]
+        padded = np.full((len(cut), max(map(len, cut), default=0)), PAD, dtype=np.int64)
+        for row, history in enumerate(cut):
+            padded[row, : len(history)] = history
+        with torch.inference_mode():
+            answer: Floats = self.encoder.last_query(self._vectors, torch.from_numpy(padded)).numpy()
+        return answer
+
+    def bonus(self, history: Ints, spans: Sequence[Span]) -> Bonus:
+        """What items get on top of their product with the query; after an empty history, those of the spans alone."""
+        if not len(history):
+            items = np.concatenate([NO_ITEMS, *(np.arange(*span) for span in disjoint(spans, len(self.items)))])
+            return Bonus(items, self.popularity[items])
+        items, values = self.memory.bonus(history)
+        return Bonus(items, values) if len(items) else NO_BONUS
+
+    def _spans(self, nodes: Sequence[str] | None) -> list[Span]:
+        if nodes is None:
+            return [(0, len(self.items))]
+        try:
+            return [self.slices[node] for node in nodes]
+        except KeyError as error:
+            raise VocabularyError(f"cluster {error.args[0]!r} is not one that the ranker was made for") from error

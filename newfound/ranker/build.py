@@ -1,0 +1,272 @@
+"""From the pipeline's artifacts to a ranker: sequences in cluster order, training, memory, the artifact."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from newfound.clusters import Clusters
+from newfound.config import RankerConfig
+from newfound.datasets import Dataset
+from newfound.errors import DataError
+from newfound.histories import read_histories
+from newfound.ranker.artifact import Floats, Ranker
+from newfound.ranker.data import Ints, Sequences
+from newfound.ranker.measure import held_out_scores, held_out_users, ndcg_and_hit_rate, rank_held_out, ranks_among
+from newfound.ranker.memory import Memory, remember
+from newfound.ranker.model import SequenceModel
+from newfound.ranker.train import Fit, fit
+
+log = logging.getLogger("newfound.ranker")
+
+DECAYS: Final = (0.5, 0.7, 0.85)
+WEIGHTS: Final = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+USERS_TO_TUNE_ON: Final = 3000
+
+
+@dataclass
+class Learned:
+    """A model with its memory, how they were chosen, and how they do on the held-out items.
+
+    Attributes:
+        model: of the last fit: on everything if `refitted`, otherwise on all but the held-out items.
+        memory: counted on the same sequences.
+        fit: the fit that chose the epoch.
+        measures: flat, of the choosing fit.
+        refitted: whether the held-out items went into training afterwards.
+    """
+
+    model: SequenceModel
+    memory: Memory
+    fit: Fit
+    measures: dict[str, float | int | str]
+    refitted: bool
+
+
+def learn(
+    sequences: Sequences,
+    items: int,
+    config: RankerConfig,
+    seed: int,
+    *,
+    text: Tensor | None = None,
+    folder: Path | None = None,
+) -> Learned:
+    """Fits, chooses the epoch and the memory's weight on each sequence's last item, and refits if so configured.
+
+    Args:
+        sequences: items as 0 .. items - 1, oldest first.
+        items: number of items.
+        config: everything about model and training.
+        seed: of everything random.
+        text: float32 text vectors [items, text dim].
+        folder: where checkpoints are kept, to go on from.
+    """
+    chosen = fit(sequences, items, config, seed, text=text, folder=folder and folder / "choose")
+    past, targets = sequences.drop_last(least=3)
+    memory = remember(past, items)
+    figures = {"ndcg@10": chosen.ndcg, "hr@10": chosen.hit_rate}
+    if config.use_memory:
+        memory = tune_memory(chosen.model, memory, past, targets)
+        ndcg, hits = ndcg_and_hit_rate(rank_held_out(chosen.model, past, targets, memory=memory))
+        figures = {"ndcg@10": ndcg, "hr@10": hits}
+        log.info("memory: decay %.2f, weight %.2f; NDCG@10 %.4f with it", memory.decay, memory.weight, ndcg)
+    measures: dict[str, float | int | str] = {
+        **{f"validation.{name}": value for name, value in figures.items()},
+        "validation.ndcg@10_without_memory": chosen.ndcg,
+        "epoch": chosen.epoch,
+        "memory.weight": memory.weight,
+        "memory.decay": memory.decay,
+        "parameters": sum(p.numel() for p in chosen.model.parameters()),
+        "seconds": chosen.seconds,
+    }
+    model = chosen.model
+    if config.refit:
+        again = fit(
+            sequences,
+            items,
+            config,
+            seed,
+            text=text,
+            hold_out=False,
+            epochs=chosen.epoch,
+            folder=folder and folder / "refit",
+        )
+        model = again.model
+        memory = replace(remember(sequences, items), decay=memory.decay, weight=memory.weight)
+        measures["seconds"] = chosen.seconds + again.seconds
+    return Learned(model, memory, chosen, measures, config.refit)
+
+
+def tune_memory(model: SequenceModel, memory: Memory, past: Sequences, targets: Ints) -> Memory:
+    """The memory with the decay and the weight that rank held-out items best; weight 0 where counts do not help."""
+    users = held_out_users(past, targets)
+    if len(users) > USERS_TO_TUNE_ON:
+        users = np.sort(np.random.default_rng(0).choice(users, USERS_TO_TUNE_ON, replace=False))
+    weights = (0.0, *WEIGHTS)
+    gains = np.zeros((len(DECAYS), len(weights)))
+    for some, scores in held_out_scores(model, past, users):
+        for i, decay in enumerate(DECAYS):
+            faded = replace(memory, decay=decay)
+            extra = np.zeros_like(scores)
+            for row, user in enumerate(some):
+                found, strength = faded.strength(past.row(user))
+                extra[row, found] = strength
+            for j, weight in enumerate(weights):
+                ranks = ranks_among(scores + np.float32(weight) * extra, targets[some])
+                gains[i, j] += ndcg_and_hit_rate(ranks)[0] * len(some)
+    best = divmod(int(gains.argmax()), len(weights))
+    return replace(memory, decay=DECAYS[best[0]], weight=weights[best[1]])
+
+
+def train_ranker(
+    dataset: Path,
+    histories: Path,
+    clusters: Path,
+    config: RankerConfig,
+    seed: int,
+    threads: int,
+    out: Path,
+    tuned: Path | None = None,
+) -> dict[str, float | int | str]:
+    """Trains the ranker on the past and writes it as the folder `out`.
+
+    Killed and started again with the same arguments, it goes on from its last epoch. Under torchrun the processes share
+    the work and the first one writes.
+
+    Args:
+        dataset: the data set's folder.
+        histories: histories.parquet: everyone's past.
+        clusters: the clusters' folder; gives the items, their order and their text vectors.
+        config: model and training.
+        seed: of everything random.
+        threads: for the numerics.
+        out: folder for ranker.safetensors, ranker.json, training.json.
+        tuned: folder of `tune_ranker`; what it found replaces the same settings of `config`.
+
+    Returns:
+        Measures on the held-out items, before they are trained on.
+
+    Raises:
+        DataError: an artifact is missing, or no history names two items of the catalogue.
+    """
+    if tuned is not None:
+        config = RankerConfig.model_validate({**config.model_dump(), **best_settings(tuned)})
+    with processes(threads) as rank:
+        material = read_material(dataset, histories, clusters, config)
+        work = out.with_name(f".{out.name}.checkpoints")
+        started = time.perf_counter()
+        learned = learn(material.sequences, len(material.items), config, seed, text=material.text, folder=work)
+        measures = {**learned.measures, "wall_seconds": time.perf_counter() - started}
+        if rank == 0:
+            ranker = assemble(learned, material, config, seed)
+            ranker.save(out)
+            training = {"measures": measures, "curve": learned.fit.curve, "config": config.model_dump()}
+            part = out / ".training.json.part"
+            part.write_text(json.dumps(training, indent=1) + "\n", encoding="utf-8")
+            os.replace(part, out / "training.json")
+            shutil.rmtree(work, ignore_errors=True)
+    return measures
+
+
+@dataclass(frozen=True)
+class Material:
+    """What the ranker learns from, in cluster order.
+
+    Attributes:
+        items: item ids.
+        slices: each node's (start, stop) in `items`.
+        sequences: positions in `items`, one sequence a user, oldest first.
+        text: float32 [items, text dim], or None.
+        digests: of what it was made from.
+    """
+
+    items: list[str]
+    slices: dict[str, tuple[int, int]]
+    sequences: Sequences
+    text: Tensor | None
+    digests: dict[str, str]
+
+
+def read_material(dataset: Path, histories: Path, clusters: Path, config: RankerConfig) -> Material:
+    """Reads the artifacts; events of items that no cluster holds are left out.
+
+    Raises:
+        DataError: an artifact is missing, or no history names two items of the catalogue.
+    """
+    tree = Clusters.load(clusters)
+    past = read_histories(histories)
+    position = {item: at for at, item in enumerate(tree.item_order)}
+    places = np.fromiter((position.get(item, -1) for item in past.item_ids), dtype=np.int64, count=len(past.item_ids))
+    owner = np.repeat(np.arange(len(past)), np.diff(past.offsets))[places >= 0]
+    lengths = np.bincount(owner, minlength=len(past))
+    sequences = Sequences(places[places >= 0], np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+    if lengths.max(initial=0) < 2:
+        raise DataError(str(histories), "no history names two items of the catalogue", expected="one that does")
+    text = tree.vectors.get("text") if config.use_text else None
+    return Material(
+        items=tree.item_order,
+        slices={node: tree.slice_of(node) for node in tree.nodes},
+        sequences=sequences,
+        text=None if text is None else torch.from_numpy(np.ascontiguousarray(text, dtype=np.float32)),
+        digests={"clusters_digest": tree.digest, "dataset_fingerprint": str(Dataset(dataset).info["fingerprint"])},
+    )
+
+
+def assemble(learned: Learned, material: Material, config: RankerConfig, seed: int) -> Ranker:
+    """The artifact of a trained model."""
+    with torch.inference_mode():
+        vectors: Floats = learned.model.item_vectors().numpy()
+    counts = np.bincount(material.sequences.items, minlength=len(material.items))
+    fitted = {"config": config.model_dump(), "seed": seed, "refitted": learned.refitted}
+    return Ranker(
+        encoder=learned.model.encoder,
+        vectors=vectors,
+        popularity=np.log((counts + 1) / (counts.sum() + len(counts))).astype(np.float32),
+        memory=learned.memory,
+        items=material.items,
+        slices=material.slices,
+        info={**fitted, **material.digests},
+    )
+
+
+def best_settings(tuned: Path) -> dict[str, Any]:
+    """What `tune_ranker` found, as settings of `RankerConfig`.
+
+    Raises:
+        DataError: best.json is missing or broken.
+    """
+    file = tuned / "best.json"
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8"))["settings"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(str(file), "cannot be read", expected="what tune_ranker wrote") from error
+
+
+@contextmanager
+def processes(threads: int) -> Iterator[int]:
+    """Sets the threads, and joins the other processes where torchrun started several; gives this one's rank."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    joins = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized()
+    if joins:
+        dist.init_process_group("gloo")
+    try:
+        yield dist.get_rank() if dist.is_initialized() else 0
+    finally:
+        torch.set_num_threads(before)
+        if joins:
+            dist.destroy_process_group()

@@ -1,0 +1,264 @@
+"""Training of the ranker, from integer sequences or from the pipeline's artifacts.
+
+`fit` is independent of any data set: a sequence is a list of integers. It holds out every sequence's last item, trains
+on the rest and keeps the epoch whose held-out NDCG@10 is best.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+import torch.distributed as dist
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from newfound.config import RankerConfig
+from newfound.ranker.data import Ints, Sequences, epoch_batches
+from newfound.ranker.losses import full_softmax, sampled_softmax
+from newfound.ranker.measure import ndcg_and_hit_rate, rank_held_out
+from newfound.ranker.model import SequenceModel
+
+log = logging.getLogger("newfound.ranker")
+
+ALL_ITEMS: Final = (
+    50_000  # catalogues up to this size are trained against every item, unless `negatives` says otherwise
+)
+SHARED_NEGATIVES: Final = 8192  # drawn for a batch of larger ones
+WARM_UP: Final = 100  # steps
+Watch = Callable[[int, dict[str, float]], bool]
+
+
+@dataclass
+class Fit:
+    """A trained model and how it came to be.
+
+    Attributes:
+        model: in evaluation mode, at the chosen epoch.
+        epoch: the chosen epoch, counted from 1.
+        ndcg: its NDCG@10 on the held-out items; 0 where nothing was held out.
+        hit_rate: its HR@10 on them.
+        curve: one record an epoch.
+        seconds: of training and validation, summed over resumed parts.
+    """
+
+    model: SequenceModel
+    epoch: int = 0
+    ndcg: float = 0.0
+    hit_rate: float = 0.0
+    curve: list[dict[str, float]] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def fit(
+    sequences: Sequences,
+    items: int,
+    config: RankerConfig,
+    seed: int,
+    *,
+    text: Tensor | None = None,
+    hold_out: bool = True,
+    epochs: int | None = None,
+    folder: Path | None = None,
+    watch: Watch | None = None,
+) -> Fit:
+    """Trains on integer sequences.
+
+    Under `torch.distributed`, every process takes its share of each batch and gradients are summed.
+
+    Args:
+        sequences: items as 0 .. items - 1, oldest first.
+        items: number of items.
+        config: model and training.
+        seed: everything random is drawn from it, each epoch anew, so that a resumed run goes on bit for bit.
+        text: float32 text vectors [items, text dim], where items have text.
+        hold_out: choose the epoch on each sequence's last item; otherwise train on all of it.
+        epochs: stop after so many, with the learning rate still falling as `config.epochs` says.
+        folder: keep a checkpoint there after each epoch, and go on from the one that is there.
+        watch: called after each epoch with its number and record; True ends the training.
+    """
+    torch.manual_seed(seed)
+    train, targets = sequences.drop_last(least=3) if hold_out else (sequences, None)
+    known = torch.full((items,), text is None)
+    known[torch.from_numpy(train.items)] = True
+    model = SequenceModel(items, config, text, known)
+    run = _Run(model, config, train, seed)
+    result = Fit(model)
+    best: dict[str, Tensor] = {}
+    done = _resume(folder, run, result, best) if folder else 0
+    for epoch in range(done, epochs or config.epochs):
+        if result.curve and epoch - result.epoch >= config.patience and targets is not None:
+            break
+        started = time.perf_counter()
+        record = {"epoch": epoch + 1, **run.epoch(epoch)}
+        if targets is not None:
+            record |= validate(model, train, targets)
+        record["seconds"] = time.perf_counter() - started
+        result.seconds += record["seconds"]
+        result.curve.append(record)
+        if targets is None or record["ndcg@10"] > result.ndcg or not best:
+            result.epoch = epoch + 1
+            result.ndcg, result.hit_rate = record.get("ndcg@10", 0.0), record.get("hr@10", 0.0)
+            best = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        shown = f", validation NDCG@10 {record['ndcg@10']:.4f}" if targets is not None else ""
+        log.info(
+            "epoch %d of %d: loss %.4f%s, %.1f s", epoch + 1, config.epochs, record["loss"], shown, record["seconds"]
+        )
+        if folder:
+            _keep(folder, run, result, best)
+        if watch and watch(epoch + 1, record):
+            break
+    if best:
+        model.load_state_dict(best)
+    model.eval()
+    return result
+
+
+def validate(model: SequenceModel, past: Sequences, targets: Ints) -> dict[str, float]:
+    """NDCG@10 and HR@10 of held-out items among all, those of the past filtered; processes share the users."""
+    model.eval()
+    ranks = rank_held_out(model, past, targets)
+    ndcg, hits = ndcg_and_hit_rate(ranks)
+    return {"ndcg@10": ndcg, "hr@10": hits}
+
+
+class _Run:
+    """The moving parts of a training: model, optimiser, and one pass over the data."""
+
+    def __init__(self, model: SequenceModel, config: RankerConfig, train: Sequences, seed: int) -> None:
+        self.model, self.config, self.data, self.seed = model, config, train, seed
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98), fused=True
+        )
+        self.step = 0
+        per_epoch = max(1, math.ceil(max(int((train.lengths - 1).clip(0).sum()), 1) / config.batch_tokens))
+        self.steps = per_epoch * config.epochs  # about: padding makes a few more
+        self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        known = model.known.nonzero()[:, 0]
+        self.known = known if len(known) < len(model.known) else None
+        self.place = model.known.long().cumsum(0) - 1  # item -> its row among the known
+        wanted = config.negatives
+        if wanted is None:
+            wanted = 0 if len(known) <= ALL_ITEMS else SHARED_NEGATIVES
+        self.negatives = wanted if wanted < len(known) else 0
+
+    def epoch(self, number: int) -> dict[str, float]:
+        """One pass; returns the mean loss and the targets seen."""
+        model, config = self.model, self.config
+        model.train()
+        torch.manual_seed(self.seed * 1_000_003 + number)
+        total = seen = 0.0
+        for batch in epoch_batches(self.data, config.max_length, config.batch_tokens, (self.seed, number)):
+            rows = torch.from_numpy(batch)
+            real = int((rows[:, 1:] >= 0).sum())
+            mine = rows[self.rank :: self.world]
+            loss = self._loss(mine) * ((mine[:, 1:] >= 0).sum() / real) if len(mine) else None
+            self.optimizer.zero_grad(set_to_none=False)
+            if loss is not None:
+                loss.backward()  # type: ignore[no-untyped-call]
+            if self.world > 1:
+                self._sum_gradients()
+            for group in self.optimizer.param_groups:
+                group["lr"] = config.learning_rate * self._schedule()
+            self.optimizer.step()
+            self.step += 1
+            total += float(loss.detach()) * real if loss is not None else 0.0
+            seen += real
+        if self.world > 1:
+            shared = torch.tensor([total], dtype=torch.float64)
+            dist.all_reduce(shared)
+            total = float(shared)
+        return {"loss": total / max(seen, 1), "targets": seen}
+
+    def _loss(self, rows: Tensor) -> Tensor:
+        inputs, targets = rows[:, :-1], rows[:, 1:]  # [B, L]
+        real = targets >= 0
+        encoder = self.model.encoder
+        vectors = self.model.item_vectors()
+        queries = encoder.query(encoder.hidden(vectors, inputs)[real])  # [T, dim]
+        wanted = targets[real]
+        if self.known is not None:
+            vectors, wanted = vectors[self.known], self.place[wanted]
+        if not self.negatives:
+            return full_softmax(queries, vectors, wanted)
+        drawn = torch.randint(len(vectors), (self.negatives,)).unique()  # type: ignore[no-untyped-call]
+        return sampled_softmax(queries, vectors, wanted, drawn)
+
+    def _schedule(self) -> float:
+        """Linear warm-up, then half a cosine down to nothing."""
+        falling = 0.5 * (1 + math.cos(math.pi * min(self.step / self.steps, 1.0)))
+        return min(1.0, (self.step + 1) / WARM_UP) * max(falling, 0.01)
+
+    def _sum_gradients(self) -> None:
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        flat = torch.cat([(p.grad if p.grad is not None else torch.zeros_like(p)).reshape(-1) for p in parameters])
+        dist.all_reduce(flat)
+        at = 0
+        for parameter in parameters:
+            parameter.grad = flat[at : at + parameter.numel()].view_as(parameter)
+            at += parameter.numel()
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that the next epoch depends on, by name."""
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        for name, parameter in self.model.named_parameters():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                tensors[f"optimizer.{key}.{name}"] = value
+        return tensors
+
+    def load(self, tensors: dict[str, Tensor], step: int) -> None:
+        self.step = step
+        self.model.load_state_dict({n.removeprefix("model."): v for n, v in tensors.items() if n.startswith("model.")})
+        for name, parameter in self.model.named_parameters():
+            self.optimizer.state[parameter] = {
+                key: tensors[f"optimizer.{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")
+            }
+
+
+def _keep(folder: Path, run: _Run, result: Fit, best: dict[str, Tensor]) -> None:
+    """One file, so that tensors and record always belong together; only the first process writes."""
+    if run.rank:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = run.state() | {f"best.{name}": value for name, value in best.items()}
+    record = {
+        "config": run.config.model_dump_json(),
+        "seed": run.seed,
+        "step": run.step,
+        "epoch": result.epoch,
+        "ndcg": result.ndcg,
+        "hit_rate": result.hit_rate,
+        "seconds": result.seconds,
+        "curve": result.curve,
+    }
+    part = folder / ".checkpoint.safetensors.part"
+    save_file({name: value.contiguous() for name, value in tensors.items()}, part, {"record": json.dumps(record)})
+    os.replace(part, folder / "checkpoint.safetensors")
+
+
+def _resume(folder: Path, run: _Run, result: Fit, best: dict[str, Tensor]) -> int:
+    """Loads the checkpoint, if there is one of this very configuration; returns how many epochs are done."""
+    file = folder / "checkpoint.safetensors"
+    if not file.exists():
+        return 0
+    with safe_open(file, framework="pt") as opened:
+        record: dict[str, Any] = json.loads(opened.metadata()["record"])
+        if record["config"] != run.config.model_dump_json() or record["seed"] != run.seed:
+            log.info("%s belongs to another configuration and is left aside", file)
+            return 0
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
+    run.load(tensors, record["step"])
+    best |= {name.removeprefix("best."): value for name, value in tensors.items() if name.startswith("best.")}
+    result.curve, result.seconds = record["curve"], record["seconds"]
+    result.epoch, result.ndcg, result.hit_rate = record["epoch"], record["ndcg"], record["hit_rate"]
+    log.info("going on after epoch %d from %s", len(result.curve), file)
+    return len(result.curve)

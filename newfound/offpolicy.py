@@ -1,0 +1,161 @@
+"""Off-policy estimates: what another policy would have earned, from what this one logged.
+
+An action is (slot, cluster). Its logged propensity is the exact marginal probability under the policy that decided, so
+a reward can be weighed by how much more, or less, often the other policy would have taken the same action. Everything
+here is numpy over arrays of one entry a logged slot.
+
+Formulas: Horvitz and Thompson (1952) for IPS; Swaminathan and Joachims (2015) for the self-normalised SNIPS; Dudik,
+Langford and Li (2011) for the doubly robust estimator; Kish (1965) for the effective sample size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An estimated mean reward a slot.
+
+    Attributes:
+        value: the estimate; NaN without slots.
+        standard_error: of the estimate; slots of one slate count as one cluster where groups were given.
+        effective_sample_size: slots that an on-policy sample of the same precision would need, (sum w)^2 / sum w^2.
+        slots: logged slots.
+        clipped: share of the weights that were clipped: each makes the estimate steadier and biased.
+    """
+
+    value: float
+    standard_error: float
+    effective_sample_size: float
+    slots: int
+    clipped: float
+
+
+def weights(target: Floats, propensities: Floats, clip: float | None = None) -> Floats:
+    """Importance weights target / propensity, at most `clip`.
+
+    Args:
+        target: [S], the other policy's probability of the action that was logged.
+        propensities: [S], the logging policy's.
+        clip: the largest weight allowed; None leaves them as they are.
+
+    Raises:
+        ValueError: a propensity is not in (0, 1], or a target probability not in [0, 1].
+
+    >>> weights(np.array([0.5, 0.0]), np.array([0.25, 1.0]))
+    array([2., 0.])
+    """
+    target, propensities = np.asarray(target, dtype=np.float64), np.asarray(propensities, dtype=np.float64)
+    if not ((propensities > 0) & (propensities <= 1)).all():
+        raise ValueError("propensities must lie in (0, 1]: an action without one was never on offer")
+    if not ((target >= 0) & (target <= 1)).all():
+        raise ValueError("target probabilities must lie in [0, 1]")
+    ratio: Floats = target / propensities
+    return ratio if clip is None else np.minimum(ratio, clip)
+
+
+def effective_sample_size(w: Floats) -> float:
+    """(sum w)^2 / sum w^2: the number of weights where all are equal, 1 where one has everything.
+
+    >>> effective_sample_size(np.array([1.0, 1.0])), effective_sample_size(np.array([4.0, 0.0]))
+    (2.0, 1.0)
+    """
+    square = float((np.asarray(w) ** 2).sum())
+    return float(np.asarray(w).sum()) ** 2 / square if square > 0 else 0.0
+
+
+def ips(
+    rewards: Floats, target: Floats, propensities: Floats, *, clip: float | None = None, groups: Floats | None = None
+) -> Estimate:
+    """Inverse propensity scoring: the mean of weight times reward. Unbiased without a clip, and restless.
+
+    Args:
+        rewards: [S], such as 1 where the slot got positive feedback.
+        target: see `weights`.
+        propensities: see `weights`.
+        clip: see `weights`.
+        groups: [S], slate of each slot, whose slots do not vary independently; None takes every slot for itself.
+
+    >>> ips(np.array([1.0, 0.0]), np.array([0.5, 0.5]), np.array([0.25, 0.75])).value
+    1.0
+    """
+    w = weights(target, propensities, clip)
+    terms = w * np.asarray(rewards, dtype=np.float64)
+    return _estimate(terms, w, target, propensities, clip, groups)
+
+
+def snips(
+    rewards: Floats, target: Floats, propensities: Floats, *, clip: float | None = None, groups: Floats | None = None
+) -> Estimate:
+    """Self-normalised IPS: the mean of the rewards, weighted. A little biased, steadier, and never out of range.
+
+    The standard error is that of the ratio by the delta method. See `ips` for the arguments.
+
+    >>> snips(np.array([1.0, 0.0]), np.array([0.5, 0.5]), np.array([0.25, 0.75])).value
+    0.75
+    """
+    w = weights(target, propensities, clip)
+    total = float(w.sum())
+    if total == 0:
+        return Estimate(float("nan"), float("nan"), 0.0, len(w), 0.0)
+    value = float(w @ np.asarray(rewards, dtype=np.float64)) / total
+    residuals = w * (np.asarray(rewards, dtype=np.float64) - value) / (total / len(w))
+    around = _estimate(residuals, w, target, propensities, clip, groups)
+    return Estimate(value, around.standard_error, around.effective_sample_size, around.slots, around.clipped)
+
+
+def doubly_robust(
+    rewards: Floats,
+    target: Floats,
+    propensities: Floats,
+    predicted: Floats,
+    expected: Floats,
+    *,
+    clip: float | None = None,
+    groups: Floats | None = None,
+) -> Estimate:
+    """Doubly robust: a reward model's expectation under the target, corrected where the log shows it wrong.
+
+    Right (on average) where either the propensities or the reward model are.
+
+    Args:
+        rewards: see `ips`.
+        target: see `weights`.
+        propensities: see `weights`.
+        predicted: [S], the model's reward of the logged action.
+        expected: [S], the model's mean reward over all actions of the slot under the target policy.
+        clip: see `weights`.
+        groups: see `ips`.
+
+    >>> same = np.array([1.0, 1.0])
+    >>> doubly_robust(np.array([1.0, 0.0]), same, same, np.array([0.5, 0.5]), np.array([0.5, 0.5])).value
+    0.5
+    """
+    w = weights(target, propensities, clip)
+    terms = np.asarray(expected, dtype=np.float64) + w * (
+        np.asarray(rewards, dtype=np.float64) - np.asarray(predicted, dtype=np.float64)
+    )
+    return _estimate(terms, w, target, propensities, clip, groups)
+
+
+def _estimate(
+    terms: Floats, w: Floats, target: Floats, propensities: Floats, clip: float | None, groups: Floats | None
+) -> Estimate:
+    count = len(terms)
+    if count == 0:
+        return Estimate(float("nan"), float("nan"), 0.0, 0, 0.0)
+    value = float(terms.mean())
+    sums: Floats = terms - value
+    if groups is not None:
+        sums = np.bincount(np.unique(groups, return_inverse=True)[1], weights=sums)
+    clusters = len(sums)
+    spread = float((sums**2).sum()) * clusters / (clusters - 1) if clusters > 1 else float("nan")
+    clipped = 0.0 if clip is None else float((np.asarray(target) / np.asarray(propensities) > clip).mean())
+    return Estimate(value, float(np.sqrt(spread)) / count, effective_sample_size(w), count, clipped)

@@ -18,6 +18,7 @@ from feast.repo_operations import parse_repo
 
 from components._step import FEATURES_FOLDER
 from newfound.histories import ARRAYS
+from newfound.schema import USER
 
 REPO = Path(__file__).parent.parent / "feature_repo"
 HISTORY, INTERESTS = "user_history", "user_interests"
@@ -67,4 +68,6 @@ def fetch_as_of(store: FeatureStore, users: pd.DataFrame) -> pd.DataFrame:
         users: columns user_id and event_timestamp, the moment as of which each is asked for.
     """
     features = [f"{HISTORY}:{name}" for name in ARRAYS]
-    return store.get_historical_features(entity_df=users, features=features).to_df()
+    found = store.get_historical_features(entity_df=users, features=features).to_df()
+    # Feast leaves users out whose rows are all later, and gives null arrays to users that it has no row of at all.
+    return users[[USER]].merge(found, on=USER, how="left")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import ibis
+
 from newfound.clusters import Clusters
 from newfound.datasets.engine import connect, new_file, write_table
 from newfound.schema import CLUSTERS_DIGEST, EVENT_TIME, INTERESTS, ITEM, PATH, SEEN_LEAVES, TIME, USER
@@ -35,7 +37,9 @@ def write_interests(dataset: Path, clusters: Path, out: Path) -> dict[str, float
             SEEN_LEAVES: events["_leaf"].collect(where=events["_leaf"].notnull(), distinct=True),
         }
     )
-    rows = rows.mutate(**{SEEN_LEAVES: rows[SEEN_LEAVES].fill_null([]).sort(), CLUSTERS_DIGEST: digest}).cache()
+    rows = rows.mutate(
+        **{SEEN_LEAVES: rows[SEEN_LEAVES].fill_null([]).sort(), CLUSTERS_DIGEST: ibis.literal(digest)}
+    ).cache()
     with new_file(out) as file:
         count = write_table(rows.order_by(USER), INTERESTS, file)
     mean = float(rows[SEEN_LEAVES].length().mean().execute())

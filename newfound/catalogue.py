@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Final, Protocol
@@ -44,6 +43,7 @@ class Table(Protocol):
     """What decisions need of the transition table."""
 
     def successors(self, context: Context) -> Sequence[Answer] | None: ...
+    def contexts(self) -> Iterable[Context]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,9 @@ class Catalogue:
         self.release = release
         self.clusters = clusters
         self.table = table
+        self.context_size = len(next(iter(table.contexts()), ("", ""))) if table is not None else 2
+        self.answers = lru_cache(100_000)(self._answers)
+        self.parent_answers = lru_cache(10_000)(self._sum_answers)
         self.cluster_of = clusters.cluster_of
         self.interface = tuple(clusters.interface)
         self.description = dict(zip(clusters.interface, clusters.descriptions, strict=True))
@@ -100,7 +103,6 @@ class Catalogue:
         self._popularity = np.array([counts[item] for item in clusters.item_order], dtype=np.int64)
         by_traffic = np.argsort(-clusters.traffic, kind="stable")
         self.popular_clusters: tuple[str, ...] = tuple(self.interface[at] for at in by_traffic)
-        self._parent_answers: OrderedDict[Context, tuple[str, ...]] = OrderedDict()
 
     @classmethod
     def open(cls, folder: str | Path) -> Catalogue:
@@ -146,12 +148,12 @@ class Catalogue:
 
     # --- what follows a context -------------------------------------------------------------------------------------
 
-    def answers(self, context: Context) -> list[tuple[str, Reason]]:
+    def _answers(self, context: Context) -> tuple[tuple[str, Reason], ...]:
         """The table's clusters after a context, best first; empty where it does not hold the context."""
         found = self.table.successors(context) if self.table is not None and context else None
-        return [(answer.cluster, _REASONS[answer.source]) for answer in found or ()]
+        return tuple((answer.cluster, _REASONS[answer.source]) for answer in found or ())
 
-    def parent_answers(self, context: Context) -> tuple[str, ...]:
+    def back_off(self, context: Context) -> tuple[str, ...]:
         """What the table answers to contexts under the same parents, taken together, best first.
 
         The probabilities of a cluster are summed over all contexts whose interests have the same parents as these; a
@@ -159,12 +161,8 @@ class Catalogue:
         """
         if self.table is None or not context:
             return ()
-        parents = tuple(self._parent(cluster) for cluster in (context if len(context) > 1 else context * 2))
-        if parents not in self._parent_answers:
-            self._parent_answers[parents] = self._sum_answers(parents)
-            if len(self._parent_answers) > 10_000:
-                self._parent_answers.popitem(last=False)
-        return self._parent_answers[parents]
+        whole = context if len(context) == self.context_size else (context * self.context_size)[-self.context_size :]
+        return self.parent_answers(tuple(self._parent(cluster) for cluster in whole))
 
     def _parent(self, cluster: str) -> str:
         return self.clusters.parent_of(cluster) or ""
@@ -176,7 +174,7 @@ class Catalogue:
             siblings.setdefault(self._parent(cluster), []).append(cluster)
         return siblings
 
-    def _sum_answers(self, parents: Sequence[str]) -> tuple[str, ...]:
+    def _sum_answers(self, parents: Context) -> tuple[str, ...]:
         assert self.table is not None
         total: dict[str, float] = {}
         for context in product(*(self._siblings[parent] for parent in parents)):

@@ -26,14 +26,14 @@ _WORD = re.compile(r"\w+")
 def write_catalogue(dataset: Path, clusters: Path, out: Path, *, twin_cosine: float = 0.97) -> dict[str, float | int]:
     """Writes schema.CATALOGUE for every clustered item.
 
-    Near-duplicates: items with the same words in their titles, and items of one cluster whose vectors are closer than
-    `twin_cosine`, where both have text (two items that the same few people consumed are no duplicates for that).
+    Near-duplicates: items with the same words in their titles, and items of one cluster whose text vectors are closer
+    than `twin_cosine` (two items that the same few people consumed are no duplicates for that).
 
     Args:
         dataset: folder of `load_interactions`.
         clusters: folder of `build_clusters`.
         out: the Parquet file.
-        twin_cosine: cosine of item vectors from which items of a cluster are near-duplicates.
+        twin_cosine: cosine of text vectors from which items of a cluster are near-duplicates.
 
     Returns:
         `items`, and `twins`: items in a group of near-duplicates.
@@ -108,7 +108,8 @@ def _same_words(titles: Sequence[str], order: Sequence[str]) -> Iterator[tuple[i
 def _close(tree: Clusters, with_text: npt.NDArray[np.bool_], cosine: float) -> Iterator[tuple[int, int]]:
     """Pairs within a cluster; within the leaves of clusters that are too large for all pairs."""
     at_once = 4096
-    nodes = list(tree.interface)
+    text = tree.vectors.get("text")
+    nodes = list(tree.interface) if text is not None else []
     while nodes:
         node = nodes.pop()
         start, stop = tree.slice_of(node)
@@ -116,7 +117,7 @@ def _close(tree: Clusters, with_text: npt.NDArray[np.bool_], cosine: float) -> I
             nodes.extend(tree.children_of(node))
             continue
         rows = start + np.flatnonzero(with_text[start:stop])[:at_once]
-        vectors = tree.item_vectors[rows]
+        vectors = text[rows]
         vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         left, right = np.nonzero(np.triu(vectors @ vectors.T >= cosine, 1))
         yield from zip(rows[left].tolist(), rows[right].tolist(), strict=True)

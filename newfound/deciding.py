@@ -87,7 +87,7 @@ class Draft:
         self.interests: list[Interest] = [
             interest for interest in interests(self.past, config) if shelf.available[interest.cluster]
         ]
-        self.distribution = context_distribution(self.interests, _context_size(self.catalogue.table))
+        self.distribution = context_distribution(self.interests, self.catalogue.context_size)
         self.eligible = shelf.eligible(self.past, wish.exclude)
         self._eligible = frozenset(self.eligible)
         quota = novel_quota(self.past, wish.k, wish.novel, config) if self.interests else wish.k
@@ -149,7 +149,7 @@ class Draft:
         draws = [self._draw(familiar, share) for _ in range(self.wish.k - len(novel))]
         return Plan(self.wish.k, novel, familiar, draws, share, len(self.eligible))
 
-    def _known(self, at: int) -> list[tuple[str, Reason]]:
+    def _known(self, at: int) -> Sequence[tuple[str, Reason]]:
         known = self._eligible
         if not any(cluster in known for cluster, _ in self._table[at]):
             return [(cluster, Reason.PLANNER) for cluster in self._remembered[at]]
@@ -166,7 +166,7 @@ class Draft:
     def _back_off(self, context: Context, choices: Sequence[Choice]) -> Iterator[tuple[Reason, Sequence[str]]]:
         for choice in choices:
             yield choice.reason, (choice.cluster,)
-        yield Reason.PARENT, self.catalogue.parent_answers(context)
+        yield Reason.PARENT, self.catalogue.back_off(context)
         yield Reason.POPULAR, self.catalogue.popular_clusters
 
     def _draw(self, familiar: Sequence[str], share: float) -> str | None:
@@ -245,7 +245,3 @@ def draft(
         memory: earlier answers of a live planner.
     """
     return Draft(shelf, history, wish, seed, config, memory)
-
-
-def _context_size(table: object) -> int:
-    return int(getattr(table, "context", 2))

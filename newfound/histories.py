@@ -221,7 +221,9 @@ def _check_columns(table: pd.DataFrame) -> None:
     import pandera.pandas as pandera
 
     named = pandera.Check(lambda user: isinstance(user, str) and user != "", element_wise=True, error="a string")
-    columns: dict[str, Any] = {USER: pandera.Column(None, named, nullable=False, unique=True)}
+    columns: dict[str, Any] = {
+        USER: pandera.Column(None, named, nullable=False, unique=True, report_duplicates="exclude_first")
+    }
     columns |= {name: pandera.Column(None, nullable=True) for name in ARRAYS}
     _validate(pandera.DataFrameSchema(columns), table, "every user once")
 
@@ -233,6 +235,7 @@ def _check_rows(kept: pd.DataFrame, dataset: Path | None) -> None:
     alike = pandera.Check(
         lambda column: column.map(lambda values: len(values) if _is_past(values) else 0) == events[column.index],
         error="as many values as item ids",
+        ignore_na=False,
     )
 
     def array(fits: Callable[[Any], bool], expected: str) -> Any:

@@ -137,25 +137,35 @@ def best_clusters(scores: Floats, seen: Bools, count: int) -> Ints:
     return found
 
 
-def grounded_slate(item_scores: Floats, catalogue: Catalogue, clusters: Sequence[int], k: int) -> list[int]:
-    """k item columns from clusters in turn: the best of each, then the second best of each; thin clusters are passed.
+class Shelves:
+    """One moment's items by cluster, best first; sorted when first asked for."""
 
-    Args:
-        item_scores: [items], minus infinity for items that may not be shown.
-        clusters: cluster indices, best first; negative ones are padding.
-    """
-    queues = []
-    for cluster in clusters:
-        if cluster >= 0:
-            columns = catalogue.members[cluster]
-            columns = columns[np.isfinite(item_scores[columns])]
-            queues.append(columns[np.argsort(-item_scores[columns], kind="stable")].tolist())
-    slate: list[int] = []
-    depth = 0
-    while len(slate) < k and any(len(queue) > depth for queue in queues):
-        slate.extend([queue[depth] for queue in queues if len(queue) > depth][: k - len(slate)])
-        depth += 1
-    return slate
+    def __init__(self, item_scores: Floats, catalogue: Catalogue) -> None:
+        self._scores, self._catalogue = item_scores, catalogue
+        self._sorted: dict[int, list[int]] = {}
+
+    def of(self, cluster: int) -> list[int]:
+        """Columns of the cluster's items that may be shown, ties by column."""
+        if cluster not in self._sorted:
+            columns = self._catalogue.members[cluster]
+            columns = columns[np.isfinite(self._scores[columns])]
+            self._sorted[cluster] = columns[np.argsort(-self._scores[columns], kind="stable")].tolist()
+        return self._sorted[cluster]
+
+    def slate(self, clusters: Sequence[int], k: int) -> list[int]:
+        """k columns from clusters in turn: the best of each, then the second best of each; thin clusters are passed.
+
+        Args:
+            clusters: cluster indices, best first; negative ones are padding.
+            k: slots.
+        """
+        queues = [self.of(cluster) for cluster in clusters if cluster >= 0]
+        slate: list[int] = []
+        depth = 0
+        while len(slate) < k and any(len(queue) > depth for queue in queues):
+            slate.extend([queue[depth] for queue in queues if len(queue) > depth][: k - len(slate)])
+            depth += 1
+        return slate
 
 
 def end_to_end_ranks(
@@ -174,9 +184,9 @@ def end_to_end_ranks(
     targets = catalogue.columns(events.items)
     for rows, scores in scored(ranker, catalogue, events):
         for offset in range(len(scores)):
-            row = rows.start + offset
+            row, shelves = rows.start + offset, Shelves(scores[offset], catalogue)
             for name, clusters in chosen.items():
-                slate = grounded_slate(scores[offset], catalogue, clusters[row].tolist(), k)
+                slate = shelves.slate(clusters[row].tolist(), k)
                 if targets[row] in slate:
                     ranks[name][row] = slate.index(int(targets[row]))
         allowed = ~events.seen[rows][:, catalogue.cluster] & (catalogue.cluster >= 0)[None, :]
@@ -207,7 +217,7 @@ def quota_curve(
         familiar_rank = _rank_within(scores, targets[rows], familiar)
         for offset in range(len(scores)):
             row = rows.start + offset
-            slate = grounded_slate(scores[offset], catalogue, clusters[row].tolist(), k)
+            slate = Shelves(scores[offset], catalogue).slate(clusters[row].tolist(), k)
             place = slate.index(int(targets[row])) if targets[row] in slate else k
             for quota in range(k + 1):
                 found[quota, row] = familiar_rank[offset] < k - quota or place < min(quota, len(slate))

@@ -193,14 +193,38 @@ def novel_events(journeys: Journeys, size: int) -> Events:
 
 
 def sampled_contexts(events: Events, config: PolicyConfig, size: int, seed: int) -> list[Context]:
-    """A context for every moment, drawn as serving draws it (`newfound.policy`), each user from their own generator."""
-    drawn = []
-    for event, last in zip(events.at.tolist(), events.contexts, strict=True):
-        past = events.journeys.past_before(event)
-        distribution = policy.context_distribution(policy.interests(past, config), size)
+    """A context for every moment, drawn as serving draws it (`newfound.policy`), each moment from its own generator."""
+    drawn = _draw(events, config, size, seed, None)
+    return [context or last for context, last in zip(drawn, events.contexts, strict=True)]
+
+
+def withheld_contexts(
+    events: Events, withheld: set[Context], config: PolicyConfig, size: int, seed: int
+) -> tuple[Bools, list[Context]]:
+    """For every moment that could have been given a withheld context, one of those, drawn as serving would draw it.
+
+    Returns:
+        [B], which moments could have been given one; and the contexts, the last interests where none could.
+    """
+    drawn = _draw(events, config, size, seed, withheld)
+    found = np.array([context is not None for context in drawn], dtype=bool)
+    return found, [context or last for context, last in zip(drawn, events.contexts, strict=True)]
+
+
+def _draw(
+    events: Events, config: PolicyConfig, size: int, seed: int, among: set[Context] | None
+) -> list[Context | None]:
+    """Serving's draw of a full context, given that it falls among some; None where that cannot happen."""
+    drawn: list[Context | None] = []
+    for event in events.at.tolist():
+        found = policy.interests(events.journeys.past_before(event), config)
+        possible = [
+            (context, probability)
+            for context, probability in policy.context_distribution(found, size)
+            if len(context) == size and probability > 0 and (among is None or context in among)
+        ]
         rng = np.random.default_rng([seed, event])
-        context, _ = distribution[policy.sample_context(distribution, rng)]
-        drawn.append(context if len(context) == size else last)
+        drawn.append(possible[policy.sample_context(possible, rng)][0] if possible else None)
     return drawn
 
 

@@ -80,7 +80,7 @@ def _header(findings: Findings) -> str:
     gates = "".join(_gate(gate) for gate in findings["gates"])
     return (
         f"<h1>{text(data['name'])}: new interests, put to the test</h1>"
-        f'<p class="lead">{verdict} Every figure is of held-out users and events that nothing was learned from.</p>'
+        f'<p class="lead">{verdict} The figures are of test users, after the cut between past and future.</p>'
         f'<ul class="facts">{facts}</ul><ul class="gates">{gates}</ul>{_tiles(findings)}'
     )
 
@@ -96,7 +96,8 @@ def _gate(gate: Mapping[str, Any]) -> str:
 
 
 def _tiles(findings: Findings) -> str:
-    tiles = []
+    tiles: list[str] = []
+    ours = next((method["key"] for method in findings["methods"]), "planner")
 
     def tile(key: str, label: str, below: str, digits: int = 3) -> None:
         if math.isfinite(_get(findings, key)):
@@ -104,12 +105,12 @@ def _tiles(findings: Findings) -> str:
                 f"<li><b>{number(_get(findings, key), digits)}</b><span>{text(label)}</span><small>{below}</small></li>"
             )
 
-    lift = _range(findings, "planner.recall_over_chance")
-    tile("planner.recall_over_chance", "NovelRecall@1 over chance", f"{findings['confidence']:.0%} interval {lift}", 1)
+    lift = _range(findings, f"{ours}.recall_over_chance")
+    tile(f"{ours}.recall_over_chance", "NovelRecall@1 over chance", f"{findings['confidence']:.0%} interval {lift}", 1)
     recall = f"chance {number(_get(findings, 'chance.novel_recall@10'))}"
-    tile("planner.novel_recall@10", "NovelRecall@10", recall)
+    tile(f"{ours}.novel_recall@10", "NovelRecall@10", recall)
     popular = f"most popular {number(_get(findings, 'rival.most_popular.novel_hr@10'))}"
-    tile("planner.novel_hr@10", "NovelHR@10, end to end", popular)
+    tile(f"{ours}.novel_hr@10", "NovelHR@10, end to end", popular)
     tile("ranker.ndcg@10", "ranker NDCG@10", f"HR@10 {number(_get(findings, 'ranker.hr@10'))}")
     return f'<ul class="tiles">{"".join(tiles)}</ul>' if tiles else ""
 
@@ -286,12 +287,11 @@ def _slates(findings: Findings) -> str:
         for slot in slate["slots"]:
             novel = slot["kind"] == "novel"
             tag = '<span class="tag">new</span>' if novel else ""
-            because = (
-                f", because of {' and '.join(text(b) for b in slot['because'])}" if novel and slot["because"] else ""
-            )
+            reasons = " and ".join(f"“{text(b)}”" for b in slot["because"])
+            because = f"<small>because of {reasons}</small>" if novel and reasons else ""
             rows.append(
                 f'<li class="{"novel" if novel else "familiar"}">{text(slot["title"])}{tag}'
-                f"<small>{text(slot['cluster'])}{because}</small></li>"
+                f"<small>{text(slot['cluster'])}</small>{because}</li>"
             )
         interests = ", ".join(f"“{text(i)}”" for i in slate["interests"])
         cards.append(

@@ -19,6 +19,7 @@ from newfound.clusters import Clusters
 from newfound.evaluation.composed import Catalogue, ItemScorer, scored
 from newfound.evaluation.measures import Floats, Ints, mean_reciprocal_rank, ranks_of
 from newfound.evaluation.protocols import Context, Events
+from newfound.frequency import Backoff, FrequencyModel
 
 
 class Scorer(Protocol):
@@ -58,7 +59,7 @@ def training_counts(transitions: Path, clusters: Clusters) -> Counts:
     import ibis
 
     table = ibis.duckdb.connect().read_parquet(Path(transitions) / "transitions.parquet")
-    keep = (table[schema.SPLIT] == "train") & ~table[schema.HELD_OUT] & (table[schema.ENGAGEMENT] > 0)
+    keep = (table[schema.SPLIT] == "train") & ~table[schema.HELD_OUT] & table[schema.POSITIVE]
     frame = table.filter(keep).order_by([schema.USER, schema.AT, schema.NEXT]).to_pandas()
     contexts = [[clusters.index[c] for c in context] for context in frame[schema.CONTEXT]]
     width = max((len(c) for c in contexts), default=1)
@@ -71,7 +72,8 @@ def training_counts(transitions: Path, clusters: Clusters) -> Counts:
 
 def _indices(contexts: Sequence[Context], order: Sequence[str]) -> Ints:
     index = {cluster: at for at, cluster in enumerate(order)}
-    return np.array([[index[c] for c in context] for context in contexts], dtype=np.int64)
+    width = max((len(context) for context in contexts), default=1)
+    return np.array([[index[c] for c in context] for context in contexts], dtype=np.int64).reshape(-1, width)
 
 
 class RandomNovel:
@@ -96,42 +98,13 @@ class Popular:
 
 
 class PairFrequency:
-    """Counts of the very context, backed off to its single interests, backed off to popularity.
+    """The frequency model that the table falls back on, with its back-off weights chosen here."""
 
-    With n the counts of training transitions, P0 their label distribution, and S(c) those of contexts that hold c::
-
-        P1(x | context) = (sum over its interests c of n(S(c), x) + single * P0(x)) / (sum of n(S(c)) + single)
-        P2(x | context) = (n(context, x) + pair * P1(x | context)) / (n(context) + pair)
-
-    Args:
-        counts: training transitions.
-        pair: weight of the back-off beside the context's own counts.
-        single: weight of popularity beside the counts of single interests.
-    """
-
-    def __init__(self, counts: Counts, *, pair: float, single: float) -> None:
-        self._pair, self._single, self._n = pair, single, counts.n
-        self._base = (counts.frequency + 1) / (counts.frequency.sum() + counts.n)
-        self._singles = np.zeros((counts.n, counts.n))
-        for column in counts.contexts.T:
-            np.add.at(self._singles, (column, counts.labels), 1)
-        self._pairs: dict[tuple[int, ...], dict[int, int]] = {}
-        for context, label in zip(map(tuple, counts.contexts.tolist()), counts.labels.tolist(), strict=True):
-            row = self._pairs.setdefault(context, {})
-            row[label] = row.get(label, 0) + 1
+    def __init__(self, counts: Counts, *, context: float, single: float) -> None:
+        self._model = FrequencyModel(counts.contexts, counts.labels, counts.n, backoff=Backoff(context, single))
 
     def scores(self, events: Events) -> Floats:
-        contexts = _indices(events.contexts, events.journeys.order)
-        single = self._singles[contexts].sum(axis=1)
-        backed = (single + self._single * self._base) / (single.sum(axis=1, keepdims=True) + self._single)
-        scores = self._pair * backed
-        totals = np.full(len(contexts), self._pair)
-        for row, context in enumerate(map(tuple, contexts.tolist())):
-            for label, count in self._pairs.get(context, {}).items():
-                scores[row, label] += count
-                totals[row] += count
-        found: Floats = scores / totals[:, None]
-        return found
+        return self._model.distribution(_indices(events.contexts, events.journeys.order))
 
 
 class Nearest:
@@ -182,14 +155,14 @@ def tune(
 
 def simple_rivals(counts: Counts, clusters: Clusters, validation: Events, seed: int) -> list[Rival]:
     """The rivals that need nothing but transitions and cluster vectors."""
-    weights = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+    weights = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
     return [
         Rival("random_novel", RandomNovel(seed), sees="nothing"),
         Rival("most_popular", Popular(counts)),
         tune(
             "pair_frequency",
             lambda **c: PairFrequency(counts, **c),
-            {"pair": weights, "single": weights},
+            {"context": weights, "single": weights},
             validation,
         ),
         tune(

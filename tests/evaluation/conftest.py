@@ -1,7 +1,16 @@
-"""Findings as `evaluate` writes them, made up: what the page must show, hostile texts included."""
+"""A small fit of every part but the language model, and made-up findings with hostile texts for the page."""
+
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
+
+from newfound import schema
+from newfound.clusters import Clusters
+from newfound.config import RankerConfig, TableConfig, TrainingConfig, TransitionsConfig
+from newfound.histories import read_histories
 
 HOSTILE = '<script>alert("x")</script> & \'quoted\' \x07 "title"'
 METHODS = [
@@ -13,6 +22,86 @@ METHODS = [
     ("rival.ranker_novel", "Ranker, never-consumed clusters", "rival", 0.115, 0.54),
     ("rival.random_novel", "Random novel", "rival", 0.013, 0.13),
 ]
+
+
+def rough_clusters(dataset: Path, histories: Path, n: int, out: Path) -> Path:
+    """n interests under n // 6 branches, of items that the same people consume: k-means on a truncated SVD."""
+    from sklearn.cluster import KMeans
+    from sklearn.decomposition import TruncatedSVD
+
+    items = pd.read_parquet(dataset / "items.parquet")["item_id"].tolist()
+    past = read_histories(histories)
+    place = {item: at for at, item in enumerate(items)}
+    matrix = np.zeros((len(items), len(past)))
+    rows = np.repeat(np.arange(len(past)), np.diff(past.offsets))
+    matrix[[place[item] for item in past.item_ids], rows] = 1
+    matrix /= np.maximum(matrix.sum(1, keepdims=True), 1) ** 0.5
+    vectors = TruncatedSVD(16, random_state=0).fit_transform(matrix).astype(np.float32)
+    found = KMeans(n, n_init=1, random_state=0).fit(vectors)
+    centres = found.cluster_centers_.astype(np.float32)
+    branch_of = KMeans(max(2, n // 6), n_init=1, random_state=0).fit(centres).labels_
+    tree, paths, nodes = [], [], []
+    counts = np.bincount(found.labels_, minlength=n)
+    traffic = np.array([matrix[found.labels_ == c].sum() for c in range(n)])
+    traffic = traffic / traffic.sum()
+    for branch in np.unique(branch_of):
+        inside = [c for c in np.flatnonzero(branch_of == branch) if counts[c]]
+        tree.append(
+            (f"b{branch}", None, 1, f"branch {branch}", int(counts[inside].sum()), float(traffic[inside].sum()))
+        )
+        nodes.append(centres[inside].mean(0))
+        for c in inside:
+            tree.append((f"c{c}", f"b{branch}", 2, f"interest {c}, of {counts[c]}", int(counts[c]), float(traffic[c])))
+            nodes.append(centres[c])
+            paths += [(items[i], [f"b{branch}", f"c{c}"]) for i in np.flatnonzero(found.labels_ == c)]
+    columns = list(zip(*tree, strict=True))
+    interface = [row[0] for row in tree if row[2] == 2]
+    at = np.array([centres[int(node[1:]), :2] for node in interface])
+    at = at / np.abs(at).max()
+    Clusters(
+        pa.table([pa.array(c, f.type) for c, f in zip(columns, schema.TREE, strict=True)], schema=schema.TREE),
+        pa.table({"item_id": [p[0] for p in paths], "path": [p[1] for p in paths]}, schema=schema.ITEM_PATHS),
+        {"interface_level": 2, "source": "learned"},
+        {"nodes": np.array(nodes), "items": vectors[[place[p[0]] for p in paths]]},
+        pa.table({"node": interface, "x": at[:, 0], "y": at[:, 1]}, schema=schema.LAYOUT),
+    ).save(out)
+    return out
+
+
+def fit_without_planner(
+    dataset: Path, histories: Path, n: int, folder: Path, config: TrainingConfig
+) -> dict[str, Path]:
+    """Clusters, transitions, a table of pair frequencies and a ranker, each by its own entry point."""
+    from newfound.ranker import train_ranker
+    from newfound.table import frequency_table
+    from newfound.transitions import mine_transitions
+
+    clusters = rough_clusters(dataset, histories, n, folder / "clusters")
+    transitions, table, ranker = folder / "transitions", folder / "table", folder / "ranker"
+    mine_transitions(histories, dataset, clusters, config.transitions, config.seed, transitions)
+    frequency_table(transitions, clusters, config.table, table)
+    train_ranker(dataset, histories, clusters, config.ranker, config.seed, config.threads, ranker)
+    return {"dataset": dataset, "histories": histories, "clusters": clusters, "transitions": transitions,
+            "planner": folder / "planner", "table": table, "ranker": ranker}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def settings() -> TrainingConfig:
+    """Small and quick."""
+    return TrainingConfig(
+        transitions=TransitionsConfig(held_out_pairs=0.3),
+        table=TableConfig(top_k=15),
+        ranker=RankerConfig(dim=16, blocks=1, epochs=2, max_length=50, use_text=False, refit=False),
+        evaluation={"bootstrap": 200, "sequence_epochs": 2, "liked_items": 3, "users_at_most": 80},  # type: ignore
+    )
+
+
+@pytest.fixture(scope="session")
+def fitted(
+    movielens: Path, movielens_histories: Path, settings: TrainingConfig, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """A fit of the small slice, without a language model."""
+    return fit_without_planner(movielens, movielens_histories, 40, tmp_path_factory.mktemp("fit"), settings)
 
 
 @pytest.fixture
@@ -98,7 +187,7 @@ def made_up() -> dict:
         ],
         "training": [
             {"title": "Planner", "x": "step", "note": "Step 240 was kept.",
-             "curve": [{"step": s, "loss": 3 / (1 + s / 60), "recall": 0.1 - (s - 200) ** 2} for s in range(0, 301, 60)],
+             "curve": [{"step": s, "loss": 3 / (1 + s / 60), "recall": s} for s in range(0, 301, 60)],
              "charts": [{"title": "Training loss", "unit": "nats a token", "series": {"loss": "loss"}},
                         {"title": "Held-out recall", "unit": "NovelRecall@10, validation users",
                          "series": {"recall": "recall"}}]},

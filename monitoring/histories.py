@@ -26,6 +26,7 @@ from newfound.config import MonitoringConfig
 
 log: Final = logging.getLogger("newfound.monitoring.histories")
 PROGRESS: Final = "histories"
+_DAY: Final = 86_400_000_000
 Interaction = tuple[str, int, float, bool]
 """Item, UTC milliseconds, engagement in [0, 1], positive."""
 
@@ -68,15 +69,15 @@ def fold(events: Sequence[Any], config: MonitoringConfig) -> list[Interaction]:
 
     A like is engagement 1 and a dismissal 0, the later of the two winning over every implicit sign; otherwise the
     largest of the watched shares and the configured engagement of a click. Its time is the first of its events'. An
-    impression alone is no interaction.
+    impression alone is no interaction. What was consumed without a slate is one interaction a day.
 
     Args:
-        events: feedback of one user with `at` (microseconds), `seq`, `item`, `recommendation_id`, `kind`, `share`.
+        events: feedback of one user with `at` (microseconds), `id`, `item`, `recommendation_id`, `kind`, `share`.
     """
-    groups: dict[tuple[str, str | None], list[Any]] = {}
-    for event in sorted(events, key=lambda event: (event.at, event.seq)):
+    groups: dict[tuple[str, str | int], list[Any]] = {}
+    for event in sorted(events, key=lambda event: (event.at, event.id)):
         if event.kind != "shown":
-            groups.setdefault((event.item, event.recommendation_id), []).append(event)
+            groups.setdefault((event.item, event.recommendation_id or event.at // _DAY), []).append(event)
     found: list[tuple[int, Interaction]] = []
     for (item, _), group in groups.items():
         explicit = [event.kind for event in group if event.kind in ("liked", "dismissed")]

@@ -65,6 +65,12 @@ class SplitConfig(Settings):
     test_users: Annotated[float, Field(gt=0, lt=1)] = 0.25
     validation_users: Annotated[float, Field(gt=0, lt=1)] = 0.1
 
+    @model_validator(mode="after")
+    def _somebody_to_learn_from(self) -> SplitConfig:
+        if self.test_users + self.validation_users >= 1:
+            raise ValueError("`test_users` and `validation_users` leave no users to learn from")
+        return self
+
 
 class FeaturesConfig(Settings):
     """What Feast keeps of a user's history."""
@@ -107,7 +113,8 @@ class FinetuneConfig(Settings):
     batch_size: Positive = 64  # contexts a step
     share_first: Positive = 8  # contexts of a step that share their first interest, which is then read once
     answers_share: Share = 0.4  # share of a step's contexts whose answer is read beyond its first token
-    smoothing: Annotated[float, Field(ge=0)] = 20.0  # weight, in observations, of the back-off in a context's targets
+    teacher_penalty: Annotated[float, Field(ge=0)] = 1.5  # of the choice model whose distributions are taught
+    teacher_epochs: Positive = 30
     learning_rate: Annotated[float, Field(gt=0)] = 3e-4
     warmup: Share = 0.05
     evaluate_every: Positive = 40  # steps between looks at held-out recall, on which the checkpoint is chosen
@@ -237,6 +244,7 @@ class MonitoringConfig(Settings):
     memory_mb: Positive = 1024  # of DuckDB; what does not fit is spilled to disk
     uci_at: tuple[Positive, ...] = (1, 2, 3, 5, 8, 13, 21)
     retained_days: Annotated[float, Field(gt=0)] = 1.0  # a later positive event counts as retained after this long
+    lookback_days: Annotated[float, Field(ge=7)] = 28.0  # before a window's end: what retention is measured over
     drift_rows: Positive = 20_000  # impressions that the drift tests look at
 
     # Bounds: what a window's measures are held against; relative ones against the reference windows
@@ -295,7 +303,7 @@ def load_config(path: str | Path, overrides: dict[str, object] | None = None) ->
         raw = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read ({error.strerror}); expected a YAML file") from error
-    except yaml.YAMLError as error:
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{file}: not valid YAML ({' '.join(str(error).split())})") from error
     raw = {} if raw is None else raw
     if not isinstance(raw, dict):

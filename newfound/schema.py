@@ -262,7 +262,7 @@ FEEDBACK = pa.schema(
         pa.field(RECOMMENDATION, pa.string()),  # null: consumed on another path
         pa.field(ITEM, pa.string(), nullable=False),
         pa.field(KIND, pa.string(), nullable=False),  # shown | clicked | watched | liked | dismissed
-        pa.field(SHARE, pa.float32()),  # watched share; null for the other kinds
+        pa.field(SHARE, pa.float64()),  # watched share; null for the other kinds
     ]
 )
 """Exported feedback: one row an event."""

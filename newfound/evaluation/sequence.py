@@ -6,7 +6,9 @@ the same contexts withheld: a walk is broken before a transition whose context i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,18 @@ def training_walks(histories: Path, clusters: Path, transitions: Path, order: Ma
     return [piece for piece in pieces if len(piece) > 1]
 
 
+@contextmanager
+def _quietly(name: str) -> Iterator[None]:
+    """Without the progress of a training that is not the ranker's."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 class ClusterSequence:
     """A transformer over newly liked clusters.
 
@@ -62,7 +76,8 @@ class ClusterSequence:
         from newfound.ranker.train import fit
 
         config = RankerConfig(max_length=LENGTH, blocks=1, epochs=epochs, patience=4, batch_tokens=2048, **options)
-        self._model = fit(Sequences.of(walks), n, config, seed).model
+        with _quietly("newfound.ranker"):
+            self._model = fit(Sequences.of(walks), n, config, seed).model
 
     def scores(self, events: Events) -> Floats:
         import torch

@@ -59,7 +59,7 @@ def running(settings: str, metrics: Any, *outputs: Any) -> Iterator[Step]:
     for name, value in step.measures.items():
         if isinstance(value, bool | int | float) and math.isfinite(value):
             metrics.log_metric(name, float(value))
-    Path(metrics.path).write_text(json.dumps(step.measures, indent=2, sort_keys=True), encoding="utf-8")
+    Path(metrics.path).write_text(json.dumps(step.measures, indent=2), encoding="utf-8")
     for output in outputs:
         output.metadata["files"] = inventory(Path(output.path))
 

@@ -17,12 +17,13 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from components._step import FEATURES_FOLDER, LOCAL_RUN
+from components import FEATURES_FOLDER, LOCAL_RUN
 from newfound.config import TrainingConfig
 from newfound.errors import NewfoundError
 from pipelines.cache import drop_incomplete, remove_leftovers
+from pipelines.dependencies import ROOT
 from pipelines.progress import Narrator, title
-from pipelines.settings import ROOT, settings
+from pipelines.settings import settings
 
 # Steps never call out, and leave the other processes of a small machine alone.
 ENVIRONMENT: Final = {

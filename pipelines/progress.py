@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from components._step import ERROR_LOGGER
+from components import ERROR_LOGGER
 from pipelines.cache import find_entry
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")

@@ -1,0 +1,131 @@
+"""The house: who may import whom, how thin components are, what lies where."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ADAPTERS = ("components", "pipelines", "serving", "monitoring", "feature_repo")
+OUTSIDE = ("kfp", "kserve", "feast", "evidently")
+# The one way in which adapters know each other: pipelines are made of components.
+ALLOWED = {"pipelines": {"components"}}
+
+
+def _modules(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def _imports(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _parse(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
+
+
+def _component_files() -> list[Path]:
+    return [file for file in _modules("components") if not file.name.startswith("_")]
+
+
+def test_the_library_knows_nothing_of_what_is_built_on_it() -> None:
+    forbidden = {*ADAPTERS, *OUTSIDE, "tests"}
+    found = {
+        (file.relative_to(ROOT).as_posix(), name)
+        for file in _modules("newfound")
+        for name in _imports(_parse(file))
+        if name.split(".")[0] in forbidden
+    }
+    assert found == set()
+
+
+@pytest.mark.parametrize("package", ADAPTERS)
+def test_adapters_do_not_know_each_other(package: str) -> None:
+    forbidden = {*ADAPTERS, "tests"} - {package} - ALLOWED.get(package, set())
+    found = {
+        (file.relative_to(ROOT).as_posix(), name)
+        for file in _modules(package)
+        for name in _imports(_parse(file))
+        if name.split(".")[0] in forbidden
+    }
+    assert found == set()
+
+
+def test_nobody_looks_into_another_package() -> None:
+    found = {
+        (file.relative_to(ROOT).as_posix(), name)
+        for package in ("newfound", *ADAPTERS)
+        for file in _modules(package)
+        for name in _imports(_parse(file))
+        if name.split(".")[0] in ("newfound", *ADAPTERS)
+        and name.split(".")[0] != package
+        and any(part.startswith("_") for part in name.split("."))
+    }
+    assert found == set()
+
+
+def test_no_import_is_relative_beyond_its_package() -> None:
+    found = {
+        file.relative_to(ROOT).as_posix()
+        for package in ("newfound", *ADAPTERS)
+        for file in _modules(package)
+        for node in ast.walk(_parse(file))
+        if isinstance(node, ast.ImportFrom) and node.level > 1
+    }
+    assert found == set()
+
+
+def test_only_the_library_is_in_the_wheel() -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == ["newfound"]
+
+
+@pytest.mark.parametrize("file", _component_files(), ids=lambda file: file.stem)
+def test_a_component_is_one_thin_function_of_its_files_name(file: Path) -> None:
+    functions = [node for node in _parse(file).body if isinstance(node, ast.FunctionDef)]
+    assert [function.name for function in functions] == [file.stem]
+    (function,) = functions
+    assert ast.get_docstring(function)
+    body = [statement for statement in function.body[1:]]
+    source = file.read_text(encoding="utf-8").splitlines()
+    lines = [line for line in source[body[0].lineno - 1 : body[-1].end_lineno] if line.strip()]
+    assert len(lines) <= 15
+    # kfp reads annotations as they are; as strings they would break the component.
+    assert "from __future__ import annotations" not in source
+
+
+@pytest.mark.parametrize("file", _component_files(), ids=lambda file: file.stem)
+def test_a_component_runs_in_the_one_image_and_installs_nothing(file: Path) -> None:
+    (function,) = (node for node in _parse(file).body if isinstance(node, ast.FunctionDef))
+    (decorator,) = function.decorator_list
+    assert isinstance(decorator, ast.Call)
+    given = {keyword.arg: ast.unparse(keyword.value) for keyword in decorator.keywords}
+    assert given == {"base_image": "IMAGE", "packages_to_install": "[]", "install_kfp_package": "False"}
+
+
+def test_the_feature_repository_holds_definitions_and_stores_only() -> None:
+    files = {file.name for file in (ROOT / "feature_repo").iterdir() if file.name != "__pycache__"}
+    assert files == {"definitions.py", "feature_store.yaml", "feature_store.production.yaml"}
+
+
+@pytest.mark.parametrize(
+    "module", ["newfound", "newfound.config", "newfound.schema", "newfound.cli", "newfound.release", "newfound.policy"]
+)
+def test_light_modules_stay_light(module: str) -> None:
+    import subprocess
+    import sys
+
+    heavy = ("torch", "transformers", "sentence_transformers", "sklearn", "optuna", "plotly", "peft")
+    probe = f"import sys, {module}; print([name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"

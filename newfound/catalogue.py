@@ -23,6 +23,7 @@ from newfound.clusters import Clusters
 from newfound.errors import ReleaseError
 from newfound.policy import Context, Kind, Past, Reason
 from newfound.schema import CATALOGUE, ITEM, POPULARITY, TITLE, TWINS
+from newfound.takedown import Takedown
 
 ITEMS_FILE: Final = "items.parquet"
 _REASONS: Final = {"planner": Reason.TABLE, "frequency": Reason.FREQUENCY, "popularity": Reason.POPULAR}
@@ -60,14 +61,6 @@ class UserHistory:
     newest: int | None = None  # UTC milliseconds
     seen_leaves: Sequence[str] = ()
     clusters_digest: str = ""
-
-
-@dataclass(frozen=True)
-class Takedown:
-    """Items and tree nodes that must not be shown any more."""
-
-    items: frozenset[str] = frozenset()
-    clusters: frozenset[str] = frozenset()
 
 
 class Catalogue:

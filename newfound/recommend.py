@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from pydantic import ValidationError
 
-from newfound.catalogue import Catalogue, Shelf, Takedown, UserHistory
+from newfound.catalogue import Catalogue, Shelf, UserHistory
 from newfound.config import PolicyConfig
 from newfound.deciding import Ask, Draft, Memory, Wish, draft
 from newfound.errors import DataError, ReleaseError, VocabularyError
 from newfound.slate import Plan, Ranked, Slate
+from newfound.takedown import Takedown, read_takedown
 
 if TYPE_CHECKING:
     from newfound.ranker import Ranker
@@ -65,14 +66,20 @@ class Recommender:
         Args:
             release: folder of a verified release, or one with the same layout.
             policy: settings of the decisions; None takes those that the release was evaluated with.
-            takedown: what must not be shown.
+            takedown: what must not be shown; None reads the list beside the release.
         """
         from newfound.ranker import Ranker as ItemPolicy
 
         folder = Path(release)
         catalogue = Catalogue.open(folder)
         planner = LocalPlanner(folder / "planner", catalogue) if (folder / "planner").is_dir() else None
-        return cls(catalogue, ItemPolicy.load(folder / "ranker"), planner, policy or released_policy(folder), takedown)
+        return cls(
+            catalogue,
+            ItemPolicy.load(folder / "ranker"),
+            planner,
+            policy or released_policy(folder),
+            read_takedown(str(folder.parent)) if takedown is None else takedown,
+        )
 
     def recommend(
         self,

@@ -277,9 +277,13 @@ class Store:
         """Remembers how far a reader came."""
         self._upsert(progress, [{"name": name, "value": value}])
 
-    def put_measures(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Replaces measures by window, release and name."""
-        self._upsert(measures, list(rows))
+    def put_measures(self, start: datetime, stop: datetime, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Puts a window's measures in the place of those that it had."""
+        here = (measures.c.start == micros(start)) & (measures.c.stop == micros(stop))
+        with self.engine.begin() as connection:
+            connection.execute(delete(measures).where(here))
+            if rows:
+                connection.execute(measures.insert(), [dict(row) for row in rows])
 
     def _upsert(self, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
         if not rows:

@@ -1,0 +1,71 @@
+"""What a window's measures are held against: bounds of the configuration, some relative to the reference windows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from newfound.config import MonitoringConfig
+
+Measures = Mapping[str, float | None]
+DRIFT: str = "drift_share"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One measure against its bound.
+
+    Attributes:
+        name: of the measure.
+        value: in the window.
+        bound: what it must not pass.
+        at_least: whether the bound is a lower one.
+    """
+
+    name: str
+    value: float
+    bound: float
+    at_least: bool
+
+    @property
+    def passed(self) -> bool:
+        """Whether the bound holds."""
+        return self.value >= self.bound if self.at_least else self.value <= self.bound
+
+    def __str__(self) -> str:
+        relation = "at least" if self.at_least else "at most"
+        return f"{self.name} is {self.value:.4g}, expected {relation} {self.bound:.4g}"
+
+
+def check(current: Measures, reference: Measures, config: MonitoringConfig) -> list[Check]:
+    """Holds a window against the bounds.
+
+    A measure that could not be taken is not checked; too few impressions say nothing about what happened to them, but
+    the platform's own health (degraded share, match rate, leak) is judged all the same.
+
+    Args:
+        current: measures of the window, drift included.
+        reference: the same measures of the reference windows.
+        config: the bounds.
+    """
+    found: list[Check] = []
+
+    def hold(name: str, bound: float | None, at_least: bool) -> None:
+        value = current.get(name)
+        if value is not None and bound is not None:
+            found.append(Check(name, value, bound, at_least))
+
+    def fallen(name: str, share: float) -> float | None:
+        before = reference.get(name)
+        return None if before is None else before * (1 - share)
+
+    if (current.get("impressions") or 0) >= config.min_impressions:
+        if (reference.get("impressions") or 0) >= config.min_impressions:
+            hold("novelty_ratio", fallen("novelty_ratio", config.novelty_ratio_fall), True)
+            hold("novel_positive_rate", fallen("novel_positive_rate", config.novel_positive_rate_fall), True)
+            hold(DRIFT, config.drifted_columns, False)
+        hold("suppression_ratio", config.min_suppression_ratio, True)
+    hold("match_rate", config.min_match_rate, True)
+    hold("leak", config.max_leak, False)
+    hold("degraded_share", config.max_degraded, False)
+    return found

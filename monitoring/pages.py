@@ -1,0 +1,170 @@
+"""Evidently: drift tests, reports as pages, and the workspace with its dashboards. It gets plain columns alone."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from monitoring.checks import DRIFT, Check
+
+_NUMBERS: Final = ("score", "history_length", "history_age_hours")
+_CATEGORIES: Final = ("slot", "cluster", "reason", "positive")
+_RUNS: Final = "newfound-runs.json"
+
+MEAN: Final = "evidently:metric_v2:MeanValue"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Lines of a dashboard: measures by name."""
+
+    title: str
+    subtitle: str
+    measures: tuple[str, ...]
+    kind: str = "line"
+    size: str = "half"
+
+
+NOVELTY: Final = (
+    Panel("Novelty ratio", "impressions from never-consumed clusters / impressions", ("novelty_ratio",)),
+    Panel("Exposure", "over clusters: entropy (1 is even) and Gini (0 is even)", ("exposure_entropy", "exposure_gini")),
+    Panel(
+        "Suppression ratio",
+        "exposure of exploration over its appeal; below 1, it is shown too little",
+        ("suppression_ratio", "suppression_exposure", "suppression_appeal"),
+    ),
+    Panel("Planner and table", "live match rate; successors that the user had already", ("match_rate", "leak")),
+    Panel("Drift", "share of drifted columns among histories, scores and exposure", (DRIFT,)),
+    Panel("Successor Jaccard", "top-5 successors against the release before", ("successor_jaccard",)),
+)
+ENGAGEMENT: Final = (
+    Panel("Positive rate", "of impressions, by kind of slot", ("novel_positive_rate", "familiar_positive_rate")),
+    Panel("UEUC", "distinct (user, cluster) pairs with positive feedback", ("ueuc",)),
+    Panel("UCI@N", "users who consumed N unique clusters in 7 days", ("uci@1", "uci@2", "uci@3", "uci@5", "uci@8")),
+    Panel("Retained interests", "share of pairs engaged again a day later or more", ("retained_interest",)),
+    Panel("Impressions", "slots with any feedback", ("impressions", "slots"), "bar"),
+    Panel("Degraded answers", "share of slates with a part stepped around", ("degraded_share",)),
+)
+DASHBOARDS: Final[Mapping[str, tuple[Panel, ...]]] = {"Novelty": NOVELTY, "Engagement": ENGAGEMENT}
+
+
+def drift(current: pd.DataFrame, reference: pd.DataFrame, page: Path, at: datetime) -> tuple[Any, dict[str, float]]:
+    """Tests every sampled column for drift and writes the page.
+
+    Args:
+        current: sampled impressions of the window.
+        reference: those of the reference windows.
+        page: HTML file to write.
+        at: the window's end, which the workspace plots it at.
+
+    Returns:
+        Evidently's snapshot, and `drift.<column>` for each column (the distance of the distributions) with
+        `drift_share`. Nothing where either side is empty.
+    """
+    if not len(current) or not len(reference):
+        return None, {}
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.presets import DataDriftPreset
+
+    numbers = [name for name in _NUMBERS if current[name].notna().any() and reference[name].notna().any()]
+    definition = DataDefinition(numerical_columns=numbers, categorical_columns=list(_CATEGORIES))
+    frames = []
+    for frame in (current, reference):
+        plain = frame[[*numbers, *_CATEGORIES]].copy()
+        plain[numbers] = plain[numbers].astype("float64")
+        plain[list(_CATEGORIES)] = plain[list(_CATEGORIES)].astype(str)
+        frames.append(Dataset.from_pandas(plain, data_definition=definition))
+    # Distances with thresholds, not p-values: with many rows every difference is significant and none matters.
+    report = Report([DataDriftPreset(num_method="wasserstein", cat_method="jensenshannon")], include_tests=True)
+    snapshot = report.run(*frames, timestamp=at, name="drift", tags=["drift"])
+    _save(snapshot, page)
+    found: dict[str, float] = {}
+    for metric in snapshot.dict()["metrics"]:
+        value, config = metric["value"], metric["config"]
+        if isinstance(value, dict) and "share" in value:
+            found[DRIFT] = float(value["share"])
+        elif "column" in config:
+            found[f"drift.{config['column']}"] = float(value)
+    return snapshot, found
+
+
+def held(measures: Mapping[str, float | None], checks: Sequence[Check], page: Path, at: datetime) -> Any:
+    """A snapshot of the window's measures with the checks as Evidently tests; writes the page."""
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.metrics import MeanValue
+    from evidently.tests import gte, lte
+
+    taken = {name: float(value) for name, value in measures.items() if value is not None}
+    by_name: dict[str, list[Any]] = {}
+    for check in checks:
+        by_name.setdefault(check.name, []).append((gte if check.at_least else lte)(check.bound))
+    data = Dataset.from_pandas(pd.DataFrame([taken]), data_definition=DataDefinition(numerical_columns=list(taken)))
+    metrics = [MeanValue(column=name, tests=by_name.get(name, [])) for name in taken]
+    snapshot = Report(metrics).run(data, None, timestamp=at, name="measures", tags=["measures"])
+    _save(snapshot, page)
+    return snapshot
+
+
+def add_to_workspace(folder: Path, window: str, snapshots: Mapping[str, Any]) -> None:
+    """Puts a window's snapshots into the workspace, in place of those that it held of the same window.
+
+    Args:
+        folder: the workspace; made with its dashboards where it is not there yet.
+        window: name of the window.
+        snapshots: by kind (`measures`, `drift`); None is left out.
+    """
+    from evidently.ui.workspace import Workspace
+
+    workspace = Workspace.create(str(folder))
+    project = _project(workspace)
+    record = folder / _RUNS
+    runs: dict[str, dict[str, str]] = json.loads(record.read_text()) if record.exists() else {}
+    for old in runs.pop(window, {}).values():
+        workspace.delete_run(project.id, old)
+    runs[window] = {
+        kind: str(workspace.add_run(project.id, snapshot).id) for kind, snapshot in snapshots.items() if snapshot
+    }
+    beside = record.with_suffix(".part")
+    beside.write_text(json.dumps(runs, indent=1, sort_keys=True))
+    os.replace(beside, record)
+
+
+def _project(workspace: Any) -> Any:
+    """The project with its dashboards as `DASHBOARDS` has them."""
+    from evidently.sdk.models import DashboardPanelPlot, PanelMetric
+
+    found = [project for project in workspace.list_projects() if project.name == "newfound"]
+    project = found[0] if found else workspace.create_project("newfound", "Interests that people never had before")
+    wanted = [(tab, panel.title) for tab, panels in DASHBOARDS.items() for panel in panels]
+    model = project.dashboard.model()
+    titles = {panel.id: panel.title for panel in model.panels}
+    if [(tab.title, titles[panel]) for tab in model.tabs for panel in tab.panels] == wanted:
+        return project
+    project.dashboard.clear_dashboard()
+    for tab, panels in DASHBOARDS.items():
+        for panel in panels:
+            values = [PanelMetric(legend=name, metric=MEAN, metric_labels={"column": name}) for name in panel.measures]
+            plot: dict[str, Any] = {"plot_type": panel.kind}
+            if panel.kind == "bar":
+                plot["is_stacked"] = False
+            project.dashboard.add_panel(
+                DashboardPanelPlot(
+                    title=panel.title, subtitle=panel.subtitle, size=panel.size, values=values, plot_params=plot
+                ),
+                tab=tab,
+            )
+    return project
+
+
+def _save(snapshot: Any, page: Path) -> None:
+    page.parent.mkdir(parents=True, exist_ok=True)
+    beside = page.with_name(f".{page.name}.part")
+    snapshot.save_html(str(beside))
+    os.replace(beside, page)

@@ -1,14 +1,13 @@
 """The clusters artifact: a tree of interests, the item that each leaf holds, and their vectors.
 
 A folder of `tree.parquet`, `items.parquet` (schema.TREE, schema.ITEM_PATHS), `layout.parquet`, `centroids.safetensors`
-and `clusters.json`, which is written last: a folder without it is no artifact.
+and `clusters.json`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -108,31 +107,31 @@ class Clusters:
             ) from error
 
     def save(self, out: str | Path) -> None:
-        """Writes the artifact folder, the record last."""
+        """Writes the artifact folder, whole or not at all."""
         from safetensors.numpy import save_file
 
-        folder = Path(out)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / RECORD).unlink(missing_ok=True)
-        _write(folder / TREE_FILE, lambda file: pq.write_table(self.tree, file))
-        _write(folder / ITEMS_FILE, lambda file: pq.write_table(self.items, file))
-        _write(folder / LAYOUT_FILE, lambda file: pq.write_table(self.layout, file))
-        arrays = {name: np.ascontiguousarray(array) for name, array in self.vectors.items()}
-        _write(folder / VECTORS_FILE, lambda file: save_file(arrays, file))
-        record = json.dumps({"format": FORMAT, **self.info}, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-        _write(folder / RECORD, lambda file: Path(file).write_text(record, encoding="utf-8"))
+        from newfound.datasets.engine import new_folder
+
+        with new_folder(Path(out)) as folder:
+            pq.write_table(self.tree, folder / TREE_FILE)
+            pq.write_table(self.items, folder / ITEMS_FILE)
+            pq.write_table(self.layout, folder / LAYOUT_FILE)
+            arrays = {name: np.ascontiguousarray(array) for name, array in self.vectors.items()}
+            save_file(arrays, folder / VECTORS_FILE)
+            record = json.dumps({"format": FORMAT, **self.info}, indent=1, sort_keys=True, ensure_ascii=False)
+            (folder / RECORD).write_text(record + "\n", encoding="utf-8")
 
     # --- looking up -------------------------------------------------------------------------------------------------
 
     @cached_property
     def cluster_of(self) -> dict[str, str]:
         """Item -> its interface cluster."""
-        return dict(zip(self.item_order, self._at_level(self.interface_level), strict=True))
+        return dict(zip(self.item_order, self.nodes_at(self.interface_level), strict=True))
 
     @cached_property
     def leaf_of(self) -> dict[str, str]:
         """Item -> its leaf."""
-        return dict(zip(self.item_order, self._at_level(self.depth), strict=True))
+        return dict(zip(self.item_order, self.nodes_at(self.depth), strict=True))
 
     @cached_property
     def _position(self) -> dict[str, int]:
@@ -178,6 +177,10 @@ class Clusters:
     def at_level(self, level: int) -> list[str]:
         """The nodes of a level, in tree order."""
         return [self.nodes[row] for row in np.flatnonzero(self.levels == level)]
+
+    def nodes_at(self, level: int) -> list[str]:
+        """Each item's node at a level, in `item_order`."""
+        return [self.nodes[row] for row in self._paths[:, level - 1].tolist()]
 
     def ancestor_of(self, node: str, level: int) -> str:
         """The node itself or the one above it that lies at `level`.
@@ -257,9 +260,6 @@ class Clusters:
 
     # --- checks -----------------------------------------------------------------------------------------------------
 
-    def _at_level(self, level: int) -> list[str]:
-        return [self.nodes[row] for row in self._paths[:, level - 1].tolist()]
-
     def _error(self, file: str, problem: str, expected: str) -> DataError:
         return DataError(f"{self._name}/{file}", problem, expected=expected)
 
@@ -322,13 +322,3 @@ def _digest(tree: pa.Table, items: pa.Table, interface_level: int) -> str:
         for item, path in zip(part[schema.ITEM].to_pylist(), part[schema.PATH].to_pylist(), strict=True):
             sums.update(json.dumps([item, path[-1]]).encode() + b"\n")
     return sums.hexdigest()
-
-
-def _write(path: Path, write: Any) -> None:
-    """Writes beside the path, then renames."""
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        write(str(beside))
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -223,6 +223,13 @@ class EvaluationConfig(Settings):
     min_recall_over_chance: Annotated[float, Field(ge=0)] = 3.0  # NovelRecall@1 / chance, by the interval's lower bound
 
 
+class RefitConfig(Settings):
+    """The fit on all data, which is published; nothing is measured on it, its parameters are those that were."""
+
+    planner_steps: Positive = 40  # the planner goes on from the measured one, with everybody's transitions
+    planner_learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+
+
 class MonitoringConfig(Settings):
     """Feedback in, reports out, and what is due then."""
 
@@ -346,6 +353,7 @@ class TrainingConfig(Settings):
     tuning: TuningConfig = TuningConfig()
     policy: PolicyConfig = PolicyConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    refit: RefitConfig = RefitConfig()
 
 
 def load_config(path: str | Path, overrides: dict[str, object] | None = None) -> TrainingConfig:

@@ -100,16 +100,16 @@ def write_rows(dataset: Path, length: int, out: Path) -> dict[str, float | int |
         out: the Parquet file.
 
     Returns:
-        Rows, users, and users whose row was cut to `length`.
+        Rows, users, and users who have more than `length` events.
     """
     data = Dataset(dataset)
     events = data.interactions.inner_join(data.users.select(USER, CUT), USER)
-    past = events.filter(events[TIME] < events[CUT])
-    later = events.filter(events[TIME] >= events[CUT]).select(USER).distinct()
-    both = past.mutate(_end=False).union(events.semi_join(later, USER).mutate(_end=True))
-    age = ibis.row_number().over(group_by=[USER, "_end"], order_by=ibis.desc(both[POSITION]))
-    both = both.mutate(_age=age)
-    recent = both.filter(both["_age"] < length)
+    # Positions count a user's events by time, so the past is the first `_past` of them.
+    sizes = events.group_by(USER).agg(_past=(events[TIME] < events[CUT]).sum(), _all=events.count())
+    events = events.drop(CUT).inner_join(sizes, USER)
+    past = events.filter(events[POSITION].between(events["_past"] - length, events["_past"] - 1))
+    whole = events.filter((events["_all"] > events["_past"]) & (events[POSITION] >= events["_all"] - length))
+    recent = past.mutate(_end=False).union(whole.mutate(_end=True))
     order = recent[POSITION]
     rows = recent.group_by(USER, "_end").agg(
         **{
@@ -122,7 +122,7 @@ def write_rows(dataset: Path, length: int, out: Path) -> dict[str, float | int |
     )
     with new_file(out) as file:
         count = write_table(rows.order_by(USER, "_end"), HISTORIES, file)
-    found = both.aggregate(users=both[USER].nunique(), cropped=both[USER].nunique(where=both["_age"] == length))
+    found = sizes.aggregate(users=sizes.count(), cropped=(sizes["_all"] > length).sum())
     users, cropped = found.to_pyarrow().to_pylist()[0].values()
     log.info("history rows: %d of %d users, at most %d events each (%d users have more)", count, users, length, cropped)
     return {"rows": count, "users": users, "cropped_users": cropped}

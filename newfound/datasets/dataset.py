@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from newfound import schema
@@ -100,11 +101,17 @@ def _bytes_of(values: pa.Array) -> list[bytes]:
         lengths = values.value_lengths().to_numpy(zero_copy_only=False).astype("<i4")
         return [lengths.tobytes(), *_bytes_of(values.flatten())]
     if pa.types.is_string(values.type):
-        encoded = [b"" if text is None else text.encode() for text in values.to_pylist()]
-        lengths = np.array(
-            [-1 if missing else len(text) for text, missing in zip(encoded, values.is_null().to_pylist(), strict=True)]
-        )
-        return [lengths.astype("<i4").tobytes(), b"".join(encoded)]
+        lengths = pc.binary_length(values).fill_null(-1).to_numpy().astype("<i4")
+        return [lengths.tobytes(), _text_bytes(values.fill_null(""))]
     if pa.types.is_timestamp(values.type):
         values = values.cast(pa.int64())
     return [values.to_numpy(zero_copy_only=False).tobytes()]
+
+
+def _text_bytes(values: pa.Array) -> bytes:
+    """All texts of an array, one after the other."""
+    plain = values.cast(pa.large_binary())
+    if not len(plain):
+        return b""
+    offsets = np.frombuffer(plain.buffers()[1], dtype=np.int64)[plain.offset : plain.offset + len(plain) + 1]
+    return bytes(memoryview(plain.buffers()[2])[offsets[0] : offsets[-1]])

@@ -191,13 +191,14 @@ def _undecodable(file: SourceFile) -> int | None:
     """The first data row of a text file that is not UTF-8, if there is one, taking a line for a row."""
     if file.layout is None and _is_parquet(file.path):
         return None
-    header = 0 if file.layout and file.layout.names else 1
+    row = 0 if file.layout and file.layout.names else -1  # the header is no data row
     try:
         with pa.input_stream(str(file.path)) as stream, io.BufferedReader(stream) as lines:
-            for number, line in enumerate(lines, start=1 - header):
+            for line in lines:
+                row += 1
                 line.decode()
     except UnicodeDecodeError:
-        return number
+        return row
     except (OSError, pa.ArrowException):
         return None
     return None

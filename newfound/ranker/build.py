@@ -216,14 +216,22 @@ def read_material(dataset: Path, histories: Path, clusters: Path, config: Ranker
     sequences = Sequences(places[places >= 0], np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
     if lengths.max(initial=0) < 2:
         raise DataError(str(histories), "no history names two items of the catalogue", expected="one that does")
-    text = tree.vectors.get("text") if config.use_text else None
     return Material(
         items=tree.item_order,
         slices={node: tree.slice_of(node) for node in tree.nodes},
         sequences=sequences,
-        text=None if text is None else torch.from_numpy(np.ascontiguousarray(text, dtype=np.float32)),
+        text=_text_vectors(tree) if config.use_text else None,
         digests={"clusters_digest": tree.digest, "dataset_fingerprint": str(Dataset(dataset).info["fingerprint"])},
     )
+
+
+def _text_vectors(clusters: Clusters) -> Tensor | None:
+    """The content part of the clusters' item vectors (text, categories, year), of unit length; None without content."""
+    dim = int(clusters.info.get("embedding", {}).get("content_dim", 0))
+    if not dim:
+        return None
+    content = torch.from_numpy(np.ascontiguousarray(clusters.item_vectors[:, :dim], dtype=np.float32))
+    return torch.nn.functional.normalize(content, dim=1)
 
 
 def assemble(learned: Learned, material: Material, config: RankerConfig, seed: int) -> Ranker:

@@ -1,0 +1,168 @@
+"""RecTools' SASRec under the ranker benchmark's protocol. Runs in the rival's own environment (`.rectools`), alone.
+
+Reads sequences as JSON lines (a list of item numbers a user, the last two held out), trains on the rest and writes a
+record after every epoch, so that a long run shows where it stands.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import time
+import warnings
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+
+def frame(sequences: list[list[int]], least: int = 1) -> pd.DataFrame:
+    rows = [(user, item, at) for user, row in enumerate(sequences) if len(row) >= least for at, item in enumerate(row)]
+    table = pd.DataFrame(rows, columns=["user_id", "item_id", "at"])
+    table["datetime"] = pd.Timestamp("2020-01-01") + pd.to_timedelta(table.pop("at"), unit="D")
+    table["weight"] = 1.0
+    return table
+
+
+def measures(model: object, sequences: list[list[int]], targets: list[int]) -> dict[str, float]:
+    """HR@10 and NDCG@10 over all users: every item ranked, seen items filtered; a target the model lacks is a miss."""
+    from rectools.dataset import Dataset
+
+    users = np.arange(len(sequences))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = model.recommend(users=users, dataset=Dataset.construct(frame(sequences)), k=10, filter_viewed=True)
+    wanted = pd.Series(targets, index=users)
+    hits = found[found["item_id"] == found["user_id"].map(wanted)]
+    return {"hr@10": len(hits) / len(users), "ndcg@10": float((1 / np.log2(hits["rank"] + 1)).sum() / len(users))}
+
+
+def build(options: argparse.Namespace, epochs: int, workers: int, precision: str, batches: int | None, record: object):
+    from pytorch_lightning import Callback, Trainer
+    from rectools.models import SASRecModel
+
+    class Clock(Callback):
+        """Wall and processor seconds of each epoch's training alone."""
+
+        def on_train_epoch_start(self, trainer: object, module: object) -> None:
+            self.start = time.perf_counter(), _cpu()
+
+        def on_train_epoch_end(self, trainer: object, module: object) -> None:
+            record(time.perf_counter() - self.start[0], _cpu() - self.start[1])
+
+    def trainer() -> Trainer:
+        return Trainer(
+            max_epochs=epochs,
+            min_epochs=epochs,
+            precision=precision,
+            limit_train_batches=batches,
+            callbacks=[Clock()],
+            accelerator="cpu",
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+
+    return SASRecModel(
+        n_factors=64,
+        n_blocks=options.blocks,
+        n_heads=1,
+        session_max_len=options.length,
+        dropout_rate=0.2,
+        loss="sampled_softmax",
+        n_negatives=256,
+        lr=1e-3,
+        batch_size=128,
+        epochs=epochs,
+        dataloader_num_workers=workers,
+        get_trainer_func=trainer,
+    )
+
+
+def _cpu() -> float:
+    """Processor seconds of this process; the finished loader workers' are added when they end."""
+    return sum(sum(os.times()[part : part + 2]) for part in (0, 2))
+
+
+def _first(seconds: list[float], wall: float, cpu: float) -> None:
+    seconds.append(wall)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("sequences", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--blocks", type=int, default=1)
+    parser.add_argument("--length", type=int, default=50)
+    # With several of either, each pair is timed over a few batches first, and the fastest is used.
+    parser.add_argument("--precision", nargs="+", default=["32-true", "bf16-mixed"])
+    parser.add_argument("--workers", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--probe-batches", type=int, default=8)
+    parser.add_argument("--no-measures", action="store_true")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+
+    import pytorch_lightning
+    import rectools
+    import torch
+    from rectools.dataset import Dataset
+
+    torch.set_num_threads(options.threads)
+    pytorch_lightning.seed_everything(options.seed)
+    warnings.simplefilter("ignore")
+    sequences = [json.loads(line) for line in options.sequences.read_text().splitlines()]
+    train = Dataset.construct(frame([row[:-2] for row in sequences]))
+
+    probes: dict[str, float] = {}
+    for precision, workers in product(options.precision, options.workers):
+        if len(options.precision) * len(options.workers) == 1:
+            break
+        seconds: list[float] = []
+        clock = partial(_first, seconds)
+        build(options, 2, workers, precision, options.probe_batches, clock).fit(train)
+        probes[f"{precision}, {workers} workers"] = seconds[-1] / options.probe_batches
+        print(f"probe: {precision}, {workers} workers: {seconds[-1] / options.probe_batches:.3f} s a batch", flush=True)
+    best = min(probes, key=probes.__getitem__, default=f"{options.precision[0]}, {options.workers[0]} workers")
+    precision, workers = best.split(", ")[0], int(best.split(", ")[1].split()[0])
+
+    record: dict[str, object] = {
+        "rectools": rectools.__version__,
+        "torch": torch.__version__,
+        "threads": options.threads,
+        "precision": precision,
+        "workers": workers,
+        "probe_seconds_per_batch": probes,
+        "epoch_seconds": [],
+        "epoch_cpu_seconds": [],
+        "done": False,
+    }
+
+    def note(wall: float, cpu: float) -> None:
+        record["epoch_seconds"].append(wall)
+        record["epoch_cpu_seconds"].append(cpu)
+        options.out.write_text(json.dumps(record, indent=1))
+        print(
+            f"epoch {len(record['epoch_seconds'])} of {options.epochs}: {wall:.1f} s, {cpu:.1f} processor s", flush=True
+        )
+
+    model = build(options, options.epochs, workers, precision, None, note)
+    model.fit(train)
+    if not options.no_measures:
+        record["validation"] = measures(model, [row[:-2] for row in sequences], [row[-2] for row in sequences])
+        record["test"] = measures(model, [row[:-1] for row in sequences], [row[-1] for row in sequences])
+    record["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    record["done"] = True
+    options.out.write_text(json.dumps(record, indent=1))
+    print(json.dumps({name: value for name, value in record.items() if not name.startswith("epoch")}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -116,6 +116,7 @@ class FinetuneConfig(Settings):
     teacher_penalty: Annotated[float, Field(ge=0)] = 1.5  # of the choice model whose distributions are taught
     teacher_epochs: Positive = 30
     learning_rate: Annotated[float, Field(gt=0)] = 3e-4
+    head_rate: Annotated[float, Field(ge=0)] = 10.0  # times as fast learn the head's rows of first tokens; 0: fixed
     warmup: Share = 0.05
     evaluate_every: Positive = 40  # steps between looks at held-out recall, on which the checkpoint is chosen
     evaluation_contexts: Positive = 512

@@ -27,12 +27,14 @@ class Step:
         sections: of TrainingConfig.
         files: dotted keys of the configuration that name files or folders, whose content counts.
         folders: of this repository, which it reads beside the code that it imports.
+        refit: whether it is the refit's, whose configuration differs.
     """
 
     component: str
     sections: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
+    refit: bool = False
 
 
 ALL: Final = tuple(name for name in TrainingConfig.model_fields if name not in COMMON)
@@ -50,8 +52,10 @@ STEPS: Final = {
     "table": Step("build_table", ("table",)),
     "tuning": Step("tune_ranker", ("ranker", "tuning")),
     "ranker": Step("train_ranker", ("ranker",)),
-    "evaluation": Step("evaluate", ALL, MODEL_FILES),
+    "evaluation": Step("evaluate", tuple(name for name in ALL if name != "refit"), MODEL_FILES),
     "gates": Step("check_gates", ("evaluation",)),
+    "refit_transitions": Step("mine_transitions", ("transitions",), refit=True),
+    "refit_planner": Step("finetune_planner", ("planner",), ("planner.model",), refit=True),
     "release": Step("publish_release", ALL),
     "interests": Step("publish_interests", folders=("feature_repo",)),
 }
@@ -64,13 +68,22 @@ def settings(config: TrainingConfig) -> dict[str, str]:
 
 def step_settings(step: Step, config: TrainingConfig) -> str:
     """One step's settings: `config` for the step, `code` and `files` for the caches."""
-    values = config.model_dump(mode="json", include={*COMMON, *step.sections})
+    read = refitting(config) if step.refit else config
+    values = read.model_dump(mode="json", include={*COMMON, *step.sections})
     document = {
         "config": values,
         "code": code_digest(ROOT / "components" / f"{step.component}.py", step.folders),
         "files": {key: digest for key in step.files if (digest := _digest_of_setting(values, key))},
     }
     return json.dumps(document, sort_keys=True, separators=(",", ":"))
+
+
+def refitting(config: TrainingConfig) -> TrainingConfig:
+    """The configuration of the fit on all data: everybody's transitions, none withheld; a planner that goes on."""
+    finetune = {"steps": config.refit.planner_steps, "learning_rate": config.refit.planner_learning_rate}
+    planner = config.planner.model_copy(update={"finetune": config.planner.finetune.model_copy(update=finetune)})
+    transitions = config.transitions.model_copy(update={"learn_from": "all"})
+    return config.model_copy(update={"planner": planner, "transitions": transitions})
 
 
 def _digest_of_setting(values: dict[str, Any], key: str) -> str | None:

@@ -38,6 +38,8 @@ def training(
     ranker: str,
     evaluation: str,
     gates: str,
+    refit_transitions: str,
+    refit_planner: str,
     release: str,
     interests: str,
     releases: str,
@@ -56,6 +58,8 @@ def training(
         ranker: settings of train_ranker.
         evaluation: settings of evaluate.
         gates: settings of check_gates.
+        refit_transitions: settings of mine_transitions on all data.
+        refit_planner: settings of finetune_planner on all data.
         release: settings of publish_release.
         interests: settings of publish_interests.
         releases: folder or URL of all releases.
@@ -90,9 +94,9 @@ def training(
     # Only then, the same on all data. The clusters stay those that were judged.
     whole = fetch_histories(dataset=dataset, features=store, settings=histories, as_of="end").after(passed)
     whole = whole.set_display_name("fetch-histories (refit)").outputs["histories"]
-    remined = mine_transitions(dataset=dataset, histories=whole, clusters=built, settings=transitions)
+    remined = mine_transitions(dataset=dataset, histories=whole, clusters=built, settings=refit_transitions)
     remined = remined.set_display_name("mine-transitions (refit)").outputs["transitions"]
-    replanned = finetune_planner(transitions=remined, clusters=built, settings=planner, init=tuned_planner)
+    replanned = finetune_planner(transitions=remined, clusters=built, settings=refit_planner, init=tuned_planner)
     replanned = replanned.set_display_name("finetune-planner (refit)").outputs["planner"]
     retabled = build_table(planner=replanned, clusters=built, transitions=remined, settings=table)
     retabled = retabled.set_display_name("build-table (refit)").outputs["table"]

@@ -48,6 +48,13 @@ def test_a_section_concerns_the_steps_that_read_it(
     assert _changed(before, settings(_config(**section))) == expected
 
 
+def test_the_refit_concerns_its_own_steps(before: dict[str, str]) -> None:
+    after = settings(_config(refit={"planner_steps": 9}))
+    assert _changed(before, after) == {"refit_planner", "release"}
+    assert json.loads(after["refit_planner"])["config"]["planner"]["finetune"]["steps"] == 9
+    assert json.loads(after["refit_transitions"])["config"]["transitions"]["learn_from"] == "all"
+
+
 def test_the_seed_concerns_everybody(before: dict[str, str]) -> None:
     assert _changed(before, settings(_config(seed=8))) == set(STEPS)
 
@@ -65,7 +72,7 @@ def test_a_component_reads_no_section_beyond_its_settings(name: str) -> None:
     whole = "step.config," in ast.unparse(tree) or "step.config)" in ast.unparse(tree)
     allowed = set(TrainingConfig.model_fields) if whole else {*step.sections, *COMMON}
     assert read <= allowed
-    assert not whole or {*step.sections, *COMMON} == set(TrainingConfig.model_fields)
+    assert not whole or {*step.sections, *COMMON, "refit"} == set(TrainingConfig.model_fields)
 
 
 def test_settings_hold_the_sections_and_parse_back(before: dict[str, str]) -> None:

@@ -75,7 +75,7 @@ class ClusterSequence:
         from newfound.ranker.data import Sequences
         from newfound.ranker.train import fit
 
-        config = RankerConfig(max_length=LENGTH, blocks=1, epochs=epochs, patience=4, batch_tokens=2048, **options)
+        config = RankerConfig(max_length=LENGTH, blocks=1, epochs=epochs, patience=4, batch_tokens=1024, **options)
         with _quietly("newfound.ranker"):
             self._model = fit(Sequences.of(walks), n, config, seed).model
 

@@ -52,7 +52,8 @@ ENGAGEMENT: Final = (
     Panel("Impressions", "slots with any feedback", ("impressions", "slots"), "bar"),
     Panel("Degraded answers", "share of slates with a part stepped around", ("degraded_share",)),
 )
-DASHBOARDS: Final[Mapping[str, tuple[Panel, ...]]] = {"Novelty": NOVELTY, "Engagement": ENGAGEMENT}
+# Evidently's own pages show no tabs, so each dashboard is a project.
+DASHBOARDS: Final[Mapping[str, tuple[Panel, ...]]] = {"newfound novelty": NOVELTY, "newfound engagement": ENGAGEMENT}
 
 
 def drift(current: pd.DataFrame, reference: pd.DataFrame, page: Path, at: datetime) -> tuple[Any, dict[str, float]]:
@@ -123,43 +124,40 @@ def add_to_workspace(folder: Path, window: str, snapshots: Mapping[str, Any]) ->
     from evidently.ui.workspace import Workspace
 
     workspace = Workspace.create(str(folder))
-    project = _project(workspace)
     record = folder / _RUNS
-    runs: dict[str, dict[str, str]] = json.loads(record.read_text()) if record.exists() else {}
-    for old in runs.pop(window, {}).values():
-        workspace.delete_run(project.id, old)
-    runs[window] = {
-        kind: str(workspace.add_run(project.id, snapshot).id) for kind, snapshot in snapshots.items() if snapshot
-    }
+    runs: dict[str, list[list[str]]] = json.loads(record.read_text()) if record.exists() else {}
+    for project, run in runs.pop(window, []):
+        workspace.delete_run(project, run)
+    runs[window] = []
+    for name, panels in DASHBOARDS.items():
+        project = _project(workspace, name, panels)
+        for snapshot in snapshots.values():
+            if snapshot is not None:
+                runs[window].append([str(project.id), str(workspace.add_run(project.id, snapshot).id)])
     beside = record.with_suffix(".part")
     beside.write_text(json.dumps(runs, indent=1, sort_keys=True))
     os.replace(beside, record)
 
 
-def _project(workspace: Any) -> Any:
-    """The project with its dashboards as `DASHBOARDS` has them."""
+def _project(workspace: Any, name: str, panels: Sequence[Panel]) -> Any:
+    """The project of that name, its dashboard as `panels` have it."""
     from evidently.sdk.models import DashboardPanelPlot, PanelMetric
 
-    found = [project for project in workspace.list_projects() if project.name == "newfound"]
-    project = found[0] if found else workspace.create_project("newfound", "Interests that people never had before")
-    wanted = [(tab, panel.title) for tab, panels in DASHBOARDS.items() for panel in panels]
-    model = project.dashboard.model()
-    titles = {panel.id: panel.title for panel in model.panels}
-    if [(tab.title, titles[panel]) for tab in model.tabs for panel in tab.panels] == wanted:
+    found = [project for project in workspace.list_projects() if project.name == name]
+    project = found[0] if found else workspace.create_project(name, "Interests that people never had before")
+    if [panel.title for panel in project.dashboard.model().panels] == [panel.title for panel in panels]:
         return project
     project.dashboard.clear_dashboard()
-    for tab, panels in DASHBOARDS.items():
-        for panel in panels:
-            values = [PanelMetric(legend=name, metric=MEAN, metric_labels={"column": name}) for name in panel.measures]
-            plot: dict[str, Any] = {"plot_type": panel.kind}
-            if panel.kind == "bar":
-                plot["is_stacked"] = False
-            project.dashboard.add_panel(
-                DashboardPanelPlot(
-                    title=panel.title, subtitle=panel.subtitle, size=panel.size, values=values, plot_params=plot
-                ),
-                tab=tab,
+    for panel in panels:
+        values = [PanelMetric(legend=label, metric=MEAN, metric_labels={"column": label}) for label in panel.measures]
+        plot: dict[str, Any] = {"plot_type": panel.kind}
+        if panel.kind == "bar":
+            plot["is_stacked"] = False
+        project.dashboard.add_panel(
+            DashboardPanelPlot(
+                title=panel.title, subtitle=panel.subtitle, size=panel.size, values=values, plot_params=plot
             )
+        )
     return project
 
 

@@ -33,7 +33,7 @@ from newfound.evaluation.measures import Ints
 from newfound.evaluation.ours import PlannerScorer, TableScorer
 from newfound.evaluation.protocols import Events
 from newfound.evaluation.report import write_report
-from newfound.evaluation.rivals import Rival, ranker_rival, simple_rivals, training_counts
+from newfound.evaluation.rivals import Rival, ranker_rival, simple_rivals, teacher_rival, training_counts
 from newfound.evaluation.sequence import sequence_rival
 
 log = logging.getLogger("newfound.evaluation")
@@ -105,6 +105,7 @@ def evaluate(
         DataError: an input is missing, or no test user liked anything new after the cut.
     """
     from newfound.errors import DataError
+    from newfound.planner.lessons import read_choices
     from newfound.ranker import Ranker
     from newfound.table import TransitionTable
 
@@ -122,6 +123,8 @@ def evaluate(
     limits = config.evaluation
     boot = Bootstrap(moments.test.users, resamples=limits.bootstrap, confidence=limits.confidence, seed=config.seed)
     rivals = _timed("simple rivals", lambda: simple_rivals(counts, interests, moments.validation, config.seed))
+    choices, epochs = read_choices(transitions, interests), config.planner.finetune.teacher_epochs
+    rivals.append(_timed("choice model", lambda: teacher_rival(choices, moments.validation, config.seed, epochs)))
     if limits.sequence_epochs:
         arguments = (histories, interests, clusters, transitions, moments.validation, limits.sequence_epochs)
         rivals.append(_timed("sequence model over clusters", lambda: sequence_rival(*arguments, config.seed)))

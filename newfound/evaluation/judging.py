@@ -20,6 +20,7 @@ KS = (1, 10)
 RIVALS = {
     "most_popular": "Most popular novel cluster",
     "pair_frequency": "Pair frequency, backed off",
+    "choice_model": "Choice model, the planner's teacher",
     "nearest_embedding": "Nearest by embedding",
     "random_novel": "Random novel",
     "cluster_sequence": "Sequence model over clusters",
@@ -43,7 +44,7 @@ class Method:
 
 def method_of(rival: Rival) -> Method:
     """A rival as one of the methods."""
-    reads_context = rival.name in ("pair_frequency", "nearest_embedding")
+    reads_context = rival.name in ("pair_frequency", "nearest_embedding", "choice_model")
     label = RIVALS.get(rival.name, rival.name)
     return Method(f"rival.{rival.name}", label, rival.scorer, "rival", reads_context, rival.chosen, rival.sees)
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from newfound import schema
+from newfound.choice import Choices, fit_choices
 from newfound.clusters import Clusters
 from newfound.evaluation.composed import Catalogue, ItemScorer, scored
 from newfound.evaluation.measures import Floats, Ints, mean_reciprocal_rank, ranks_of
@@ -74,6 +75,16 @@ def _indices(contexts: Sequence[Context], order: Sequence[str]) -> Ints:
     index = {cluster: at for at, cluster in enumerate(order)}
     width = max((len(context) for context in contexts), default=1)
     return np.array([[index[c] for c in context] for context in contexts], dtype=np.int64).reshape(-1, width)
+
+
+class Teacher:
+    """The choice model whose distributions the planner is taught, without any language model."""
+
+    def __init__(self, choices: Choices, seed: int, *, penalty: float, epochs: int) -> None:
+        self._model = fit_choices(choices, penalty, epochs, seed)
+
+    def scores(self, events: Events) -> Floats:
+        return self._model.scores(_indices(events.contexts, events.journeys.order))
 
 
 class RandomNovel:
@@ -224,6 +235,14 @@ class ClusterPools:
                     pools["mean"][rows, cluster] = np.where(np.isfinite(top), total / count, -np.inf)
             self._known[key] = pools
         return self._known[key]
+
+
+def teacher_rival(
+    choices: Choices, validation: Events, seed: int, epochs: int, penalties: Sequence[float] = (0.5, 1.5, 5.0)
+) -> Rival:
+    """The planner's teacher on its own, its penalty chosen on validation users."""
+    space: dict[str, Sequence[Any]] = {"penalty": penalties, "epochs": (epochs,)}
+    return tune("choice_model", lambda **c: Teacher(choices, seed, **c), space, validation)
 
 
 def ranker_rival(ranker: ItemScorer, catalogue: Catalogue, validation: Events) -> Rival:

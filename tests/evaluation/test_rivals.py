@@ -112,7 +112,7 @@ class TestWhatIsLearnedFrom:
 
 def test_the_sequence_model_learns_a_rule():
     rng = np.random.default_rng(0)
-    walks = [[int(a), int((a + 1) % 4), int((a + 2) % 4)] for a in rng.integers(0, 4, 5000)]
+    walks = [[int(a), int((a + 1) % 4), int((a + 2) % 4)] for a in rng.integers(0, 4, 2500)]
     model = ClusterSequence(walks, 4, 6, 0, dropout=0.1)
     scores = model.scores(events_of("bcd", [("b", "c")]))  # after b, c comes d
     assert ranks_of(scores, np.array([3]), np.array([[False, True, True, False]]))[0] == 0

@@ -1,0 +1,235 @@
+"""Does the language model earn its place? Planner and rivals on MovieLens-100K and MovieTweetings.
+
+    make bench-planner-quality
+
+Stages are folders below `runs/bench/planner-quality/<data set>/`; what is there already is taken as it is, so a bench
+that was stopped goes on where it stood, and removing a folder measures it (and what it feeds) anew. Nothing is tuned on
+test users: rivals, checkpoint and alignment are chosen on validation users.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from newfound.clusters import Clusters, build_clusters
+from newfound.config import TrainingConfig, load_config
+from newfound.datasets import load_interactions
+from newfound.evaluation import protocols
+from newfound.evaluation.bootstrap import Bootstrap
+from newfound.evaluation.composed import Catalogue, end_to_end_ranks
+from newfound.evaluation.evaluating import SLATE, gather_moments, slate_widths
+from newfound.evaluation.judging import Method, judge, method_of, paired, put, slices_of
+from newfound.evaluation.measures import gains, hits
+from newfound.evaluation.ours import PlannerScorer
+from newfound.evaluation.rivals import ranker_rival, simple_rivals, teacher_rival, training_counts
+from newfound.evaluation.sequence import sequence_rival
+from newfound.histories import check_histories, entity_rows, write_rows
+from newfound.planner import Planner, finetune_planner
+from newfound.planner.backbone import end_token
+from newfound.planner.lessons import read_choices
+from newfound.planner.pretrained import base_model
+from newfound.planner.prompt import PromptCodec, load_tokenizer
+from newfound.ranker import Ranker, train_ranker
+from newfound.transitions import mine_transitions
+
+ROOT = Path(__file__).resolve().parents[2]
+RUNS = ROOT / "runs" / "bench"
+TWEETINGS = ROOT.parent / "shared" / "data" / "movietweetings-100k"
+SLICES = ("all", "held_out", "sampled", "light", "heavy")
+
+log = logging.getLogger("newfound.bench")
+
+
+def settings(name: str) -> TrainingConfig:
+    """The committed configuration of the pipeline, pointed at a data set."""
+    overrides: dict[str, object] = {}
+    if name == "movietweetings":
+        overrides = {"data.loader": "movietweetings", "data.folder": str(TWEETINGS), "split.cut": "global"}
+    return load_config(ROOT / "pipelines" / "configs" / "local.yaml", overrides)
+
+
+class Stages:
+    """Folders that are made once, in order."""
+
+    def __init__(self, folder: Path, config: TrainingConfig) -> None:
+        self.folder, self.config = folder, config
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def make(self, name: str, build: Callable[[Path], object]) -> Path:
+        """The stage's path, built unless it is there; half-built ones are thrown away."""
+        path, part = self.folder / name, self.folder / f".{name}.part"
+        if path.exists():
+            log.info("%s: taken as it is", path.relative_to(RUNS))
+            return path
+        if part.is_dir():
+            shutil.rmtree(part)
+        started = time.monotonic()
+        build(part)
+        part.rename(path)
+        log.info("%s: made in %.0f s", path.relative_to(RUNS), time.monotonic() - started)
+        return path
+
+    def histories(self, dataset: Path, out: Path) -> None:
+        """What the feature store answers as of the cut, without one."""
+        rows = self.folder / "rows.parquet"
+        write_rows(dataset, self.config.features.history_length, rows)
+        found = pd.merge_asof(
+            entity_rows(dataset).sort_values("event_timestamp"),
+            pd.read_parquet(rows).sort_values("event_timestamp"),
+            on="event_timestamp",
+            by="user_id",
+        )
+        check_histories(found, out, dataset)
+
+    def zero_shot(self, clusters: Path, out: Path) -> None:
+        """The base model with the planner's prompt, untaught."""
+        base = base_model(self.config.planner.model, out)
+        if base != out:
+            shutil.copytree(base, out)
+        loaded = Clusters.load(clusters)
+        PromptCodec(load_tokenizer(out), loaded.descriptions, end_token(out)).save(out)
+
+
+def run(name: str) -> dict[str, float]:
+    """All stages of one data set, then the measures."""
+    config = settings(name)
+    seed, stages = config.seed, Stages(RUNS / "planner-quality" / name, config)
+    dataset = stages.make("dataset", lambda p: load_interactions(config.data, config.split, seed, p))
+    histories = stages.make("histories.parquet", lambda p: stages.histories(dataset, p))
+    clusters = stages.make("clusters", lambda p: build_clusters(dataset, histories, config.clusters, seed, p))
+    transitions = stages.make(
+        "transitions", lambda p: mine_transitions(histories, dataset, clusters, config.transitions, seed, p)
+    )
+    untaught = stages.make("zero-shot", lambda p: stages.zero_shot(clusters, p))
+    planner = stages.make("planner", lambda p: finetune_planner(transitions, clusters, config.planner, seed, p))
+    ranker = stages.make(
+        "ranker", lambda p: train_ranker(dataset, histories, clusters, config.ranker, seed, config.threads, p)
+    )
+    return measure(name, config, dataset, histories, clusters, transitions, untaught, planner, ranker)
+
+
+def measure(
+    name: str,
+    config: TrainingConfig,
+    dataset: Path,
+    histories: Path,
+    clusters: Path,
+    transitions: Path,
+    untaught: Path,
+    planner: Path,
+    ranker: Path,
+) -> dict[str, float]:
+    """Every method at the same moments of test users."""
+    interests, seed = Clusters.load(clusters), config.seed
+    moments = gather_moments(dataset, interests, config)
+    counts = training_counts(transitions, interests)
+    item_policy = Ranker.load(ranker)
+    catalogue = Catalogue(item_policy.items, interests)
+    validation, limits = moments.validation, config.evaluation
+    choices = read_choices(transitions, interests)
+    rivals = [
+        *simple_rivals(counts, interests, validation, seed),
+        teacher_rival(choices, validation, seed, config.planner.finetune.teacher_epochs),
+        sequence_rival(histories, interests, clusters, transitions, validation, limits.sequence_epochs, seed),
+        ranker_rival(item_policy, catalogue, validation),
+    ]
+    planners = {
+        key: Planner.load(path, interests, precision=config.planner.precision)
+        for key, path in (("planner", planner), ("planner_zero_shot", untaught))
+    }
+    methods = [
+        Method("planner", "Planner, fine-tuned", PlannerScorer(planners["planner"]), "ours"),
+        Method("planner_zero_shot", "Planner, zero-shot", PlannerScorer(planners["planner_zero_shot"]), "ours"),
+        *(method_of(rival) for rival in rivals),
+    ]
+    boot = Bootstrap(moments.test.users, resamples=limits.bootstrap, confidence=limits.confidence, seed=seed)
+    withheld = protocols.held_out_contexts(transitions)
+    slices = slices_of(moments.test, withheld, config.policy, config.transitions.context, seed)
+    metrics, answers, _ = judge(methods, moments.test, slices, counts.frequency, boot, {})
+    paired(metrics, "planner", answers, slices, boot)
+    unique = sorted(set(moments.test.contexts))[: config.planner.match_rate_contexts]
+    for key, model in planners.items():
+        metrics[f"{key}.match_rate"] = model.match_rate(unique)
+    widths = slate_widths(item_policy, catalogue, moments.short_validation, methods)
+    chosen = {m.key: answers[m.key].best[:, : widths[m.key]] for m in methods}
+    for key, ranks in end_to_end_ranks(item_policy, catalogue, moments.test, chosen, SLATE).items():
+        key = key if key in chosen else f"rival.{key}"
+        put(metrics, f"{key}.novel_hr@10", boot.mean(hits(ranks, SLATE)))
+        put(metrics, f"{key}.novel_ndcg@10", boot.mean(gains(ranks, SLATE)))
+    for part in slices:
+        metrics[part.name("events", "moments")] = float(part.mask.sum())
+    metrics["events.users"] = float(len(np.unique(moments.test.users)))
+    show(name, metrics, methods)
+    return {f"{name}.{flat(key)}": value for key, value in metrics.items() if np.isfinite(value)}
+
+
+def flat(key: str) -> str:
+    """The bench names every slice, `all` included, and drops the prefix of rivals: `<method>.<slice>.<measure>`."""
+    method, _, rest = key.removeprefix("rival.").partition(".")
+    if method.endswith("minus") or rest.startswith("minus."):
+        return f"{method}.{rest}"
+    return f"{method}.{rest}" if rest.startswith(tuple(f"{s}." for s in SLICES)) else f"{method}.all.{rest}"
+
+
+def show(name: str, metrics: dict[str, float], methods: list[Method]) -> None:
+    """One table a data set."""
+    table = Table(title=f"{name}: {metrics['events.moments']:.0f} moments of {metrics['events.users']:.0f} test users")
+    table.add_column("")
+    columns = [("all @1", "novel_recall@1"), ("@10", "novel_recall@10"), ("held-out @1", "held_out.novel_recall@1"),
+               ("@10", "held_out.novel_recall@10"), ("sampled @10", "sampled.novel_recall@10"),
+               ("light @10", "light.novel_recall@10"), ("heavy @10", "heavy.novel_recall@10"),
+               ("coverage", "label_coverage"), ("NovelHR@10", "novel_hr@10")]  # fmt: skip
+    for title, _ in columns:
+        table.add_column(title, justify="right")
+    for key, label in [("chance", "Chance"), *((m.key, m.label) for m in methods)]:
+        values = [metrics.get(f"{key}.{end}") for _, end in columns]
+        table.add_row(
+            label, *("" if v is None else f"{v:.3f}" for v in values), style="bold" if key == "planner" else ""
+        )
+    Console(width=150).print(table)
+
+
+def processor() -> str:
+    """Its name, where the system tells."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("datasets", nargs="*", default=["movielens-100k", "movietweetings"])
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    out = RUNS / "planner-quality.json"
+    found: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
+    for name in parser.parse_args().datasets:
+        if name == "movietweetings" and not TWEETINGS.exists():
+            log.warning("movietweetings: left out, %s is absent", os.path.relpath(TWEETINGS, ROOT))
+            continue
+        started = time.monotonic()
+        found = {key: value for key, value in found.items() if not key.startswith(f"{name}.")} | run(name)
+        found[f"{name}.seconds"] = round(time.monotonic() - started, 1)
+        found["seed"] = settings(name).seed
+        found["processor"] = processor()
+        found |= {f"version.{package}": version(package) for package in ("newfound", "torch", "transformers", "numpy")}
+        out.write_text(json.dumps(dict(sorted(found.items())), indent=1) + "\n", encoding="utf-8")
+    log.info("written to %s", out.relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    main()

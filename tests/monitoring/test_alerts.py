@@ -1,0 +1,66 @@
+"""Rules by promtool, runbooks, and dashboards whose JSON is what the code makes."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+import yaml
+
+from monitoring.dashboards.boards import BOARDS, HERE, text_of
+from tests.monitoring.servers import ROOT
+
+RULES = ROOT / "monitoring/rules/newfound.yaml"
+
+
+def _alerts() -> list[dict[str, object]]:
+    return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (apt-get install prometheus)")
+def test_every_alert_fires_for_its_cause_and_not_before() -> None:
+    for command in (["check", "rules", str(RULES)], ["test", "rules", str(RULES.with_name("newfound_test.yaml"))]):
+        done = subprocess.run(["promtool", *command], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_has_a_unit_test_and_a_runbook() -> None:
+    tests = RULES.with_name("newfound_test.yaml").read_text()
+    runbooks = set()
+    for alert in _alerts():
+        assert f"alertname: {alert['alert']}" in tests
+        runbook = ROOT / alert["annotations"]["runbook"]  # type: ignore[index]
+        text = runbook.read_text()
+        assert text.startswith(f"# {alert['alert']}") and str(alert["expr"]).strip() in text
+        runbooks.add(runbook)
+    assert runbooks == set((ROOT / "docs/runbooks").glob("*.md")), "a runbook that no alert leads to"
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_the_committed_dashboard_is_what_the_code_makes(name: str) -> None:
+    assert (HERE / f"{name}.json").read_text() == text_of(BOARDS[name]), "run `python -m monitoring dashboards`"
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_dashboards_are_whole(name: str) -> None:
+    document = json.loads(text_of(BOARDS[name]))
+    numbers = [panel["id"] for panel in document["panels"]]
+    assert len(set(numbers)) == len(numbers)
+    taken = set()
+    for panel in document["panels"]:
+        place = panel["gridPos"]
+        assert place["x"] + place["w"] <= 24
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not cells & taken, f"{panel['title']} overlaps"
+        taken |= cells
+        assert panel["description"] and panel["targets"]
+        for target in panel["targets"]:
+            used = set(re.findall(r"\$(\w+)", target["expr"]))
+            assert used <= {variable["name"] for variable in document["templating"]["list"]}

@@ -216,7 +216,7 @@ class EvaluationConfig(Settings):
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
     contexts_at_most: Positive = 4000  # different contexts of test users that the planner is asked about
     validation_contexts: Positive = 400  # and of validation users, to choose how many clusters fill a slate
-    users_at_most: Positive = 5000  # users behind the ranker's own figures
+    users_at_most: Positive = 5000  # users behind any figure; where there are more, a seeded choice
     liked_items: Positive = 8  # liked items of a test user behind the curve over the novelty quota
     sequence_epochs: Annotated[int, Field(ge=0)] = 30  # of the rival that is a sequence model over clusters; 0: none
     examples: Annotated[int, Field(ge=0)] = 6  # slates and transitions shown in the report
@@ -306,7 +306,6 @@ class ServingConfig(Settings):
 
     # Releases and what was taken down
     watch_ms: Positive = 1000
-    activation_ms: Positive = 10_000  # how long a new release waits for the ranker to hold it, before it is tried anew
 
     # What was shown, on its way to the collector
     outbox_events: Positive = 20_000  # in memory

@@ -103,6 +103,11 @@ class Draft:
         """The sampled context."""
         return self.distribution[self.sampled][0]
 
+    @property
+    def from_table(self) -> bool:
+        """Whether the table answers the sampled context for this user."""
+        return any(cluster in self._eligible for cluster, _ in self._table[self.sampled])
+
     def _is_at_hand(self, at: int) -> bool:
         known = self._eligible
         return any(cluster in known for cluster, _ in self._table[at]) or any(

@@ -1,0 +1,91 @@
+"""Refusals that a client can act on."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from kserve.errors import InvalidInput, ModelNotReady
+from pydantic import ValidationError
+
+log = logging.getLogger("newfound.serving.errors")
+
+
+class Refused(InvalidInput):
+    """A request that is not answered, with the field that is to blame; over gRPC it is INVALID_ARGUMENT.
+
+    Args:
+        problem: what is wrong, without the offending value: it may be a person's.
+        field: path of the field, such as ``instances[0].k``.
+        status: HTTP status.
+    """
+
+    def __init__(self, problem: str, field: str | None = None, status: int = 400) -> None:
+        self.problem, self.field, self.status = problem, field, status
+        super().__init__(problem if field is None else f"{field}: {problem}")
+
+    @classmethod
+    def of(cls, error: ValidationError) -> Refused:
+        """The first problem that pydantic found."""
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        return cls(first["msg"], path_of(first["loc"]))
+
+    def body(self) -> dict[str, Any]:
+        """What the client reads."""
+        return {"error": str(self), "field": self.field}
+
+
+def path_of(location: tuple[int | str, ...]) -> str:
+    """A pydantic location as people write it; parts of union types are left out.
+
+    >>> path_of(("instances", 0, "history", 3, "item"))
+    'instances[0].history[3].item'
+    """
+    path = ""
+    for part in location:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif part.isidentifier() and part not in ("int", "float", "str"):
+            path += f".{part}" if path else part
+    return path or "body"
+
+
+async def _refused(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, Refused)
+    return JSONResponse(error.body(), status_code=error.status)
+
+
+async def _invalid(_: Request, error: Exception) -> JSONResponse:
+    """What KServe refuses itself: a body that is not JSON."""
+    return JSONResponse(Refused("not valid JSON", "body").body(), status_code=400)
+
+
+async def _malformed(_: Request, error: Exception) -> JSONResponse:
+    """What FastAPI refuses: a v2 body of another shape."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    location = tuple(part for part in first["loc"] if part not in ("body", "InferenceRequest"))
+    return JSONResponse(Refused(str(first["msg"]), path_of(location)).body(), status_code=400)
+
+
+async def _not_ready(_: Request, error: Exception) -> JSONResponse:
+    body = {"error": "no release serves yet", "field": None}
+    return JSONResponse(body, status_code=503, headers={"Retry-After": "1"})
+
+
+async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    log.error("request failed", exc_info=error, extra={"fields": {"request": request.headers.get("x-request-id")}})
+    return JSONResponse({"error": "internal error", "field": None}, status_code=500)
+
+
+HANDLERS: dict[type[Exception], Any] = {
+    Refused: _refused,
+    InvalidInput: _invalid,
+    RequestValidationError: _malformed,
+    ModelNotReady: _not_ready,
+    Exception: _unexpected,
+}
+"""Answers to errors, instead of KServe's, which name no field and log what was sent."""

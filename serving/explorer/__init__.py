@@ -1,0 +1,1 @@
+"""The transformer: from a user id to a slate."""

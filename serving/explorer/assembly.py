@@ -1,0 +1,111 @@
+"""Puts the explorer's parts together, and starts and stops them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from newfound.config import ServingConfig
+from newfound.errors import ConfigError
+from serving.explorer.features import Features, Reopened
+from serving.explorer.holding import Held
+from serving.explorer.model import ExplorerModel
+from serving.explorer.planning import Planning
+from serving.explorer.ranking import NotHeld, RankerClient
+from serving.explorer.reporting import Reporter
+from serving.guard import Guard
+from serving.metrics import BREAKER, CALLS
+from serving.outbox import Outbox
+from serving.page import PATHS, add_page
+from serving.planner.client import LivePlanner
+from serving.releases import Releases
+
+USER_KEY = "NEWFOUND_USER_KEY"
+TOKEN = "NEWFOUND_COLLECTOR_TOKEN"
+
+
+@dataclass(frozen=True)
+class Service:
+    """The model with what must run beside it."""
+
+    model: ExplorerModel
+    start: Callable[[], Awaitable[None]]
+    stop: Callable[[], Awaitable[None]]
+    pages: str
+
+
+def assemble(options: argparse.Namespace, config: ServingConfig, releases: Releases[Held], app: Any) -> Service:
+    """Builds the explorer from its arguments.
+
+    Args:
+        options: parsed arguments.
+        config: bounds and times.
+        releases: what is held.
+        app: KServe's FastAPI application, for the page.
+    """
+    guards = {
+        "features": _guard("features", 4 * config.in_flight, config.features_ms, config),
+        "ranker": _guard("ranker", config.in_flight, config.ranker_ms, config, passes=(NotHeld,)),
+        "planner": _guard("planner", config.planner_in_flight, config.planner_background_ms, config),
+    }
+    ranker = RankerClient(options.predictor_host, options.model_name, config.in_flight)
+    live = None
+    if options.planner_url:
+        live = LivePlanner(options.planner_url, options.planner_model, config.planner_in_flight)
+    outbox = Outbox(options.collector, Path(options.spool), config, os.environ.get(TOKEN))
+    store = None
+    if options.feast:
+        folder = Path(options.feast)
+        store = Reopened(lambda: Features(folder, options.history_length))
+    model = ExplorerModel(
+        options.model_name,
+        releases,
+        store,
+        ranker,
+        Planning(live, guards["planner"], config),
+        Reporter(outbox, _secret(options.collector)),
+        config,
+        guards,
+    )
+    if options.page:
+        add_page(app, model)
+
+    async def start() -> None:
+        releases.start()
+        for part in (ranker, live, outbox, store):
+            if part is not None:
+                await part.open()
+
+    async def stop() -> None:
+        releases.stop()
+        for part in (store, outbox, live, ranker):
+            if part is not None:
+                await part.close()
+
+    return Service(model, start, stop, PATHS if options.page else "")
+
+
+def _guard(
+    part: str, in_flight: int, patience_ms: float, config: ServingConfig, passes: tuple[type[Exception], ...] = ()
+) -> Guard:
+    guard = Guard(part, in_flight, config.breaker_failures, config.breaker_open_ms, patience_ms, passes)
+    counters = {outcome: CALLS.labels(part, outcome) for outcome in ("ok", "error", "deadline", "busy", "open")}
+    BREAKER.labels(part).set_function(lambda: float(guard.state))
+
+    def count(outcome: str) -> None:
+        counters[outcome].inc()
+
+    guard.outcomes = count
+    return guard
+
+
+def _secret(collector: str | None) -> bytes | None:
+    """The key of the users' hashes; a random one where nothing is sent that it would have to agree with."""
+    key = os.environ.get(USER_KEY, "")
+    if collector and len(key) < 16:
+        raise ConfigError(f"{USER_KEY}: expected a secret of at least 16 characters, the same as the collector's")
+    return key.encode() or None

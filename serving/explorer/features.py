@@ -1,0 +1,159 @@
+"""Histories from Feast's online store, in a fraction of a millisecond.
+
+`FeatureStore.get_online_features` resolves the feature service, builds frames' worth of responses and reads every view
+at every call. Here the service is resolved once, and a request reads one view: the history. The second view, what was
+seen before the history begins, is read only where the history was cut to its last events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from newfound.catalogue import UserHistory
+from newfound.schema import CLUSTERS_DIGEST, ENGAGEMENTS, ITEM_IDS, POSITIVES, TIMES, USER
+
+log = logging.getLogger("newfound.serving.features")
+
+SERVICE: Final = "explorer"
+SEEN: Final = "seen_leaves"
+_LISTS: Final = {
+    ITEM_IDS: "string_list_val",
+    ENGAGEMENTS: "float_list_val",
+    POSITIVES: "bool_list_val",
+    TIMES: "int64_list_val",
+}
+
+
+class Stored(Protocol):
+    """Stored histories."""
+
+    async def read(self, user: str) -> UserHistory | None:
+        """The user's history; None for a user that the store does not know."""
+        ...
+
+
+class Reopened:
+    """Feast, opened in the background again and again until that works: the explorer answers before it does.
+
+    Args:
+        open_store: opens it; whatever it raises is logged, and tried again.
+        every_s: how often.
+    """
+
+    def __init__(self, open_store: Callable[[], Features], every_s: float = 2.0) -> None:
+        self._open, self._every_s = open_store, every_s
+        self._features: Features | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Tries once here, and then in the background."""
+        if not await self._try():
+            self._task = asyncio.create_task(self._retry())
+
+    async def close(self) -> None:
+        """Gives up."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _try(self) -> bool:
+        try:
+            self._features = await asyncio.to_thread(self._open)
+        except Exception as error:
+            log.error("the feature store cannot be opened: %s", error)
+            return False
+        try:
+            await self._features.warm()
+        except Exception as error:
+            log.error("the online store does not answer yet: %s", type(error).__name__)
+        return True
+
+    async def _retry(self) -> None:
+        while not await self._try():
+            await asyncio.sleep(self._every_s)
+
+    async def read(self, user: str) -> UserHistory | None:
+        """See `Stored`.
+
+        Raises:
+            ConnectionError: the store is not open yet.
+        """
+        if self._features is None:
+            raise ConnectionError("the feature store is not open yet")
+        return await self._features.read(user)
+
+
+class Features:
+    """The online store behind the feature service `explorer`.
+
+    Args:
+        repository: Feast's folder; `FEAST_FS_YAML_FILE_PATH` says which store.
+        length: events that a row of the history holds at most.
+    """
+
+    def __init__(self, repository: Path, length: int) -> None:
+        from feast import FeatureStore
+
+        self.length = length
+        self._store = FeatureStore(repo_path=str(repository))
+        self._provider = self._store.provider
+        self._config = self._store.config
+        service = self._store.get_feature_service(SERVICE)
+        views = [self._store.get_feature_view(projection.name) for projection in service.feature_view_projections]
+        self._history = next(view for view in views if ITEM_IDS in _names(view))
+        self._interests = next((view for view in views if SEEN in _names(view)), None)
+        self._async = bool(self._provider.async_supported.online.read)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="features")
+
+    async def warm(self) -> None:
+        """Opens connections, so that the first request does not pay for it."""
+        await self.read("warm-up")
+
+    async def read(self, user: str) -> UserHistory | None:
+        """The user's history; None for a user that the store does not know."""
+        row = await self._read(self._history, (ITEM_IDS, ENGAGEMENTS, POSITIVES, TIMES), user)
+        if row is None or not row[ITEM_IDS].HasField("string_list_val"):
+            return None
+        columns = {name: list(getattr(row[name], field).val) for name, field in _LISTS.items()}
+        leaves: Sequence[str] = ()
+        digest = ""
+        if len(columns[ITEM_IDS]) >= self.length and self._interests is not None:
+            before = await self._read(self._interests, (SEEN, CLUSTERS_DIGEST), user)
+            if before is not None:
+                leaves, digest = list(before[SEEN].string_list_val.val), before[CLUSTERS_DIGEST].string_val
+        times = columns[TIMES]
+        return UserHistory(
+            columns[ITEM_IDS],
+            columns[ENGAGEMENTS],
+            columns[POSITIVES],
+            int(times[-1]) if times else None,
+            leaves,
+            digest,
+        )
+
+    async def _read(self, view: Any, features: Sequence[str], user: str) -> Mapping[str, Any] | None:
+        key = _entity_key(user)
+        # A fresh list each time: Feast's Redis store appends to it.
+        if self._async:
+            rows = await self._provider.online_read_async(self._config, view, [key], list(features))
+        else:
+            read = self._provider.online_read
+            loop = asyncio.get_running_loop()
+            rows = await loop.run_in_executor(self._thread, read, self._config, view, [key], list(features))
+        values: Mapping[str, Any] | None = rows[0][1]
+        return values
+
+
+def _names(view: Any) -> set[str]:
+    return {feature.name for feature in view.features}
+
+
+def _entity_key(user: str) -> Any:
+    from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+    from feast.protos.feast.types.Value_pb2 import Value
+
+    return EntityKey(join_keys=[USER], entity_values=[Value(string_val=user)])

@@ -1,0 +1,124 @@
+"""What is said about an answer: metrics, a log line, an event for the collector."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from newfound.deciding import Draft
+from newfound.events import RECOMMENDATION_TYPE, user_key
+from newfound.policy import Reason
+from newfound.slate import Placed, Slate
+from serving.logs import ACCESS
+from serving.metrics import ANSWERS, DEGRADED, SLOTS
+from serving.outbox import Outbox
+
+if TYPE_CHECKING:
+    from serving.explorer.model import Batch, Job
+
+SOURCE = "/newfound/explorer"
+
+
+class Reporter:
+    """Reports each answer once.
+
+    Args:
+        outbox: where events go.
+        secret: key of the users' hashes; the collector's own, where events are sent.
+    """
+
+    def __init__(self, outbox: Outbox, secret: bytes | None = None) -> None:
+        self.outbox, self.secret = outbox, secret or secrets.token_bytes(32)
+        self._slots: dict[tuple[str, str], Any] = {}
+
+    def answered(self, draft: Draft, asked: bool, answer: Sequence[str] | None) -> None:
+        """Counts where the successors of the sampled context came from."""
+        if not draft.slots or not draft.context:
+            return
+        if asked:
+            source = "planner" if answer is not None else "none"
+        else:
+            source = "table" if draft.from_table else "remembered" if draft.ask() is None else "none"
+        ANSWERS.labels(source).inc()
+
+    def shown(self, batch: Batch, job: Job, placed: Sequence[Placed], slate: Slate) -> None:
+        """Counts, logs, and hands the event over."""
+        reasons: dict[str, int] = {}
+        for entry in placed:
+            reasons[entry.reason.value] = reasons.get(entry.reason.value, 0) + 1
+            key = (entry.kind.value, entry.reason.value)
+            if key not in self._slots:
+                self._slots[key] = SLOTS.labels(*key)
+            self._slots[key].inc()
+        for code in job.degraded:
+            DEGRADED.labels(code).inc()
+        milliseconds = (time.monotonic() - batch.arrived) * 1000
+        user = job.wish.user_id or f"anonymous-{slate.id}"
+        key_of_user = user_key(user, self.secret)
+        ACCESS.info(
+            "recommended",
+            extra={
+                "fields": {
+                    "request": batch.id,
+                    "recommendation": slate.id,
+                    "release": slate.release,
+                    "user": key_of_user,
+                    "ms": round(milliseconds, 2),
+                    "reasons": reasons,
+                    "degraded": job.degraded,
+                }
+            },
+        )
+        if self.outbox.url is not None and placed:
+            self.outbox.put(self._event(job, placed, slate, user, key_of_user, milliseconds))
+
+    def _event(
+        self, job: Job, placed: Sequence[Placed], slate: Slate, user: str, key_of_user: str, milliseconds: float
+    ) -> dict[str, Any]:
+        """A structured CloudEvent of `newfound.events.RecommendationEvent`; built as a dict, since every request pays."""
+        at = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        draft = job.draft
+        newest = job.history.newest
+        data = {
+            "id": slate.id,
+            "at": at,
+            "user_key": key_of_user,
+            "user_id": user,
+            "release": slate.release,
+            "slots": [_slot(place, entry, slate) for place, entry in enumerate(placed)],
+            "interests": [interest.cluster for interest in draft.interests],
+            "history_length": len(job.history.item_ids),
+            "history_at": None if newest is None else datetime.fromtimestamp(newest / 1000, UTC).isoformat(),
+            "answers": draft.answers_event(job.answer, job.generated).model_dump(),
+            "seed": job.seed,
+            "latency_ms": milliseconds,
+            "degraded": bool(job.degraded),
+        }
+        return {
+            "specversion": "1.0",
+            "id": slate.id,
+            "source": SOURCE,
+            "type": RECOMMENDATION_TYPE,
+            "time": at,
+            "datacontenttype": "application/json",
+            "data": data,
+        }
+
+
+def _slot(place: int, entry: Placed, slate: Slate) -> dict[str, Any]:
+    return {
+        "position": place,
+        "item": entry.item,
+        "cluster": entry.cluster,
+        "kind": entry.kind.value,
+        "propensity": entry.propensity,
+        "reason": entry.reason.value,
+        "candidates": dict(entry.candidates or {}),
+        "floor": entry.floor,
+        "eligible": entry.eligible,
+        "because": list(entry.context),
+        "score": slate.items[place].score if entry.reason is not Reason.POPULAR else None,
+    }

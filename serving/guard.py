@@ -1,0 +1,133 @@
+"""What stands between us and a part that may be down, slow or wrong: a deadline, a bound, a circuit breaker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from enum import IntEnum
+from typing import TypeVar
+
+T = TypeVar("T")
+
+log = logging.getLogger("newfound.serving.guard")
+
+
+class State(IntEnum):
+    """Of a breaker; the numbers are what `/metrics` shows."""
+
+    CLOSED = 0
+    TRYING = 1
+    OPEN = 2
+
+
+class Unavailable(Exception):
+    """A part did not answer.
+
+    Args:
+        part: its name.
+        why: `open` (left alone for now), `busy`, `deadline`, or `error`.
+    """
+
+    def __init__(self, part: str, why: str) -> None:
+        self.part, self.why = part, why
+        super().__init__(f"{part}: {why}")
+
+
+class Guard:
+    """Calls one part.
+
+    After `failures` failed calls in a row it is left alone for `open_ms`; then one call tries it, and the others still
+    go without until that one has come back.
+
+    Args:
+        part: its name, for metrics.
+        in_flight: most calls at a time.
+        failures: failed calls in a row that open the breaker.
+        open_ms: how long it stays open.
+        patience_ms: what the part may take. A call that a request's deadline gave less time proves nothing when it
+            runs out; otherwise impatient clients would open the breaker for all.
+        passes: exceptions that are an answer, not a failure.
+    """
+
+    def __init__(
+        self,
+        part: str,
+        in_flight: int,
+        failures: int,
+        open_ms: float,
+        patience_ms: float,
+        passes: tuple[type[Exception], ...] = (),
+    ) -> None:
+        self.part, self.in_flight, self.failures, self.passes = part, in_flight, failures, passes
+        self.open_s, self.patience_s = open_ms / 1000, patience_ms / 1000
+        self.state = State.CLOSED
+        self.running = 0
+        self._failed = 0
+        self._retry_at = 0.0
+        self.outcomes: Callable[[str], None] = lambda outcome: None
+
+    async def call(self, make: Callable[[], Awaitable[T]], seconds: float) -> T:
+        """Awaits what `make` returns, for at most `seconds` and at most the part's own patience.
+
+        Raises:
+            Unavailable: there is no answer; whatever went wrong is counted, not passed on.
+        """
+        self._admit(seconds)
+        fair = seconds >= self.patience_s
+        trying = self.state is State.TRYING
+        self.running += 1
+        try:
+            async with asyncio.timeout(min(seconds, self.patience_s)):
+                answer = await make()
+        except TimeoutError:
+            if fair or trying:
+                self._fail(TimeoutError())
+            self.outcomes("deadline")
+            raise Unavailable(self.part, "deadline") from None
+        except self.passes:
+            self._succeed()
+            raise
+        except asyncio.CancelledError:
+            if trying:
+                self._fail(None)
+            raise
+        except Exception as error:
+            self._fail(error)
+            self.outcomes("error")
+            raise Unavailable(self.part, "error") from None
+        finally:
+            self.running -= 1
+        self._succeed()
+        self.outcomes("ok")
+        return answer
+
+    def _admit(self, seconds: float) -> None:
+        why = None
+        if self.state is State.TRYING or (self.state is State.OPEN and time.monotonic() < self._retry_at):
+            why = "open"
+        elif self.running >= self.in_flight:
+            why = "busy"
+        elif seconds <= 0:
+            why = "deadline"
+        if why is not None:
+            self.outcomes(why)
+            raise Unavailable(self.part, why)
+        if self.state is State.OPEN:
+            self.state = State.TRYING
+
+    def _succeed(self) -> None:
+        if self.state is not State.CLOSED:
+            log.warning("%s is back", self.part)
+        self.state, self._failed = State.CLOSED, 0
+
+    def _fail(self, error: Exception | None) -> None:
+        self._failed += 1
+        if self.state is not State.CLOSED or self._failed >= self.failures:
+            if self.state is State.CLOSED:
+                log.warning(
+                    "%s is left alone: %d calls in a row failed (%s)", self.part, self._failed, type(error).__name__
+                )
+            self.state = State.OPEN
+            self._retry_at = time.monotonic() + self.open_s

@@ -1,0 +1,110 @@
+"""The live planner, asked over the OpenAI-compatible protocol that vLLM speaks.
+
+The same prompt and the same choices as in bulk inference (`newfound.planner.remote`), on the explorer's own kind of
+connection and without anything that would load a language model's libraries into it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+import orjson
+
+from newfound.deciding import Ask
+from newfound.planner.prompt import PromptCodec
+
+FILES: Final = ("planner/prompt.json", "planner/tokenizer.json")
+
+
+class Prompts:
+    """What a release's planner is asked, and what its answers mean.
+
+    Args:
+        folder: the planner's, of which `FILES` are needed.
+        interface: the release's clusters.
+        descriptions: theirs.
+    """
+
+    def __init__(self, folder: Path, interface: Sequence[str], descriptions: Sequence[str]) -> None:
+        self._codec = PromptCodec.load(folder, descriptions)
+        self._choices = self._codec.choices()
+        self._interface = list(interface)
+        self._at = {cluster: at for at, cluster in enumerate(interface)}
+        self._cluster_of = {text.strip(): cluster for text, cluster in zip(self._choices, interface, strict=True)}
+        self._longest = max(len(answer) for answer in self._codec.answers) + 1
+
+    def choices(self, ask: Ask) -> list[str]:
+        """The clusters that may be answered: those allowed, never the context's own."""
+        allowed = self._interface if ask.allowed is None else ask.allowed
+        return [cluster for cluster in allowed if cluster not in ask.context]
+
+    def body(self, ask: Ask, choices: Sequence[str], model: str) -> bytes:
+        """The completion request."""
+        return orjson.dumps(
+            {
+                "model": model,
+                "prompt": list(self._codec.tokens(tuple(self._at[cluster] for cluster in ask.context))),
+                "max_tokens": self._longest,
+                "temperature": 0,
+                "structured_outputs": {"choice": [self._choices[self._at[cluster]] for cluster in choices]},
+            }
+        )
+
+    def cluster_of(self, text: str, choices: Sequence[str]) -> str:
+        """The cluster that was answered.
+
+        Raises:
+            ValueError: it is none of the choices.
+        """
+        cluster = self._cluster_of.get(text.strip())
+        if cluster is None or cluster not in choices:
+            raise ValueError("the answer is none of the choices")
+        return cluster
+
+
+class LivePlanner:
+    """The engine.
+
+    Args:
+        url: what stands before `/v1/completions`.
+        model: the name under which the engine serves the planner; None means the release's id.
+        connections: most open at a time.
+    """
+
+    def __init__(self, url: str, model: str | None, connections: int) -> None:
+        self._url, self._model, self._connections = f"{url.rstrip('/')}/v1/completions", model, connections
+        self._session: aiohttp.ClientSession | None = None
+
+    async def open(self) -> None:
+        """Makes the connection pool; deadlines are the caller's."""
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._connections, ttl_dns_cache=30),
+            timeout=aiohttp.ClientTimeout(total=None),
+        )
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def answer(self, ask: Ask, k: int, prompts: Prompts, release: str) -> list[str]:
+        """The k next clusters, one after another, each without those before it.
+
+        Raises:
+            Exception: whatever went wrong; an answer that is none of the choices is a ValueError.
+        """
+        assert self._session is not None
+        left, answers = prompts.choices(ask), list[str]()
+        while left and len(answers) < k:
+            body = prompts.body(ask, left, self._model or release)
+            async with self._session.post(
+                self._url, data=body, headers={"Content-Type": "application/json"}
+            ) as response:
+                response.raise_for_status()
+                text = orjson.loads(await response.read())["choices"][0]["text"]
+            answers.append(prompts.cluster_of(text, left))
+            left.remove(answers[-1])
+        return answers

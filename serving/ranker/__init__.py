@@ -1,0 +1,1 @@
+"""The predictor: from a history and clusters to items."""

@@ -1,0 +1,162 @@
+"""Which release serves: copied, verified, loaded, switched under load; the one before stays at hand."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from newfound.errors import NewfoundError, ReleaseError
+from newfound.release import current, load
+from newfound.takedown import Takedown, read_takedown
+from serving.metrics import RELEASE, RELEASE_LOADED, RELEASE_REFUSED, TAKEDOWN_FAILED, TAKEDOWN_SIZE
+
+log = logging.getLogger("newfound.serving.releases")
+
+T = TypeVar("T")
+
+
+class Releases(Generic[T]):
+    """Follows `current`, and holds what was built from it and from its predecessor.
+
+    A release that does not verify, or that `build` refuses, is reported by the name of its file and not tried again
+    before `current` moves or `retry_s` have passed; what served before it goes on serving.
+
+    Args:
+        root: folder or URL of all releases.
+        cache: a local folder of this process alone.
+        parts: files and folders of a release that are copied there.
+        optional: further ones, copied where the release has them.
+        build: makes what serves of a copied folder and the release's id; may raise NewfoundError.
+        watch_s: how often `current` and the takedown list are looked at.
+        admit: whether a release that was built may serve yet; asked again at every look. The first one always may.
+        retry_s: see above.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        cache: Path,
+        parts: Sequence[str],
+        build: Callable[[Path, str], T],
+        watch_s: float,
+        admit: Callable[[str], bool] = lambda release: True,
+        optional: Sequence[str] = (),
+        retry_s: float = 30.0,
+    ) -> None:
+        self.root, self.cache, self.parts, self.build = root, cache, tuple(parts), build
+        self.optional = tuple(optional)
+        self.watch_s, self.admit, self.retry_s = watch_s, admit, retry_s
+        self.held: dict[str, T] = {}  # newest last; at most two
+        self.active: str | None = None
+        self.takedown = Takedown()
+        self.on_takedown: Callable[[Takedown], None] = lambda takedown: None
+        self._built: tuple[str, T] | None = None
+        self._refused: tuple[str, float] | None = None
+        self._stop = threading.Event()
+
+    def get(self) -> T | None:
+        """What serves now; None before the first release."""
+        return self.held.get(self.active) if self.active is not None else None
+
+    def other(self, ids: Sequence[str]) -> T | None:
+        """A held release other than the active one that is among `ids`."""
+        return next((self.held[one] for one in ids if one in self.held and one != self.active), None)
+
+    def start(self) -> None:
+        """Takes up the current release, and follows it in a thread of its own from then on."""
+        self.look()
+        threading.Thread(target=self._watch, name="releases", daemon=True).start()
+
+    def stop(self) -> None:
+        """Ends the thread at its next look."""
+        self._stop.set()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(self.watch_s):
+            self.look()
+
+    def look(self) -> None:
+        """Looks at the takedown list and at `current` once; never raises."""
+        try:
+            self._look_at_takedown()
+            self._look_at_current()
+        except Exception:
+            log.exception("looking at %s failed", self.root)
+
+    def _look_at_takedown(self) -> None:
+        try:
+            takedown = read_takedown(self.root)
+        except (ReleaseError, OSError) as error:
+            TAKEDOWN_FAILED.inc()
+            log.error("the takedown list stays as it was: %s", error)
+            return
+        if takedown != self.takedown:
+            self.takedown = takedown
+            self.on_takedown(takedown)
+            TAKEDOWN_SIZE.set(len(takedown.items) + len(takedown.clusters))
+            log.warning("takedown: %d items, %d clusters", len(takedown.items), len(takedown.clusters))
+
+    def _look_at_current(self) -> None:
+        try:
+            wanted = current(self.root)
+        except (ReleaseError, OSError) as error:
+            log.error("current cannot be read: %s", error)
+            return
+        if wanted is None or wanted == self.active:
+            return
+        if wanted not in self.held and (self._built is None or self._built[0] != wanted):
+            if self._refused is not None and self._refused[0] == wanted and time.monotonic() < self._refused[1]:
+                return
+            try:
+                self._built = (wanted, self._make(wanted))
+            except (NewfoundError, OSError) as error:
+                RELEASE_REFUSED.inc()
+                self._refused = (wanted, time.monotonic() + self.retry_s)
+                log.error("release %s is refused: %s", wanted, error, extra={"fields": {"release": wanted}})
+                return
+        if self.active is None or self.admit(wanted):
+            self._activate(wanted)
+
+    def _activate(self, wanted: str) -> None:
+        before = self.active
+        if wanted not in self.held:
+            assert self._built is not None
+            held = {before: self.held[before]} if before is not None else {}
+            self.held = {**held, wanted: self._built[1]}
+            self._built = None
+        self.active = wanted
+        if before is not None:
+            RELEASE.remove(before)
+        RELEASE.labels(wanted).set(1)
+        RELEASE_LOADED.set_to_current_time()
+        log.warning("release %s serves (before: %s)", wanted, before, extra={"fields": {"release": wanted}})
+
+    def _make(self, release: str) -> T:
+        """Copies what is needed, checks the copy, and builds from it: nobody else can change it under our feet."""
+        source = load(self.root, release, self.cache / "downloads")
+        copy = self.cache / release
+        shutil.rmtree(copy, ignore_errors=True)
+        try:
+            for part in (*self.parts, *self.optional, "manifest.json"):
+                origin = source.path / part
+                if not origin.exists() and part in self.optional:
+                    continue
+                if not origin.exists():
+                    raise ReleaseError(f"{origin}: missing from the release")
+                (copy / part).parent.mkdir(parents=True, exist_ok=True)
+                (shutil.copytree if origin.is_dir() else shutil.copy2)(origin, copy / part)
+            for name, record in source.manifest.files.items():
+                if (copy / name).is_file():
+                    with (copy / name).open("rb") as stream:
+                        if hashlib.file_digest(stream, "sha256").hexdigest() != record.sha256:
+                            raise ReleaseError(f"{source.path / name}: changed while it was copied")
+            return self.build(copy, release)
+        finally:
+            # What is memory-mapped stays readable after its name is gone.
+            shutil.rmtree(copy, ignore_errors=True)

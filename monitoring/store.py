@@ -105,6 +105,14 @@ pasts = Table(
 )
 """What users did before the collector was there: a copy of the dataset that the first release was trained on."""
 
+erased = Table(
+    "erased",
+    metadata,
+    Column("user_key", String(32), primary_key=True),
+    Column("at", BigInteger, nullable=False),
+)
+"""Whose events until when are refused, should they still arrive: a hash, and nothing else of the user."""
+
 progress = Table(
     "progress",
     metadata,
@@ -213,12 +221,32 @@ class Store:
                 )
         new: dict[str, int] = {}
         with self.engine.begin() as connection:
-            if not self.is_sqlite:
-                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _WRITER_LOCK})
+            self._lock(connection)
+            marks = self._marks(
+                connection, {row["user_key"] for some in rows.values() for row in some if "user_key" in row}
+            )
             for name, some in rows.items():
+                some = [row for row in some if row["at"] > marks.get(row.get("user_key"), -1)]
                 if some:
                     new[name] = self._insert_new(connection, metadata.tables[name], some)
         return Written(new, len(events) - sum(new.values()))
+
+    def _lock(self, connection: Connection) -> None:
+        """One writer at a time, until the transaction ends."""
+        if self.is_sqlite:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        else:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _WRITER_LOCK})
+
+    def _marks(self, connection: Connection, keys: set[str]) -> dict[str, int]:
+        """Until when events of these users are refused, for those who were erased."""
+        found: dict[str, int] = {}
+        listed = sorted(keys)
+        for start in range(0, len(listed), 500):
+            some = listed[start : start + 500]
+            query = select(erased.c.user_key, erased.c.at).where(erased.c.user_key.in_(some))
+            found.update({row.user_key: row.at for row in connection.execute(query)})
+        return found
 
     def _insert_new(self, connection: Connection, table: Table, rows: list[dict[str, Any]]) -> int:
         # Looking first keeps the sequence free of holes; the writer's lock makes it safe.
@@ -325,10 +353,12 @@ class Store:
         self._upsert(pasts, waiting)
         return total
 
-    def erase(self, user_id: str) -> dict[str, int]:
-        """Removes every row of a user. Returns the rows removed by table."""
+    def erase(self, user_id: str, now: datetime) -> dict[str, int]:
+        """Removes every row of a user, and leaves a mark that keeps late arrivals out. Returns the rows by table."""
         removed = {}
+        self._upsert(erased, [{"user_key": self.key_of(user_id), "at": micros(now)}])
         with self.engine.begin() as connection:
+            self._lock(connection)  # a batch that was checked before the mark is committed by now, and goes too
             for table in (recommendations, feedback, pasts):
                 removed[table.name] = connection.execute(delete(table).where(table.c.user_id == user_id)).rowcount
         self._vacuum()

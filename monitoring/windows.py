@@ -87,6 +87,7 @@ _SLOTS: Final = f"""
 SELECT coalesce(release, '{ALL}') AS release,
     count(*) AS slots,
     count(*) FILTER (WHERE shown) AS impressions,
+    count(*) FILTER (WHERE shown AND novel) AS novel_impressions,
     avg(novel::INT) FILTER (WHERE shown) AS novelty_ratio,
     avg(positive::INT) FILTER (WHERE shown) AS positive_rate,
     avg(positive::INT) FILTER (WHERE shown AND novel) AS novel_positive_rate,

@@ -6,15 +6,17 @@ choosing clusters is judged with the very same ranker.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
+from newfound import schema
 from newfound.clusters import Clusters
+from newfound.datasets import Dataset
 from newfound.evaluation.measures import Bools, Floats, Ints
-from newfound.evaluation.protocols import Events, Journeys
+from newfound.evaluation.protocols import Events
 
 CHUNK = 256
 CELLS = 1 << 26
@@ -35,34 +37,46 @@ class ItemScorer(Protocol):
 class Popularity:
     """Items by how often they occur before the cut."""
 
-    def __init__(self, journeys: Journeys, items: Sequence[str]) -> None:
-        counts = Counter(journeys.items[~journeys.after_cut].tolist())
+    def __init__(self, dataset: Path, items: Sequence[str]) -> None:
+        past = _past(dataset)
+        counts = past.group_by(schema.ITEM).agg(n=past.count()).to_pyarrow().to_pydict()
+        known = dict(zip(counts[schema.ITEM], counts["n"], strict=True))
         self.items = items
-        self._scores = np.array([counts[item] for item in items], dtype=np.float64)
+        self.counts = np.array([known.get(item, 0) for item in items], dtype=np.float64)
 
     def score_all(self, histories: list[list[str]]) -> Floats:
-        return np.tile(self._scores, (len(histories), 1))
+        return np.tile(self.counts, (len(histories), 1))
 
 
 class Markov:
     """Items by how often they followed the last one before the cut; popularity decides what that leaves open."""
 
-    def __init__(self, journeys: Journeys, items: Sequence[str]) -> None:
-        self.items = items
-        self._column = {item: at for at, item in enumerate(items)}
-        popular = Popularity(journeys, items).score_all([[]])[0]
-        self._popular = popular / (popular.sum() + 1)
-        self._next: dict[str, Counter[str]] = {}
-        same_user = (journeys.row[1:] == journeys.row[:-1]) & ~journeys.after_cut[1:]
-        for at in np.flatnonzero(same_user).tolist():
-            self._next.setdefault(journeys.items[at], Counter())[journeys.items[at + 1]] += 1
+    def __init__(self, dataset: Path, popularity: Popularity) -> None:
+        self.items = popularity.items
+        self._column = {item: at for at, item in enumerate(self.items)}
+        self._popular = popularity.counts / (popularity.counts.sum() + 1)
+        past = _past(dataset)
+        steps = past.mutate(after=past[schema.ITEM].lead().over(group_by=schema.USER, order_by=schema.POSITION))
+        steps = steps.filter(steps["after"].notnull())
+        counted = steps.group_by(schema.ITEM, "after").agg(n=steps.count()).to_pyarrow().to_pydict()
+        self._next: dict[str, dict[str, int]] = {}
+        for item, after, count in zip(*(counted[name] for name in (schema.ITEM, "after", "n")), strict=True):
+            self._next.setdefault(item, {})[after] = count
 
     def score_all(self, histories: list[list[str]]) -> Floats:
         scores = np.tile(self._popular, (len(histories), 1))
         for row, history in enumerate(histories):
-            for item, count in self._next.get(history[-1], Counter()).items() if history else ():
-                scores[row, self._column[item]] += count
+            for item, count in self._next.get(history[-1], {}).items() if history else ():
+                if item in self._column:
+                    scores[row, self._column[item]] += count
         return scores
+
+
+def _past(dataset: Path) -> Any:
+    """Everybody's events before their cut."""
+    data = Dataset(dataset)
+    events = data.interactions.inner_join(data.users[[schema.USER, schema.CUT]], schema.USER)
+    return events.filter(events[schema.TIME] < events[schema.CUT])
 
 
 class Catalogue:

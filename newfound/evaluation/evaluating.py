@@ -65,9 +65,10 @@ class Moments:
 def gather_moments(dataset: Path, clusters: Clusters, config: TrainingConfig) -> Moments:
     """Reads the journeys of test and validation users and finds the moments at which they liked something new."""
     size, limits = config.transitions.context, config.evaluation
-    journeys = protocols.read_journeys(dataset, clusters, ["test"])
+    journeys = protocols.read_journeys(dataset, clusters, ["test"], limits.users_at_most, config.seed)
     test = protocols.at_most(protocols.novel_events(journeys, size), limits.contexts_at_most, config.seed)
-    tuning = protocols.novel_events(protocols.read_journeys(dataset, clusters, ["validation"]), size)
+    others = protocols.read_journeys(dataset, clusters, ["validation"], limits.users_at_most, config.seed)
+    tuning = protocols.novel_events(others, size)
     short = protocols.at_most(tuning, limits.validation_contexts, config.seed)
     return Moments(test, tuning, short)
 
@@ -149,7 +150,9 @@ def evaluate(
     paired(metrics, methods[0].key, answers, slices, boot)
     metrics |= _timed("items", lambda: _item_measures(dataset, interests, item_policy, catalogue, limits, config.seed))
     metrics |= _timed("end to end", lambda: _composed(item_policy, catalogue, moments, methods, answers, boot))
-    liked = protocols.next_positive_events(moments.test.journeys, config.transitions.context, limits.liked_items)
+    users = max(1, limits.users_at_most // limits.liked_items)
+    walks = protocols.read_journeys(dataset, interests, ["test"], users, config.seed)
+    liked = protocols.next_positive_events(walks, config.transitions.context, limits.liked_items)
     curve = _timed("quota curve", lambda: _quota(item_policy, catalogue, liked, served))
     metrics |= {f"quota.{q}.hr@10": value for q, value in enumerate(curve.get("hr", []))}
     metrics |= {"events": len(moments.test), "users": len(np.unique(moments.test.users))}
@@ -194,17 +197,11 @@ def _item_measures(
 ) -> dict[str, float]:
     """The ranker's own figures, leave one out, beside most popular and Markov."""
     metrics: dict[str, float] = {}
-    everyone = protocols.read_journeys(dataset, clusters, schema.GROUPS)
+    everyone = protocols.read_journeys(dataset, clusters, schema.GROUPS, limits.users_at_most, seed)
     events = protocols.next_item_events(everyone)
-    if len(events) > limits.users_at_most:
-        rows = np.random.default_rng(seed).choice(len(events), limits.users_at_most, replace=False)
-        events = events.take(np.sort(rows))
     boot = Bootstrap(events.users, resamples=limits.bootstrap, confidence=limits.confidence, seed=seed)
-    scorers = {
-        "ranker": ranker,
-        "baseline.popular": Popularity(everyone, catalogue.items),
-        "baseline.markov": Markov(everyone, catalogue.items),
-    }
+    popular = Popularity(dataset, catalogue.items)
+    scorers = {"ranker": ranker, "baseline.popular": popular, "baseline.markov": Markov(dataset, popular)}
     for name, scorer in scorers.items():
         ranks = item_ranks(scorer, catalogue, events)
         put(metrics, f"{name}.hr@10", boot.mean(measures.hits(ranks, 10)))

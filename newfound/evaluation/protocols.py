@@ -89,11 +89,22 @@ class Journeys:
         return tuple(self.order[cluster] for cluster in reversed(found))
 
 
-def read_journeys(dataset: Path, clusters: Clusters, groups: Sequence[str]) -> Journeys:
-    """Reads the whole journeys of the users of some groups (of schema.GROUPS), past and future."""
+def read_journeys(
+    dataset: Path, clusters: Clusters, groups: Sequence[str], users_at_most: int | None = None, seed: int = 0
+) -> Journeys:
+    """Reads the whole journeys of the users of some groups (of schema.GROUPS), past and future.
+
+    Args:
+        users_at_most: where there are more, a seeded choice of so many, the same whatever else is in the data.
+    """
+    import ibis
+
     data = Dataset(dataset)
     interactions, users = data.interactions, data.users
     chosen = users.filter(users[schema.GROUP].isin(list(groups)))[[schema.USER, schema.CUT]]
+    if users_at_most is not None:
+        lot = (ibis.literal(f"{seed}:") + chosen[schema.USER]).hexdigest("sha256")
+        chosen = chosen.mutate(_lot=lot).order_by("_lot", schema.USER).limit(users_at_most).drop("_lot")
     table = interactions.inner_join(chosen, schema.USER)
     frame = (
         table.select(

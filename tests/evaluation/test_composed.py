@@ -1,8 +1,11 @@
 """Items in clusters in slates: by hand, with scorers whose answers are known."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from newfound.config import DataConfig, SplitConfig
+from newfound.datasets import load_interactions
 from newfound.evaluation import composed
 from newfound.evaluation.composed import Catalogue, Shelves
 from newfound.evaluation.ours import PlannerScorer, TableScorer
@@ -67,13 +70,19 @@ class TestRanks:
         ranks, offered = composed.item_ranks_in_cluster(RANKER, CATALOGUE, moments(["b0", "b2"], ["a0", "c0"]))
         assert ranks.tolist() == [1, 0] and offered.tolist() == [2, 1]
 
-    def test_baselines_by_hand(self):
-        events = moments(["a0", "b0", "a0", "b0", "c0"], ["a0", "c0", "b1"])
-        popular = composed.Popularity(events.journeys, ITEMS).score_all([["a0"]])[0]
-        assert popular.tolist() == [3, 0, 2, 0, 0, 1, 0]  # the last of each walk lies after the cut
-        markov = composed.Markov(events.journeys, ITEMS).score_all([["a0"], ["b0"], []])
+    def test_baselines_by_hand(self, tmp_path):
+        walks = {"u": ["a0", "b0", "a0", "b0", "a0", "c0"], "v": ["a0", "c0", "b1"], "w": ["b0", "a0"]}
+        rows = [(user, item, at) for user, walk in walks.items() for at, item in enumerate(walk)]
+        table = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"])
+        table.to_parquet(tmp_path / "log.parquet")
+        config = DataConfig(loader="files", interactions=str(tmp_path / "log.parquet"), min_user_events=1)
+        load_interactions(config, SplitConfig(), 1, tmp_path / "dataset")
+        # the last of each walk lies after the cut
+        popular = composed.Popularity(tmp_path / "dataset", ITEMS)
+        assert popular.score_all([["a0"]])[0].tolist() == [4, 0, 3, 0, 0, 1, 0]
+        markov = composed.Markov(tmp_path / "dataset", popular).score_all([["a0"], ["b0"], []])
         assert markov[0].argsort()[::-1][:2].tolist() == [2, 5]  # after a0: b0 twice, c0 once
-        assert markov[1].argmax() == 0  # after b0 came a0; what came after the cut is not known
+        assert markov[1].argmax() == 0  # after b0 came a0
         assert markov[2].argmax() == 0  # nothing to go by: popularity
 
 

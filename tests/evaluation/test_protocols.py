@@ -170,3 +170,13 @@ def test_moments_are_mined_like_the_transitions_are(fitted):
     mined = pq.read_table(fitted["transitions"] / "transitions.parquet").to_pylist()
     theirs = {(r["user_id"], tuple(r["context"]), r["next"]) for r in mined if r["split"] == "train" and r["positive"]}
     assert ours == theirs
+
+
+def test_some_users_are_a_seeded_choice_of_all(fitted):
+    from newfound.clusters import Clusters
+
+    clusters = Clusters.load(fitted["clusters"])
+    every = protocols.read_journeys(fitted["dataset"], clusters, ["train"])
+    some, same, other = (protocols.read_journeys(fitted["dataset"], clusters, ["train"], 5, seed) for seed in (1, 1, 2))
+    assert len(some.users) == 5 and set(some.users) < set(every.users)
+    assert some.users == same.users != other.users

@@ -262,7 +262,7 @@ def _training(folders: Mapping[str, Path | None]) -> list[dict[str, Any]]:
         record = _read(folders.get(key), "training.json")
         if not isinstance(record, dict) or not record.get("curve"):
             continue
-        kept = record.get(f"chosen_{x}", record.get(x))
+        kept = record.get(f"chosen_{x}", record.get("measures", {}).get(x))
         note = f"{x.capitalize()} {kept:g} was kept." if isinstance(kept, int | float) else ""
         drawn = [{"title": t, "unit": unit, "series": series} for t, unit, series in charts]
         found.append({"title": title, "x": x, "note": note, "curve": record["curve"], "charts": drawn})
@@ -270,16 +270,17 @@ def _training(folders: Mapping[str, Path | None]) -> list[dict[str, Any]]:
 
 
 def _tuning(folder: Path | None) -> list[dict[str, Any]]:
-    trials = _read(folder, "trials.json") or []
-    trials = trials.get("trials", []) if isinstance(trials, dict) else trials
+    """The trials of the ranker's search, by number."""
+    trials: list[dict[str, Any]] = _read(folder, "trials.json") or []
     return [
         {
-            "number": trial.get("number", at),
-            "value": trial.get("value"),
-            "state": str(trial.get("state", "")).lower(),
-            "params": trial.get("params", {}),
+            "number": trial["number"],
+            "value": trial.get("ndcg@10"),
+            "state": trial.get("state", ""),
+            "params": trial.get("settings", {}),
+            "curve": trial.get("curve", []),
         }
-        for at, trial in enumerate(trials)
+        for trial in sorted(trials, key=lambda trial: trial["number"])
     ]
 
 

@@ -403,8 +403,16 @@ def _tuning(findings: Findings) -> str:
         for t in trials
     ]
     listing = charts.table(["Trial", "NDCG@10", "State", *names], rows, label="Trials of the ranker's tuning")
-    chart = charts.line_chart("Optuna's search over the ranker", series, "trial", "validation NDCG@10")
-    return f"<h3>Tuning the ranker</h3><div class='pair'>{chart}<div>{listing}</div></div>"
+    found = charts.line_chart("Optuna's search over the ranker", series, "trial", "validation NDCG@10")
+    curves = [
+        Series(f"trial {t['number']}", [float(e) for e in range(1, len(t["curve"]) + 1)], t["curve"])
+        for t in trials
+        if t.get("curve")
+    ]
+    courses = (
+        charts.line_chart("Each trial's course", curves, "epoch", "validation NDCG@10") if len(curves) <= 6 else ""
+    )
+    return f"<h3>Tuning the ranker</h3><div class='pair'>{found}{courses}</div>{listing}"
 
 
 # --- the bottom of the page ---------------------------------------------------------------------------------------

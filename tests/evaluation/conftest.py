@@ -193,7 +193,8 @@ def made_up() -> dict:
                          "series": {"recall": "recall"}}]},
         ],
         "tuning": [
-            {"number": i, "value": v, "state": s, "params": {"learning_rate": 0.001 * (i + 1), "dim": 64}}
+            {"number": i, "value": v, "state": s, "params": {"learning_rate": 0.001 * (i + 1), "dim": 64},
+             "curve": [0.03, 0.05, v or 0.04]}
             for i, (v, s) in enumerate([(0.061, "complete"), (0.058, "pruned"), (None, "failed"), (0.066, "complete")])
         ],
         "quota": {"hr": [0.14 - 0.004 * q for q in range(11)], "novel": [0.006 * q for q in range(11)],

@@ -94,36 +94,41 @@ def novel_transitions(events: Any, size: int) -> Any:
 
     Args:
         events: as `interest_events` returns them.
-        size: clusters in a context (K).
+        size: clusters in a context (K), from 1 to 3.
 
     Returns:
         An Ibis table, unordered: context (the last `size` unique positive clusters before the event, the one whose last
         positive event is oldest first), next, user_id, position, at, engagement (signed, 2e - 1), positive.
     """
-    opened = events.filter(events[FIRST]).select(
+    walk = ibis.cumulative_window(group_by=USER, order_by=POSITION)
+    # The liked clusters without immediate repetitions: neighbours differ, so the two latest interests are neighbours.
+    liked = events.filter(events[POSITIVE])
+    liked = liked.mutate(_second=liked[CLUSTER].lag().over(walk))
+    runs = liked.filter(liked["_second"].isnull() | (liked["_second"] != liked[CLUSTER]))
+    runs = runs.mutate(_third=runs["_second"].lag().over(walk).nullif(runs[CLUSTER]))
+    # Where the first and the third are the same, A B A, the third interest is still the one that it was at B.
+    runs = runs.select(USER, POSITION, "_second", _latest=runs[CLUSTER], _third=_latest(runs, "_third").over(walk))
+    names = ["_latest", "_second", "_third"][:size]
+    # Every event gets the interests that the user had right before it.
+    known = events.left_join(runs, [USER, POSITION]).drop(f"{USER}_right", f"{POSITION}_right")
+    known = known.mutate(**{name: _latest(known, name).over(walk) for name in names})
+    known = known.mutate(**{name: known[name].lag().over(walk) for name in names})
+    return known.filter(known[FIRST] & known[names[-1]].notnull()).select(
         USER,
         POSITION,
         POSITIVE,
-        **{NEXT: events[CLUSTER], AT: events[TIME], ENGAGEMENT: 2 * events[ENGAGEMENT] - 1},
+        **{
+            CONTEXT: ibis.array([known[name] for name in reversed(names)]),
+            NEXT: known[CLUSTER],
+            AT: known[TIME],
+            ENGAGEMENT: 2 * known[ENGAGEMENT] - 1,
+        },
     )
-    liked = events.filter(events[POSITIVE]).select(USER, CLUSTER, _at=events[POSITION])
-    # Of a cluster's positive events before the opening, only the last counts: the one whose successor comes later.
-    again = liked["_at"].lead().over(group_by=[USER, CLUSTER], order_by="_at")
-    liked = liked.mutate(_again=again).rename(_user=USER)
-    known = opened.inner_join(
-        liked,
-        [
-            opened[USER] == liked["_user"],
-            opened[POSITION] > liked["_at"],
-            liked["_again"].isnull() | (liked["_again"] > opened[POSITION]),
-        ],
-    )
-    age = ibis.row_number().over(group_by=[USER, POSITION], order_by=ibis.desc(known["_at"]))
-    recent = known.mutate(_age=age).filter(lambda t: t["_age"] < size)
-    found = recent.group_by(USER, POSITION, NEXT, AT, ENGAGEMENT, POSITIVE).agg(
-        **{CONTEXT: recent[CLUSTER].collect(order_by=recent["_at"])}
-    )
-    return found.filter(found[CONTEXT].length() == size)
+
+
+def _latest(events: Any, name: str) -> Any:
+    """The column's value at the newest event that has one."""
+    return events[name].argmax(ibis.ifelse(events[name].notnull(), events[POSITION], ibis.null("int64")))
 
 
 def mine_transitions(
@@ -267,7 +272,7 @@ def _counts(found: Any, withheld: pa.Table) -> dict[str, float | int | str]:
 def _spread(name: str, labels: Any, clusters: int) -> dict[str, float | int | str]:
     """How evenly samples lie over the labels; entropy and Gini count labels without a sample as well."""
     counts = np.zeros(clusters)
-    found = labels.to_pyarrow()["n"].to_numpy()
+    found = np.sort(labels.to_pyarrow()["n"].to_numpy())  # sums of floats depend on the order
     counts[: len(found)] = found
     return {
         f"{name}_samples": int(counts.sum()),

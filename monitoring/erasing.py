@@ -128,7 +128,9 @@ def _from_spool(path: Path, user_id: str) -> int:
         removed += len(events) - len(left)
         if left:
             kept.append(json.dumps(left if isinstance(found, list) else left[0]).encode() + b"\n")
-    if removed:
+    if removed and not kept:
+        path.unlink()
+    elif removed:
         beside = path.with_name(f".{path.name}.part")
         beside.write_bytes(b"".join(kept))
         os.replace(beside, path)

@@ -127,6 +127,19 @@ class Population:
         """The probability that the client, looking at an item of the cluster, responds positively: the known truth."""
         return float(self.affinity[self._row[user], self._column[cluster]])
 
+    def wander(self, user: str, moment: str, count: int) -> list[str]:
+        """Clusters that the client consumes from on other paths, the more liked the likelier: what a log is made of.
+
+        Args:
+            user: the client.
+            moment: any name; the same one always leads the same way.
+            count: how many, without repetition.
+        """
+        rng = np.random.default_rng(_digest(self._seed, user, f"wander {moment}"))
+        weights = self.affinity[self._row[user]] ** 2
+        chosen: Any = rng.choice(len(self.clusters), count, replace=False, p=weights / weights.sum())
+        return [self.clusters[place] for place in chosen]
+
     def respond(self, user: str, slate: str, slots: Sequence[Shown]) -> list[Response]:
         """What a client does with a slate, in the order in which it happens.
 

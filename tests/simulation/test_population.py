@@ -64,6 +64,21 @@ def test_drift_moves_what_is_liked() -> None:
     assert np.array_equal(people.affinity, again.affinity)
 
 
+def test_wandering_leads_to_what_is_liked() -> None:
+    people = population()
+    assert people.wander("u1", "monday", 3) == people.wander("u1", "monday", 3)
+    assert people.wander("u1", "monday", 3) != people.wander("u1", "tuesday", 3)
+    gone = [c for user in people.users for day in range(10) for c in people.wander(user, str(day), 3)]
+    assert len(gone) == len(people.users) * 30
+    liked = [
+        people.expected(user, cluster)
+        for user in people.users
+        for day in range(10)
+        for cluster in people.wander(user, str(day), 3)
+    ]
+    assert np.mean(liked) > 0.5
+
+
 def test_feedback_is_in_order_and_complete() -> None:
     done = population().respond("u0", "r", [Shown(place, f"i{place}", "c0") for place in range(10)])
     assert [response.delay for response in done] == sorted(response.delay for response in done)

@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from newfound.config import RankerConfig
@@ -89,7 +90,7 @@ class Ranker:
             items, slices = info["items"], {node: (start, stop) for node, (start, stop) in info["slices"].items()}
         except FileNotFoundError as error:
             raise DataError(str(error.filename or folder), "file is missing", expected="a ranker artifact") from error
-        except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        except (OSError, RuntimeError, SafetensorError, ValueError, KeyError, TypeError) as error:
             problem = f"cannot be read ({' '.join(str(error).split())})"
             raise DataError(str(folder), problem, expected="a ranker artifact") from error
         if not len(items) == len(vectors) == len(popularity) == len(memory.offsets) - 1:

@@ -1,0 +1,127 @@
+"""Training: it learns, repeats itself, goes on where it was stopped, and can be shared by processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from newfound.config import RankerConfig
+from newfound.ranker.data import Sequences
+from newfound.ranker.train import Fit, fit
+
+ITEMS = 20
+CONFIG = RankerConfig(
+    dim=16, blocks=1, dropout=0.1, max_length=10, epochs=6, batch_tokens=300, learning_rate=0.01, use_memory=False
+)
+
+
+def walks(users: int = 200, noise: float = 0.1) -> Sequences:
+    """Users who go from item i to i + 1 (modulo 20), and now and then jump."""
+    random = np.random.default_rng(0)
+    rows = []
+    for _ in range(users):
+        row = [int(random.integers(ITEMS))]
+        for _ in range(int(random.integers(4, 15))):
+            row.append(int(random.integers(ITEMS)) if random.random() < noise else (row[-1] + 1) % ITEMS)
+        rows.append(row)
+    return Sequences.of(rows)
+
+
+def _states(result: Fit) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in result.model.state_dict().items()}
+
+
+@pytest.fixture(scope="module")
+def whole() -> Fit:
+    return fit(walks(), ITEMS, CONFIG, seed=3)
+
+
+def test_it_learns_what_follows_what(whole: Fit) -> None:
+    assert whole.ndcg > 0.6
+    assert whole.curve[-1]["loss"] < whole.curve[0]["loss"] - 0.5
+    assert whole.ndcg == max(record["ndcg@10"] for record in whole.curve)
+    assert [record["epoch"] for record in whole.curve] == list(range(1, len(whole.curve) + 1))
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(whole: Fit) -> None:
+    again = fit(walks(), ITEMS, CONFIG, seed=3)
+    for name, value in _states(whole).items():
+        assert torch.equal(value, again.model.state_dict()[name]), name
+    other = fit(walks(), ITEMS, CONFIG, seed=4)
+    assert other.curve[0]["loss"] != whole.curve[0]["loss"]
+
+
+def test_resuming_is_bit_for_bit(whole: Fit, tmp_path: Path) -> None:
+    fit(walks(), ITEMS, CONFIG, seed=3, folder=tmp_path, watch=lambda epoch, record: epoch == 2)
+    resumed = fit(walks(), ITEMS, CONFIG, seed=3, folder=tmp_path)
+    assert [record["loss"] for record in resumed.curve] == [record["loss"] for record in whole.curve]
+    assert (resumed.epoch, resumed.ndcg) == (whole.epoch, whole.ndcg)
+    for name, value in _states(whole).items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+
+
+def test_a_checkpoint_of_another_configuration_is_left_aside(whole: Fit, tmp_path: Path) -> None:
+    fit(walks(), ITEMS, CONFIG.model_copy(update={"dropout": 0.3}), seed=3, folder=tmp_path)
+    result = fit(walks(), ITEMS, CONFIG, seed=3, folder=tmp_path)
+    assert [record["loss"] for record in result.curve] == [record["loss"] for record in whole.curve]
+
+
+def test_without_holding_out_it_trains_on_everything_for_so_many_epochs() -> None:
+    sequences = walks(20)
+    result = fit(sequences, ITEMS, CONFIG, seed=3, hold_out=False, epochs=2)
+    assert result.epoch == len(result.curve) == 2
+    assert result.curve[0]["targets"] == len(sequences.items) - len(sequences)
+
+
+def test_shared_negatives_learn_as_well() -> None:
+    result = fit(walks(), ITEMS, CONFIG.model_copy(update={"negatives": 8}), seed=3)
+    assert result.ndcg > 0.55
+
+
+def test_items_that_nobody_had_go_last_without_text() -> None:
+    model = fit(walks(), ITEMS + 5, CONFIG, seed=3).model
+    with torch.inference_mode():
+        vectors = model.item_vectors()
+        scores = model.encoder.last_query(vectors, torch.arange(ITEMS)[:, None]) @ vectors.t()
+    assert scores[:, ITEMS:].mean() < scores[:, :ITEMS].mean()
+
+
+def test_sequences_too_short_to_hold_anything_out_still_train() -> None:
+    result = fit(Sequences.of([[0, 1], [1, 2], [3], []]), 4, CONFIG, seed=3)
+    assert result.ndcg == 0.0 and np.isfinite(result.curve[-1]["loss"])
+
+
+SCRIPT = """
+import json, sys
+import torch.distributed as dist
+sys.path.insert(0, sys.argv[2])
+from newfound.ranker.build import processes
+from newfound.ranker.train import fit
+from test_train import CONFIG, ITEMS, walks
+with processes(1) as rank:
+    result = fit(walks(), ITEMS, CONFIG.model_copy(update={"dropout": 0.0}), seed=3)
+    if rank == 0:
+        open(sys.argv[1], "w").write(json.dumps(result.curve))
+"""
+
+
+def test_two_processes_follow_the_loss_curve_of_one(tmp_path: Path) -> None:
+    """Without dropout (whose masks depend on the shape) the curves agree to 1 %: only the order of sums differs."""
+    (tmp_path / "run.py").write_text(SCRIPT, encoding="utf-8")
+    out, here = tmp_path / "curve.json", str(Path(__file__).parent)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run([*command, str(tmp_path / "run.py"), str(out), here], check=True, env=environment, timeout=300)
+    shared = json.loads(out.read_text())
+    alone = fit(walks(), ITEMS, CONFIG.model_copy(update={"dropout": 0.0}), seed=3).curve
+    assert len(shared) == len(alone)
+    for one, other in zip(shared, alone, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=0.01)
+        assert one["ndcg@10"] == pytest.approx(other["ndcg@10"], abs=0.03)

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from newfound.allocator import keep_freed_memory
 from newfound.config import TrainingConfig, parse_config
 from newfound.errors import NewfoundError
 
@@ -47,6 +48,7 @@ def running(settings: str, metrics: Any, *outputs: Any) -> Iterator[Step]:
         SystemExit: the library refused the work; its message was logged in one line.
     """
     _log_to_stdout()
+    keep_freed_memory()
     if os.environ.get(LOCAL_RUN):
         threading.Thread(target=_end_with_the_run, daemon=True).start()
     try:

@@ -22,6 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from newfound.allocator import keep_freed_memory
 from newfound.config import RankerConfig
 from newfound.ranker.data import Ints, Sequences, epoch_batches
 from newfound.ranker.losses import full_softmax, sampled_softmax
@@ -86,6 +87,7 @@ def fit(
         folder: keep a checkpoint there after each epoch, and go on from the one that is there.
         watch: called after each epoch with its number and record; True ends the training.
     """
+    keep_freed_memory()
     torch.manual_seed(seed)
     train, targets = sequences.drop_last(least=3) if hold_out else (sequences, None)
     known = torch.full((items,), text is None)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -17,7 +16,8 @@ from pydantic import ValidationError
 from newfound.catalogue import Catalogue, Shelf, UserHistory
 from newfound.config import PolicyConfig
 from newfound.deciding import Ask, Draft, Memory, Wish, draft
-from newfound.errors import DataError, ReleaseError, VocabularyError
+from newfound.errors import DataError, ReleaseError
+from newfound.grounding import Order, rank_clusters
 from newfound.slate import Plan, Ranked, Slate
 from newfound.takedown import Takedown, read_takedown
 
@@ -150,55 +150,6 @@ def rank(ranker: Ranker, made: Draft, plan: Plan) -> Ranked:
     clusters = plan.clusters
     order = Order(made.history.item_ids, clusters, [plan.wanted(c) for c in clusters], made.hidden_in(clusters))
     return dict(zip(clusters, rank_clusters(ranker, [order])[0], strict=True))
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What is ranked for one request: after this history, the `wanted` best items of each cluster, without some."""
-
-    history: Sequence[str]
-    clusters: Sequence[str]
-    wanted: Sequence[int]
-    exclude: Sequence[str] = ()
-
-
-def rank_clusters(ranker: Ranker, orders: Sequence[Order]) -> list[list[list[tuple[str, float]]]]:
-    """Ranks each cluster on its own; each history is encoded once.
-
-    Returns:
-        Per request and cluster, (item id, score), best first.
-
-    Raises:
-        VocabularyError: the ranker does not know a cluster.
-    """
-    import numpy as np
-
-    if not orders:
-        return []
-    known = [ranker.positions(order.history) for order in orders]
-    queries = ranker.queries(known)
-    answers: list[list[list[tuple[str, float]]]] = []
-    for order, history, query in zip(orders, known, queries, strict=True):
-        spans = [_span(ranker, cluster) for cluster in order.clusters]
-        bonus = ranker.bonus(history, spans)
-        hidden = np.sort(ranker.positions(order.exclude))
-        answer = []
-        for span, wanted in zip(spans, order.wanted, strict=True):
-            near = slice(*np.searchsorted(bonus.items, span))
-            extra = type(bonus)(bonus.items[near], bonus.values[near])
-            best = ranker.index.top_k(query[None], [[span]], wanted, [hidden], [extra])[0]
-            answer.append(
-                [(ranker.items[at], score) for at, score in zip(best.items, best.scores.tolist(), strict=True)]
-            )
-        answers.append(answer)
-    return answers
-
-
-def _span(ranker: Ranker, cluster: str) -> tuple[int, int]:
-    try:
-        return ranker.slices[cluster]
-    except KeyError:
-        raise VocabularyError(f"cluster {cluster!r} is not one that the ranker was made for") from None
 
 
 def released_policy(folder: Path) -> PolicyConfig:

@@ -78,7 +78,7 @@ class Reporter:
     def _event(
         self, job: Job, placed: Sequence[Placed], slate: Slate, user: str, key_of_user: str, milliseconds: float
     ) -> dict[str, Any]:
-        """A structured CloudEvent of `newfound.events.RecommendationEvent`; built as a dict, since every request pays."""
+        """A structured CloudEvent of `newfound.events.RecommendationEvent`, as a dict: every request pays for it."""
         at = datetime.now(UTC).isoformat().replace("+00:00", "Z")
         draft = job.draft
         newest = job.history.newest

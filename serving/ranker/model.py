@@ -13,8 +13,8 @@ from pydantic import BaseModel, Field, ValidationError, create_model
 
 from newfound.config import ServingConfig
 from newfound.errors import VocabularyError
+from newfound.grounding import Order, rank_clusters
 from newfound.ranker import Ranker
-from newfound.recommend import Order, rank_clusters
 from newfound.takedown import Takedown
 from serving.api import Id, Strict, answer, whole_requests
 from serving.errors import Refused

@@ -42,7 +42,8 @@ class Clusters:
         tree: schema.TREE, depth-first.
         items: schema.ITEM_PATHS, in the tree's order.
         info: the record; must hold `interface_level`. `digest` is computed here and checked where it is given.
-        vectors: arrays by name: `nodes` [nodes, dim], `items` [items, dim], and what the encoder of new items needs.
+        vectors: arrays by name: `nodes` [nodes, dim], `items` [items, dim], `text` [items, dim] where items have text,
+            and what the encoder of new items needs.
         layout: schema.LAYOUT, a point a interface cluster.
 
     Raises:

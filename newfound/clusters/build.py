@@ -299,6 +299,7 @@ def _finish(
     means = (weighted[bounds[:, 1]] - weighted[bounds[:, 0]]) / (carried[bounds[:, 1]] - carried[bounds[:, 0]])[:, None]
     nodes = means.astype(np.float32)
     at_interface = draft.levels == draft.interface_level
+    text = {} if embedding.text is None else {"text": embedding.text[order]}
     info: dict[str, Any] = {
         "source": config.source,
         "interface_level": draft.interface_level,
@@ -314,7 +315,7 @@ def _finish(
         pa.table(tree, schema=schema.TREE),
         pa.table(paths, schema=schema.ITEM_PATHS),
         info,
-        {"nodes": nodes, "items": vectors, **embedding.encoder},
+        {"nodes": nodes, "items": vectors, **text, **embedding.encoder},
         _layout([ids[node] for node in draft.interface], nodes[at_interface], seed),
     )
 

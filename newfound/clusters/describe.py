@@ -29,10 +29,12 @@ NAME_WORDS: Final = 4
 NAME_LENGTH: Final = 22
 LENGTH: Final = 60  # no description is longer
 CANDIDATES: Final = 40  # items that a name is chosen from
+TEXT_AT_MOST: Final = 2000  # characters of an item's text that are searched for words
 VOCABULARY: Final = 20_000
-SHARE: Final = 0.35  # of its cluster's load, from which a category, decade or word says something of the cluster
-WORD_SHARE: Final = 0.25
-LIFT: Final = 1.25  # how much more frequent than elsewhere
+# From which share of its cluster's load, and how much more frequent than elsewhere, something is worth saying.
+SHARE: Final = {"category": 0.35, "decade": 0.35, "word": 0.25}
+LIFT: Final = {"category": 1.25, "decade": 2.0, "word": 2.0}
+ARTICLE_LOST: Final = 0.15  # what a name of one word loses where its article was dropped: "Rock" for "The Rock"
 
 _DECADES: Final = {
     1930: "thirties",
@@ -44,7 +46,6 @@ _DECADES: Final = {
     1990: "nineties",
 }
 _PARENTHESES = re.compile(r"\([^)]*\)|\[[^\]]*\]|<[^>]*>")
-_YEAR_AT_END = re.compile(r"\s*\(\d{4}\)\s*$")
 _LAST_ARTICLE = re.compile(r",\s*(the|a|an|il|la|le|les|lo|el|los|las|l'|der|die|das|den|det|de|o|os|i|gli)\s*$", re.I)
 _FIRST_ARTICLE = re.compile(r"^(the|a|an)\s+(?=\S)", re.I)
 _SUBTITLE = re.compile(r"\s*(?::|;| - | – | \| ).*$")
@@ -87,9 +88,10 @@ class Describer:
         self._vectors, self._load, self._traffic, self._keywords = vectors, load, traffic, keywords
         titles = ["" if title == item else title for item, title in zip(self._ids, items[schema.TITLE], strict=True)]
         self._names = [short_name(title) for title in titles]
+        self._articles = [bool(_LAST_ARTICLE.search(title) or _FIRST_ARTICLE.search(title)) for title in titles]
         known = [bool(title) for title in titles]
         self._by_name = sum(name is not None for name in self._names) > 0.5 * max(sum(known), 1)
-        self._facets = _facets(items, titles, load)
+        self._facets = _facets(items, titles, self._by_name)
 
     def level(
         self,
@@ -121,8 +123,8 @@ class Describer:
         for label in rank:
             if texts[label] is not None:
                 continue
-            candidates = list(self._candidates(members[label], common[label], given[label] if given else None, by_name))
-            text = taken.first_free(candidates, members[label][0])
+            found = self._candidates(members[label], common[label], given[label] if given else None, by_name)
+            text = taken.first_free([_sentence(text) for text in found], label)
             texts[label] = text
             taken.add(text)
         return [text for text in texts if text is not None]
@@ -132,26 +134,25 @@ class Describer:
     ) -> Iterator[str]:
         """Descriptions of a cluster, best first."""
         names = self._ranked_names(members) if self._by_name else []
+        parts: list[str] = []
         if given is not None:
-            own = ", ".join(word for word in map(clean, given) if word)
-            if own:
-                yield _sentence(own)
-                yield from (_sentence(f"{own}, {name}") for name in names)
-                yield from (_sentence(f"{own}, {clean(self._ids[item])}") for item in members[:CANDIDATES])
-        if by_name:
+            parts = [word for word in map(clean, given) if word]
+            yield ", ".join(parts)
+        elif by_name:
             for name in names:
-                yield _sentence(", ".join(part for part in (name, self._qualifier(common, name)) if part))
-        if common:
-            for lead in range(min(len(common), 6)):
-                chosen = [common[lead], *common[:lead], *common[lead + 1 :]][: self._keywords]
-                yield _sentence(", ".join(text for text, _ in chosen))
-            first = ", ".join(text for text, _ in common[: self._keywords - 1])
-            yield from (_sentence(f"{first}, {name}" if first else name) for name in names)
+                yield ", ".join(part for part in (name, self._qualifier(common, name)) if part)
+        if not parts:
+            texts = [text for text, _ in common]
+            for lead in range(len(texts)):
+                chosen = [texts[lead], *texts[:lead], *texts[lead + 1 :]]
+                yield from (", ".join(chosen[:size]) for size in range(self._keywords, 0, -1))
+            parts = texts[: max(self._keywords - 1, 1)]
+        yield from (", ".join([*parts, name]) for name in names)
         known = members[np.lexsort((members, -self._traffic[members]))][:CANDIDATES]
         ids = [word for word in (clean(self._ids[item]) for item in known) if word]
-        for size in (3, 5, 8):
-            if ids:
-                yield _sentence("items " + ", ".join(ids[:size]))
+        if ids and not parts:
+            yield from (f"items {', '.join(ids[:size])}" for size in (3, 5, 8))
+        yield from (", ".join([*parts, name]) for name in ids)
 
     def _qualifier(self, common: list[tuple[str, str]], name: str) -> str:
         """What sets the cluster apart, beside its name: decade, then categories, then words."""
@@ -170,7 +171,8 @@ class Describer:
         typical = self._vectors[known] @ centre / max(float(np.linalg.norm(centre)), 1e-12)
         fame = np.log1p(self._traffic[known]) / max(float(np.log1p(self._traffic[known]).max()), 1e-12)
         length = np.array([len(self._names[item] or "") for item in known])
-        score = fame + typical - 0.01 * length
+        bare = np.array([" " not in (self._names[item] or "") and self._articles[item] for item in known])
+        score = fame + typical - 0.01 * length - ARTICLE_LOST * bare
         ranked = [self._names[known[place]] for place in np.lexsort((known, -score))]
         return list(dict.fromkeys(name for name in ranked if name is not None))
 
@@ -195,9 +197,10 @@ class Describer:
             holders = np.asarray(items[label, columns].todense()).ravel()
             lift = here / everywhere[columns]
             score = here * np.log(np.maximum(lift, 1e-9))
-            least = np.array([WORD_SHARE if facets.kinds[column] == "word" else SHARE for column in columns])
-            words = np.array([facets.kinds[column] == "word" for column in columns], dtype=bool)
-            fits = (here >= least) & (lift >= LIFT) & ((holders >= 2) | ~words)
+            kinds = [facets.kinds[column] for column in columns]
+            words = np.array([kind == "word" for kind in kinds], dtype=bool)
+            fits = (here >= np.array([SHARE[kind] for kind in kinds])) & (holders >= 1 + words)
+            fits &= lift >= np.array([LIFT[kind] for kind in kinds])
             chosen = [int(place) for place in np.lexsort((columns, -score)) if fits[place]]
             if not chosen:  # nothing stands out: say what is frequent
                 plain = np.where(words, -1.0, here)
@@ -224,6 +227,7 @@ class _Taken:
 
     def first_free(self, candidates: Sequence[str], number: int) -> str:
         """The first candidate whose first word is new, or that is at least no beginning of another, or else is new."""
+        candidates = [text for text in candidates if text]
         for text in candidates:
             if self._apart(text) and _words(text)[0] not in self._leads:
                 return text
@@ -231,9 +235,9 @@ class _Taken:
             if self._apart(text):
                 return text
         for text in candidates:
-            if text and text.casefold() not in self._texts:
+            if text.casefold() not in self._texts:
                 return text
-        base = candidates[0][: LENGTH - 12] if candidates and candidates[0] else "Group"
+        base = candidates[0][: LENGTH - 12] if candidates else "Group"
         while f"{base} {number}".casefold() in self._texts:
             number += 1
         return f"{base} {number}"
@@ -245,18 +249,18 @@ class _Taken:
         return not any(words[:size] in self._whole for size in range(1, len(words) + 1))
 
 
-def clean(text: str) -> str:
+def clean(text: str, length: int = LENGTH) -> str:
     """Plain printable words: markup, control characters and punctuation go, accents on Latin letters as well.
 
     >>> clean("<b>Fantômas</b>\\n{ignore: all}")
     'Fantomas ignore all'
     """
-    text = _ABBREVIATION.sub("", _PARENTHESES.sub(" ", text[:500]))
+    text = _ABBREVIATION.sub("", _PARENTHESES.sub(" ", text[: max(8 * length, 500)]))
     text = unicodedata.normalize("NFKD", text)
     kept = "".join(
         letter if letter.isalnum() or letter in "-'&" else " " for letter in text if not unicodedata.combining(letter)
     )
-    return " ".join(kept.split())[:LENGTH].strip("-'& ")
+    return " ".join(kept.split())[:length].strip("-'& ")
 
 
 def short_name(title: str) -> str | None:
@@ -290,21 +294,28 @@ def decade(year: int) -> str:
     return _DECADES.get(start, f"{start}s")
 
 
-def _facets(items: pd.DataFrame, titles: Sequence[str], load: Weights) -> _Facets:
+def _facets(items: pd.DataFrame, titles: Sequence[str], by_name: bool) -> _Facets:
     import scipy.sparse as sparse
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
     columns: dict[tuple[str, str], int] = {}
     rows, cells = [], []
     texts = items[schema.TEXT].tolist()
-    dull = ENGLISH_STOP_WORDS | {word for names in items[schema.CATEGORIES] for name in names for word in _words(name)}
+    dull = set(ENGLISH_STOP_WORDS)
+    dull.update(
+        word for names in items[schema.CATEGORIES] for name in set(names) for word in _WORD.findall(name.lower())
+    )
     for row, (title, text, categories) in enumerate(zip(titles, texts, items[schema.CATEGORIES], strict=True)):
         own = {("category", _lower(clean(category))) for category in categories}
         year = title_year(title)
         if year is not None:
             own.add(("decade", decade(year)))
-        body = f"{_YEAR_AT_END.sub('', title)} {text[:2000] if isinstance(text, str) else ''}"
-        own |= {("word", word) for word in _WORD.findall(clean_long(body)) if word not in dull}
+        body = text[:TEXT_AT_MOST] if isinstance(text, str) else ""
+        words = set(_WORD.findall(clean(body, TEXT_AT_MOST).lower()))
+        title_words = set(_WORD.findall(clean(title).lower()))
+        # Where titles are names, they name clusters whole; their single words say nothing.
+        words = words - title_words if by_name else words | title_words
+        own |= {("word", word) for word in words - dull}
         for facet in sorted(own):
             if facet[1]:
                 rows.append(row)
@@ -315,12 +326,6 @@ def _facets(items: pd.DataFrame, titles: Sequence[str], load: Weights) -> _Facet
     kept = [place for place, (kind, _) in enumerate(names) if kind != "word" or frequency[place] >= 2]
     kept = sorted(sorted(kept, key=lambda place: -frequency[place])[:VOCABULARY])
     return _Facets(flags[:, kept].tocsr(), [names[place][1] for place in kept], [names[place][0] for place in kept])
-
-
-def clean_long(text: str) -> str:
-    """As `clean`, for a text of any length, in lower case."""
-    parts = (clean(text[start : start + LENGTH]) for start in range(0, len(text), LENGTH))
-    return " ".join(parts).lower()
 
 
 def _lower(text: str) -> str:

@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -51,12 +52,14 @@ class Embedding:
     Attributes:
         items: [n, dim] float32.
         encoder: arrays that `embed_new` needs.
+        text: [n, dim] unit vectors of the text model, zero where an item has no text; None where none has.
         record: what clusters.json says of it.
     """
 
     items: Floats
     encoder: dict[str, Floats]
     record: dict[str, Any]
+    text: Floats | None = None
 
 
 def unit(vectors: npt.NDArray[Any]) -> Floats:
@@ -101,9 +104,9 @@ def embed_items(items: pd.DataFrame, histories: Histories, config: ClustersConfi
     known = has_content(items)
     encoder: dict[str, Floats] = {}
     record: dict[str, Any] = {"items_with_content": int(known.sum())}
-    content = None
+    content, text = None, None
     if known.any() and config.behaviour_weight < 1:
-        features = _fit_features(items, config.text_model, encoder, record)
+        text, features = _fit_features(items, config.text_model, encoder, record)
         content = _fit_projection(features, seed, encoder)
         log.info("content of %d items embedded in %.1f s", int(known.sum()), time.monotonic() - began)
     began = time.monotonic()
@@ -121,7 +124,7 @@ def embed_items(items: pd.DataFrame, histories: Histories, config: ClustersConfi
         "behaviour_weight": weight,
         "items_with_behaviour": int((counts > 0).sum()),
     }
-    return Embedding(np.asarray(joined, dtype=np.float32), encoder, record)
+    return Embedding(np.asarray(joined, dtype=np.float32), encoder, record, text)
 
 
 def embed_new(clusters: Clusters, items: pd.DataFrame) -> Floats:
@@ -137,7 +140,7 @@ def embed_new(clusters: Clusters, items: pd.DataFrame) -> Floats:
     record, arrays = clusters.info["embedding"], clusters.vectors
     if "projection" not in arrays:
         raise ConfigError("clusters: made without text or categories; a new item can only be placed by its vector")
-    features = _features(items, record, arrays)
+    _, features = _features(items, record, arrays)
     content = unit(features @ arrays["projection"])
     weight = record["behaviour_weight"]
     behaviour = unit(_with_one(content) @ arrays["ridge"])
@@ -171,6 +174,20 @@ def text_vectors(texts: Sequence[str], model: str | None) -> Floats:
     Raises:
         ConfigError: the model cannot be loaded.
     """
+    encoder = _text_model(model)
+    filled = [place for place, text in enumerate(texts) if text]
+    vectors = np.zeros((len(texts), encoder.get_embedding_dimension() or 0), dtype=np.float32)
+    if filled:
+        found = encoder.encode(
+            [texts[place] for place in filled], batch_size=64, convert_to_tensor=True, show_progress_bar=False
+        )
+        vectors[filled] = unit(found.float().cpu().numpy())
+    return vectors
+
+
+@lru_cache(maxsize=1)
+def _text_model(model: str | None) -> Any:
+    """The model, in bf16 where the processor computes in it; kept, since new items come one at a time."""
     import torch
 
     try:
@@ -189,18 +206,13 @@ def text_vectors(texts: Sequence[str], model: str | None) -> Floats:
     able = torch.cpu.get_capabilities()
     if torch.cuda.is_available() or able.get("avx512_bf16") or able.get("amx_bf16"):
         encoder = encoder.to(torch.bfloat16)
-    filled = [place for place, text in enumerate(texts) if text]
-    vectors = np.zeros((len(texts), encoder.get_embedding_dimension() or 0), dtype=np.float32)
-    if filled:
-        found = encoder.encode(
-            [texts[place] for place in filled], batch_size=64, convert_to_tensor=True, show_progress_bar=False
-        )
-        vectors[filled] = unit(found.float().cpu().numpy())
-    return vectors
+    return encoder
 
 
-def _fit_features(items: pd.DataFrame, model: str | None, encoder: dict[str, Floats], record: dict[str, Any]) -> Floats:
-    """Decides which features the items have, fits their means and weights, and computes them: [n, features]."""
+def _fit_features(
+    items: pd.DataFrame, model: str | None, encoder: dict[str, Floats], record: dict[str, Any]
+) -> tuple[Floats | None, Floats]:
+    """Decides which features the items have, fits their means and weights, and computes them as `_features` does."""
     frequency = Counter(category for categories in items[schema.CATEGORIES] for category in set(categories))
     names = sorted(sorted(frequency), key=lambda name: -frequency[name])[:CATEGORIES_AT_MOST]
     years = items[schema.TITLE].map(title_year)
@@ -218,8 +230,13 @@ def _fit_features(items: pd.DataFrame, model: str | None, encoder: dict[str, Flo
     return _features(items, record, encoder, fit=True)
 
 
-def _features(items: pd.DataFrame, record: dict[str, Any], encoder: dict[str, Floats], fit: bool = False) -> Floats:
-    """[n, features], each group centred and of unit length before it is weighted; `fit` sets the centres."""
+def _features(
+    items: pd.DataFrame, record: dict[str, Any], encoder: dict[str, Floats], fit: bool = False
+) -> tuple[Floats | None, Floats]:
+    """Text vectors [n, dim], where there are any, and features [n, features].
+
+    Each group is centred and of unit length before it is weighted; `fit` sets the centres.
+    """
     groups: dict[str, Floats] = {}
     if record["text"]:
         model = record["text_model"]
@@ -240,7 +257,7 @@ def _features(items: pd.DataFrame, record: dict[str, Any], encoder: dict[str, Fl
         if fit:
             encoder[f"{name}_mean"] = group.mean(axis=0, where=there).astype(np.float32)
         parts.append(np.sqrt(SHARES[name] / total) * unit((group - encoder[f"{name}_mean"]) * there))
-    return np.hstack(parts)
+    return groups.get("text"), np.hstack(parts)
 
 
 def _fit_projection(features: Floats, seed: int, encoder: dict[str, Floats]) -> Floats:

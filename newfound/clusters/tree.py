@@ -20,6 +20,9 @@ Labels = npt.NDArray[np.int64]
 Weights = npt.NDArray[np.float64]
 
 NEAREST: Final = 32  # centroids that an item may be moved to
+STARTS: Final = 4
+STARTS_UP_TO: Final = 5_000_000  # items times clusters; beyond, one start has to do
+START_STEPS: Final = 6
 ROUNDS: Final = 25
 SETTLING: Final = 6  # last rounds, in which none is split any more
 SPLIT_BALANCE: Final = 0.7
@@ -149,10 +152,22 @@ def _leaves(vectors: Floats, interface: Labels, leaf_items: int, seed: int) -> L
 
 
 def _first(vectors: Floats, k: int, load: Weights, seed: int) -> Floats:
+    """The best of several k-means++ starts after a few plain steps, [k, dim]."""
     from sklearn.cluster import kmeans_plusplus
 
-    centroids, _ = kmeans_plusplus(vectors, k, sample_weight=load, random_state=seed)
-    return np.array(centroids, dtype=np.float32)
+    best: Floats | None = None
+    least = np.inf
+    for attempt in range(STARTS if len(vectors) * k <= STARTS_UP_TO else 1):
+        centroids, _ = kmeans_plusplus(vectors, k, sample_weight=load, random_state=seed + attempt)
+        centroids = np.array(centroids, dtype=np.float32)
+        for _ in range(START_STEPS):
+            near, distance = _nearest(vectors, centroids, 1)
+            centroids = _means(vectors, near[:, 0].astype(np.int64), load, k, centroids)
+        cost = float(distance[:, 0] @ load)
+        if best is None or cost < least:
+            best, least = centroids, cost
+    assert best is not None
+    return best
 
 
 def _means(vectors: Floats, labels: Labels, load: Weights, k: int, before: Floats | None = None) -> Floats:
@@ -169,9 +184,9 @@ def _means(vectors: Floats, labels: Labels, load: Weights, k: int, before: Float
     return np.asarray(means, dtype=np.float32)
 
 
-def _nearest(vectors: Floats, centroids: Floats) -> tuple[npt.NDArray[np.int32], Floats]:
+def _nearest(vectors: Floats, centroids: Floats, most: int = NEAREST) -> tuple[npt.NDArray[np.int32], Floats]:
     """Each item's nearest centroids, nearest first, and their squared distances: [n, m] both."""
-    m = min(NEAREST, len(centroids))
+    m = min(most, len(centroids))
     near = np.empty((len(vectors), m), dtype=np.int32)
     distance = np.empty((len(vectors), m), dtype=np.float32)
     norms = (centroids**2).sum(axis=1)

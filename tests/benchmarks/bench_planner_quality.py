@@ -26,6 +26,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from newfound import policy
 from newfound.clusters import Clusters, build_clusters
 from newfound.config import TrainingConfig, load_config
 from newfound.datasets import load_interactions
@@ -36,7 +37,8 @@ from newfound.evaluation.evaluating import SLATE, gather_moments, slate_widths
 from newfound.evaluation.judging import Method, judge, method_of, paired, put, slices_of
 from newfound.evaluation.measures import gains, hits
 from newfound.evaluation.ours import PlannerScorer
-from newfound.evaluation.rivals import ranker_rival, simple_rivals, teacher_rival, training_counts
+from newfound.evaluation.protocols import Context, Events
+from newfound.evaluation.rivals import Scorer, ranker_rival, simple_rivals, teacher_rival, training_counts
 from newfound.evaluation.sequence import sequence_rival
 from newfound.histories import check_histories, entity_rows, write_rows
 from newfound.planner import Planner, finetune_planner
@@ -55,11 +57,15 @@ SLICES = ("all", "held_out", "sampled", "light", "heavy")
 log = logging.getLogger("newfound.bench")
 
 
-def settings(name: str) -> TrainingConfig:
-    """The committed configuration of the pipeline, pointed at a data set."""
+def settings(name: str, quick: bool) -> TrainingConfig:
+    """The committed configuration of the pipeline, pointed at a data set; a quick one only shows that all parts run."""
     overrides: dict[str, object] = {}
     if name == "movietweetings":
         overrides = {"data.loader": "movietweetings", "data.folder": str(TWEETINGS), "split.cut": "global"}
+    if quick:
+        overrides |= {"planner.finetune.steps": 2, "planner.finetune.evaluation_contexts": 16, "ranker.epochs": 1,
+                      "ranker.refit": False, "evaluation.contexts_at_most": 60, "evaluation.validation_contexts": 20,
+                      "evaluation.sequence_epochs": 1, "planner.match_rate_contexts": 4}  # fmt: skip
     return load_config(ROOT / "pipelines" / "configs" / "local.yaml", overrides)
 
 
@@ -105,10 +111,54 @@ class Stages:
         PromptCodec(load_tokenizer(out), loaded.descriptions, end_token(out)).save(out)
 
 
-def run(name: str) -> dict[str, float]:
+class Mixture:
+    """An ablation: the mean probability over all contexts that serving may draw, rather than one context's answers.
+
+    It says what is lost by looking at two interests at a time. Every context is asked about once, however many moments
+    offer it.
+
+    Args:
+        log_probabilities: of all clusters after some contexts, [C, N], up to a constant for each context.
+    """
+
+    def __init__(
+        self, log_probabilities: Callable[[Events, list[Context]], np.ndarray], config: TrainingConfig
+    ) -> None:
+        self._ask, self._config = log_probabilities, config
+
+    def scores(self, events: Events) -> np.ndarray:
+        size = self._config.transitions.context
+        offered = []
+        for event in events.at.tolist():
+            found = policy.interests(events.journeys.past_before(event), self._config.policy)
+            offered.append([o for o in policy.context_distribution(found, size) if len(o[0]) == size])
+        unique = sorted({context for contexts in offered for context, _ in contexts})
+        place = {context: at for at, context in enumerate(unique)}
+        logs = self._ask(events, unique)
+        out = np.zeros((len(events), logs.shape[1]))
+        for row, contexts in enumerate(offered):
+            fresh = ~events.seen[row]
+            for context, weight in contexts:
+                exponent = logs[place[context]][fresh]
+                share = np.exp(exponent - exponent.max())
+                out[row, fresh] += weight * share / share.sum()
+        return out
+
+
+def by_rows(scorer: Scorer) -> Callable[[Events, list[Context]], np.ndarray]:
+    """A scorer of moments as one of contexts: the moment is of no matter to those that read the context alone."""
+
+    def ask(events: Events, contexts: list[Context]) -> np.ndarray:
+        borrowed = Events(events.journeys, np.full(len(contexts), events.at[0]), contexts)
+        return scorer.scores(borrowed)
+
+    return ask
+
+
+def run(name: str, quick: bool) -> dict[str, float]:
     """All stages of one data set, then the measures."""
-    config = settings(name)
-    seed, stages = config.seed, Stages(RUNS / "planner-quality" / name, config)
+    config = settings(name, quick)
+    seed, stages = config.seed, Stages(RUNS / f"planner-quality{'-quick' * quick}" / name, config)
     dataset = stages.make("dataset", lambda p: load_interactions(config.data, config.split, seed, p))
     histories = stages.make("histories.parquet", lambda p: stages.histories(dataset, p))
     clusters = stages.make("clusters", lambda p: build_clusters(dataset, histories, config.clusters, seed, p))
@@ -152,10 +202,23 @@ def measure(
         key: Planner.load(path, interests, precision=config.planner.precision)
         for key, path in (("planner", planner), ("planner_zero_shot", untaught))
     }
+    by_name = {rival.name: rival.scorer for rival in rivals}
+    frequency = by_rows(by_name["pair_frequency"])
+    mixtures = [
+        ("planner", lambda events, contexts: planners["planner"].scores(contexts), "Planner"),
+        ("choice_model", by_rows(by_name["choice_model"]), "Choice model"),
+        ("pair_frequency", lambda e, c: np.log(np.maximum(frequency(e, c), 1e-12)), "Pair frequency"),
+    ]
     methods = [
         Method("planner", "Planner, fine-tuned", PlannerScorer(planners["planner"]), "ours"),
         Method("planner_zero_shot", "Planner, zero-shot", PlannerScorer(planners["planner_zero_shot"]), "ours"),
         *(method_of(rival) for rival in rivals),
+        *(
+            Method(
+                f"{key}_mixture", f"{label}, all recent pairs", Mixture(ask, config), "ablation", reads_context=False
+            )
+            for key, ask, label in mixtures
+        ),
     ]
     boot = Bootstrap(moments.test.users, resamples=limits.bootstrap, confidence=limits.confidence, seed=seed)
     withheld = protocols.held_out_contexts(transitions)
@@ -214,17 +277,19 @@ def processor() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("datasets", nargs="*", default=["movielens-100k", "movietweetings"])
+    parser.add_argument("--quick", action="store_true", help="a few steps of everything, written apart")
+    asked = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    out = RUNS / "planner-quality.json"
+    out = RUNS / f"planner-quality{'-quick' * asked.quick}.json"
     found: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
-    for name in parser.parse_args().datasets:
+    for name in asked.datasets:
         if name == "movietweetings" and not TWEETINGS.exists():
             log.warning("movietweetings: left out, %s is absent", os.path.relpath(TWEETINGS, ROOT))
             continue
         started = time.monotonic()
-        found = {key: value for key, value in found.items() if not key.startswith(f"{name}.")} | run(name)
+        found = {key: value for key, value in found.items() if not key.startswith(f"{name}.")} | run(name, asked.quick)
         found[f"{name}.seconds"] = round(time.monotonic() - started, 1)
-        found["seed"] = settings(name).seed
+        found["seed"] = settings(name, asked.quick).seed
         found["processor"] = processor()
         found |= {f"version.{package}": version(package) for package in ("newfound", "torch", "transformers", "numpy")}
         out.write_text(json.dumps(dict(sorted(found.items())), indent=1) + "\n", encoding="utf-8")

@@ -23,7 +23,8 @@ def test_metrics_are_flat_and_named_as_agreed(evaluated):
     metrics, out = evaluated
     assert json.loads((out / "metrics.json").read_text()) == metrics
     assert all(isinstance(value, float) and math.isfinite(value) for value in metrics.values())
-    rivals = ("random_novel", "most_popular", "pair_frequency", "nearest_embedding", "cluster_sequence", "ranker_novel")
+    rivals = ("random_novel", "most_popular", "pair_frequency", "nearest_embedding", "choice_model", "cluster_sequence",
+              "ranker_novel")  # fmt: skip
     for who in ("table", *(f"rival.{name}" for name in rivals)):
         for key in ("novel_recall@1", "novel_recall@10", "mrr", "novel_hr@10", "novel_ndcg@10"):
             assert metrics[f"{who}.{key}.lower"] <= metrics[f"{who}.{key}"] <= metrics[f"{who}.{key}.upper"]

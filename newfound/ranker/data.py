@@ -13,6 +13,7 @@ from newfound.errors import DataError
 
 Ints = npt.NDArray[np.int64]
 PAD = -1
+_LINES = "`user item item ...`, one line a user"
 
 
 @dataclass(frozen=True)
@@ -115,29 +116,32 @@ def epoch_batches(sequences: Sequences, length: int, tokens: int, seed: tuple[in
 
 
 def read_sequence_lines(path: str | Path) -> tuple[list[str], list[str], Sequences]:
-    """Reads the text form of the published sequence sets: one line a user, `user item item ...`, oldest first.
+    """Reads the text forms of the published sequence sets, oldest first.
+
+    Either one line a user, `user item item ...`, or, where every line has two fields, one line an event, `user item`.
 
     Returns:
         User ids, item ids (sorted) and sequences of positions in the latter.
 
     Raises:
-        DataError: the file is empty or a line names no user, or a user comes twice.
+        DataError: the file is missing, empty or no text, a line is empty, or a user has two lines of their own.
     """
-    users: list[str] = []
-    rows: list[list[str]] = []
-    with open(path, encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            fields = line.split()
-            if not fields:
-                raise DataError(str(path), "an empty line", expected="`user item item ...`", row=number)
-            users.append(fields[0])
-            rows.append(fields[1:])
-    if not rows:
-        raise DataError(str(path), "an empty file", expected="one line a user: `user item item ...`")
-    if len(set(users)) < len(users):
-        seen: set[str] = set()
-        row = next(n for n, user in enumerate(users, start=1) if user in seen or seen.add(user))  # type: ignore[func-returns-value]
-        raise DataError(str(path), f"user {users[row - 1]!r} comes twice", expected="one line a user", row=row)
-    items = sorted({item for row in rows for item in row})
-    position = {item: at for at, item in enumerate(items)}
-    return users, items, Sequences.of([position[item] for item in row] for row in rows)
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = [line.split() for line in file]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(str(path), f"cannot be read ({error})", expected=_LINES) from error
+    if not lines:
+        raise DataError(str(path), "an empty file", expected=_LINES)
+    pairs = all(len(fields) == 2 for fields in lines)
+    rows: dict[str, list[str]] = {}
+    for number, fields in enumerate(lines, start=1):
+        if not fields:
+            raise DataError(str(path), "an empty line", expected=_LINES, row=number)
+        user, *items = fields
+        if user in rows and not pairs:
+            raise DataError(str(path), f"user {user!r} comes twice", expected="one line a user", row=number)
+        rows.setdefault(user, []).extend(items)
+    names = sorted({item for row in rows.values() for item in row})
+    position = {item: at for at, item in enumerate(names)}
+    return list(rows), names, Sequences.of([position[item] for item in row] for row in rows.values())

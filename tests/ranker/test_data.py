@@ -66,12 +66,20 @@ def test_sequence_lines(tmp_path: Path) -> None:
     assert [sequences.row(user).tolist() for user in range(2)] == [[2, 0, 2], [1]]
 
 
+def test_sequence_lines_of_one_event_each(tmp_path: Path) -> None:
+    file = tmp_path / "set.txt"
+    file.write_text("1 7\n1 30\n2 5\n1 5\n", encoding="utf-8")
+    users, items, sequences = read_sequence_lines(file)
+    assert users == ["1", "2"] and items == ["30", "5", "7"]
+    assert [sequences.row(user).tolist() for user in range(2)] == [[2, 0, 1], [1]]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("", "an empty file"),
         ("anna 1 2\n\nben 3\n", "row 2: an empty line"),
-        ("anna 1\nben 2\nanna 3\n", "row 3: user 'anna' comes twice"),
+        ("anna 1 4\nben 2\nanna 3\n", "row 3: user 'anna' comes twice"),
     ],
 )
 def test_bad_sequence_lines_are_named(tmp_path: Path, content: str, message: str) -> None:

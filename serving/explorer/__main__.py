@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--collector", default=os.environ.get("NEWFOUND_COLLECTOR_URL"), help="Where events go.")
     parser.add_argument("--spool", default="spool", help="Folder for events while the collector is away.")
     parser.add_argument("--page", action="store_true", help="Serve the page at /page.")
+    parser.add_argument("--page_users", help="Parquet file whose user_id column the page offers.")
     options = parser.parse_args()
     if not options.predictor_host:
         parser.error("--predictor_host: expected the ranker's host and port")

@@ -1,0 +1,157 @@
+"""``python -m serving.planner``: the release's own planner behind the same protocol as vLLM, for a machine without it.
+
+It knows completions with structured choices and nothing else, and answers them with the exact decoder: the best
+description, not the one that greedy decoding would come upon.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+
+
+class Choices(BaseModel):
+    """Structured output as vLLM takes it."""
+
+    choice: Annotated[list[str], Field(min_length=1, max_length=100_000)]
+
+
+class Completion(BaseModel):
+    """The part of a completion request that is understood."""
+
+    model: str
+    prompt: Annotated[list[int], Field(min_length=1, max_length=2048)]
+    structured_outputs: Choices
+
+
+class Runtime:
+    """Planners of the current release, one question at a time.
+
+    Args:
+        root: folder or URL of all releases.
+        cache: local folder for releases of a remote root.
+    """
+
+    def __init__(self, root: str, cache: Path) -> None:
+        self.root, self.cache = root, cache
+        self._release = ""
+        self._planner: Any = None
+        self._lock = threading.Lock()
+
+    def load(self) -> None:
+        """Takes up the current release's planner.
+
+        Raises:
+            NewfoundError: there is none, or it does not verify.
+        """
+        from newfound.clusters import Clusters
+        from newfound.planner import Planner
+        from newfound.release import current, load
+
+        if current(self.root) == self._release:
+            return
+        release = load(self.root, None, self.cache)
+        planner = Planner.load(release.path / "planner", Clusters.load(release.path / "clusters"))
+        with self._lock:
+            self._planner, self._release = planner, release.id
+
+    @property
+    def release(self) -> str:
+        """Id of the release whose planner answers."""
+        return self._release
+
+    def answer(self, prompt: list[int], choices: list[str]) -> str | None:
+        """The choice of the highest probability; None where none of the choices is a description."""
+        import numpy as np
+
+        with self._lock:
+            codec = self._planner.codec
+            places = {text.strip(): at for at, text in enumerate(codec.choices())}
+            allowed = np.zeros((1, len(codec)), dtype=bool)
+            for text in choices:
+                if text.strip() in places:
+                    allowed[0, places[text.strip()]] = True
+            if not allowed.any():
+                return None
+            found = self._planner.decoder.decode([_segments(codec, tuple(prompt))], 1, allowed)
+            best, _ = found.top(1)
+        by_place = {places[text.strip()]: text for text in choices if text.strip() in places}
+        return by_place[int(best[0, 0])]
+
+
+def _segments(codec: Any, prompt: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """The prompt as the decoder takes it: opening, then one piece an interest."""
+    opening = codec.opening
+    if prompt[: len(opening)] != opening:
+        return [prompt]
+    pieces, rest, end = [opening], prompt[len(opening) :], codec.separator
+    start = 0
+    for at in range(len(rest) - len(end) + 1):
+        if rest[at : at + len(end)] == end:
+            pieces.append(rest[start : at + len(end)])
+            start = at + len(end)
+    return [*pieces, rest[start:]] if start < len(rest) else pieces
+
+
+def create_app(runtime: Runtime, watch_s: float = 2.0) -> FastAPI:
+    """The HTTP side."""
+
+    async def follow() -> None:
+        while True:
+            await asyncio.sleep(watch_s)
+            with contextlib.suppress(Exception):  # the release that serves goes on serving
+                await asyncio.to_thread(runtime.load)
+
+    @contextlib.asynccontextmanager
+    async def life(_: FastAPI) -> AsyncIterator[None]:
+        await asyncio.to_thread(runtime.load)
+        task = asyncio.create_task(follow())
+        yield
+        task.cancel()
+
+    app = FastAPI(title="newfound planner", lifespan=life)
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [{"id": runtime.release, "object": "model"}]}
+
+    @app.post("/v1/completions")
+    async def completions(request: Completion) -> Any:
+        if request.model != runtime.release:
+            return JSONResponse({"error": {"message": f"the model is {runtime.release}"}}, status_code=404)
+        text = await asyncio.to_thread(runtime.answer, request.prompt, request.structured_outputs.choice)
+        if text is None:
+            return JSONResponse({"error": {"message": "none of the choices is a description"}}, status_code=400)
+        return {"object": "text_completion", "model": runtime.release, "choices": [{"index": 0, "text": text}]}
+
+    return app
+
+
+def main() -> None:
+    """Parses and starts."""
+    parser = argparse.ArgumentParser(prog="serving.planner", description=__doc__)
+    parser.add_argument("--releases", required=True, help="Folder or URL of all releases.")
+    parser.add_argument("--cache", default="cache", help="Local folder for releases of a remote root.")
+    parser.add_argument("--host", default="0.0.0.0", help="Address to listen on.")
+    parser.add_argument("--http_port", type=int, default=8080, help="Port to listen on.")
+    options = parser.parse_args()
+    app = create_app(Runtime(options.releases, Path(options.cache)))
+    uvicorn.run(app, host=options.host, port=options.http_port, log_level="warning", access_log=False)
+
+
+if __name__ == "__main__":
+    main()

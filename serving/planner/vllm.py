@@ -1,0 +1,29 @@
+"""How vLLM is started on one machine without a GPU; in the cluster, KServe's vLLM runtime does it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def command(python: Path, folder: Path, release: str, port: int) -> list[str]:
+    """The engine on loopback, serving a release's planner under the release's id."""
+    options = {
+        "--model": str(folder.resolve()),
+        "--served-model-name": release,
+        "--host": "127.0.0.1",
+        "--port": str(port),
+        "--gpu-memory-utilization": "0.25",
+        "--block-size": "32",  # the default block size finds no shared prefixes on a CPU
+        "--max-model-len": "512",
+    }
+    return [
+        str(python),
+        "-m",
+        "vllm.entrypoints.openai.api_server",
+        *(part for pair in options.items() for part in pair),
+    ]
+
+
+def environment() -> dict[str, str]:
+    """What a CPU engine needs to know."""
+    return {"VLLM_CPU_OMP_THREADS_BIND": "0-1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}

@@ -130,7 +130,7 @@ def services(out: Path, releases: Path, features: Path, secret: str, history_len
     repo = str(ROOT / "feature_repo")
     root = str(releases.absolute())
     relay = Relay(f"http://127.0.0.1:{ports['collector']}/v1/events")
-    host = ["--host", "127.0.0.1"]
+    host = ["--host", "127.0.0.1", "--model_name", "newfound"]
     commands = {
         "ranker": ["serving.ranker", "--releases", root, "--http_port", str(ports["ranker"]), *host],
         "explorer": [

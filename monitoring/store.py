@@ -375,10 +375,10 @@ class Store:
         return removed
 
     def _vacuum(self) -> None:
-        """sqlite keeps deleted rows in free pages and in the log until it is told otherwise."""
-        if self.is_sqlite:
-            with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                connection.execute(text("VACUUM"))
+        """Deleted rows stay in the databases' files until they are told otherwise."""
+        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("VACUUM"))
+            if self.is_sqlite:
                 connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))
 
     def key_of(self, user_id: str) -> str:

@@ -14,6 +14,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from monitoring.collector.app import create_app
+from monitoring.erasing import erase
 from monitoring.histories import FeastFeatures, Pusher, fold, interactions_of
 from monitoring.store import Store
 from newfound import schema
@@ -198,3 +199,8 @@ def test_the_next_request_reflects_feedback(
         assert row["times"] == [ms(0), *(int((now - timedelta(hours=h)).timestamp() * 1000) for h in (1, 0))]
         assert row["positives"] == [True] * 3 and row["engagements"] == [1.0] * 3
         assert "newfound_collector_history_lag_seconds 0.0" in client.get("/metrics").text
+    store = Store(sqlite_url, SECRET)
+    erased = erase(store, "42", datetime.now(UTC), features=FeastFeatures(parts.ROOT / "feature_repo"))
+    assert erased["feast.online"] >= 1 and erased["store.feedback"] == 2
+    assert read()["item_ids"] is None and read()["seen_leaves"] is None
+    store.close()

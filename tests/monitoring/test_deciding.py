@@ -1,0 +1,165 @@
+"""What is due, and what becomes of a canary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from monitoring.canary import judge
+from monitoring.checks import check
+from monitoring.deciding import Decision, decide, remember
+from monitoring.settings import load_monitoring, secret_key
+from monitoring.store import Store, micros
+from monitoring.submitting import command_of
+from newfound.config import MonitoringConfig
+from newfound.errors import ConfigError
+from tests.monitoring.servers import ROOT, SECRET
+
+CONFIG = MonitoringConfig()
+START = datetime(2026, 3, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+def store(sqlite_url: str) -> Iterator[Store]:
+    store = Store(sqlite_url, SECRET.encode())
+    yield store
+    store.close()
+
+
+def day(store: Store, number: int, **values: float) -> datetime:
+    """Keeps a day's measures; returns its end. `broken="leak"` style values are given as passed_<name>=0."""
+    start = START + number * DAY
+    names = {name.replace("passed_", "passed."): value for name, value in values.items()}
+    rows = [
+        {"start": micros(start), "stop": micros(start + DAY), "release": "all", "name": name, "value": value}
+        for name, value in names.items()
+    ]
+    store.put_measures(start, start + DAY, rows)
+    return start + DAY
+
+
+def test_one_bad_day_is_no_reason(store: Store) -> None:
+    assert decide(store, DAY, CONFIG, START).action is None
+    day(store, 0, passed_novel_positive_rate=0)
+    now = day(store, 1, passed_novel_positive_rate=1)
+    assert decide(store, DAY, CONFIG, now).action is None
+    now = day(store, 2, passed_novel_positive_rate=0)
+    assert decide(store, DAY, CONFIG, now).action is None
+    now = day(store, 3, passed_novel_positive_rate=0)
+    decision = decide(store, DAY, CONFIG, now)
+    assert decision.action == "refresh" and "novel_positive_rate" in decision.reason
+    assert decide(store, timedelta(hours=1), CONFIG, now).action is None, "windows of another length say nothing"
+
+
+def test_evidence_is_used_once_and_pipelines_cool_down(store: Store) -> None:
+    for number in (0, 1):
+        now = day(store, number, passed_leak=0)
+    decision = decide(store, DAY, CONFIG, now)
+    remember(store, decision, now, submitted=False)
+    assert decide(store, DAY, CONFIG, now).action == "refresh", "a dry run changes nothing"
+    remember(store, decision, now, submitted=True)
+    assert decide(store, DAY, CONFIG, now).action is None
+    now = day(store, 2, passed_leak=0)
+    assert decide(store, DAY, CONFIG, now).action is None
+    now = day(store, 3, passed_leak=0)
+    assert decide(store, DAY, CONFIG, now).action == "refresh"
+    cool = CONFIG.model_copy(update={"cooldown_hours": {"refresh": 100}})
+    cooling = decide(store, DAY, cool, now)
+    assert cooling.action is None and "cooling down" in cooling.reason
+
+
+def test_refreshes_that_heal_nothing_lead_to_fine_tuning(store: Store) -> None:
+    number = 0
+    for _ in range(CONFIG.finetune_after_refreshes):
+        for _ in range(2):
+            now = day(store, number, passed_drift_share=0)
+            number += 1
+        decision = decide(store, DAY, CONFIG, now)
+        assert decision.action == "refresh"
+        remember(store, decision, now, submitted=True)
+    for _ in range(2):
+        now = day(store, number, passed_drift_share=0)
+        number += 1
+    assert decide(store, DAY, CONFIG, now).action == "finetune"
+
+
+def test_other_signs_name_other_pipelines(store: Store) -> None:
+    for number in (0, 1):
+        now = day(store, number, passed_match_rate=0, unknown_items=0.01)
+    assert decide(store, DAY, CONFIG, now).action == "finetune"
+    for number in (2, 3):
+        now = day(store, number, passed_match_rate=0, unknown_items=0.3)
+    assert decide(store, DAY, CONFIG, now).action == "clusters"
+
+
+def test_bounds() -> None:
+    reference = {"impressions": 1000.0, "novelty_ratio": 0.4, "novel_positive_rate": 0.2}
+    current = {
+        "impressions": 1000.0,
+        "novelty_ratio": 0.31,
+        "novel_positive_rate": 0.1,
+        "suppression_ratio": 0.5,
+        "match_rate": None,
+        "leak": 0.2,
+        "degraded_share": 0.2,
+        "drift_share": 0.1,
+    }
+    found = {one.name: one for one in check(current, reference, CONFIG)}
+    assert found["novelty_ratio"].passed and found["novelty_ratio"].bound == pytest.approx(0.3)
+    assert {name for name, one in found.items() if not one.passed} == {
+        "novel_positive_rate",
+        "suppression_ratio",
+        "degraded_share",
+    }
+    assert "match_rate" not in found
+    assert str(found["degraded_share"]) == "degraded_share is 0.2, expected at most 0.05"
+    few = {one.name for one in check({**current, "impressions": 10.0}, reference, CONFIG)}
+    assert few == {"leak", "degraded_share"}, "few impressions say nothing of people, and enough of the platform"
+
+
+@pytest.mark.parametrize(
+    ("canary", "action"),
+    [
+        ({"slates": 100.0}, "wait"),
+        ({"slates": 5000.0, "novel_positive_rate": 0.21, "novel_impressions": 9000.0}, "promote"),
+        ({"slates": 5000.0, "novel_positive_rate": 0.15, "novel_impressions": 9000.0}, "rollback"),
+        ({"slates": 600.0, "novel_positive_rate": 0.2, "novel_impressions": 60.0}, "wait"),
+        ({"slates": 100.0, "degraded_share": 0.4}, "rollback"),
+    ],
+)
+def test_canary(canary: dict[str, float], action: str) -> None:
+    stable = {"slates": 50_000.0, "novel_positive_rate": 0.2, "novel_impressions": 90_000.0, "degraded_share": 0.01}
+    assert judge(canary, stable, CONFIG).action == action
+
+
+def test_what_is_started() -> None:
+    refresh = Decision("refresh", "because")
+    local = command_of(refresh, to="local", config=Path("c.yaml"), releases="r")
+    assert local[1:] == ["-m", "pipelines.refresh", "local", "--config", "c.yaml", "--releases", "r"]
+    there = command_of(Decision("finetune", "because"), to="http://kfp", config=Path("c.yaml"), releases="s3://r")
+    assert there[2:6] == ["pipelines", "submit", "--host", "http://kfp"] and "finetune: because" in there
+
+
+def test_configuration(tmp_path: Path) -> None:
+    files = sorted((ROOT / "monitoring/configs").glob("*.yaml"))
+    assert [file.stem for file in files] == ["local", "production"]
+    for file in files:
+        written = set(MonitoringConfig.model_fields) - {
+            name for name in MonitoringConfig.model_fields if f"{name}:" not in file.read_text()
+        }
+        assert written == set(MonitoringConfig.model_fields), f"{file} is not complete"
+        load_monitoring(file)
+    assert load_monitoring(None) == MonitoringConfig() == load_monitoring(ROOT / "monitoring/configs/local.yaml")
+    for text, message in (("nope: 1", "nope"), ("breaches: 0", "breaches"), ("a: [", "YAML")):
+        bad = tmp_path / "bad.yaml"
+        bad.write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            load_monitoring(bad)
+    with pytest.raises(ConfigError, match="absent.yaml"):
+        load_monitoring(tmp_path / "absent.yaml")
+    with pytest.raises(ConfigError, match="NEWFOUND_USER_KEY"):
+        secret_key({"NEWFOUND_USER_KEY": "short"})

@@ -10,6 +10,7 @@ import ibis
 import ibis.expr.datatypes as dt
 
 from newfound.config import DataConfig
+from newfound.datasets.engine import drop
 from newfound.datasets.reading import ROW, Staged
 from newfound.datasets.sources import RATING, Source
 from newfound.errors import DataError
@@ -169,6 +170,7 @@ def check_interactions(
     again = ibis.row_number().over(group_by=[good[USER], good[ITEM], good["_time"]], order_by=good[ROW]) > 0
     relations.append(Check("duplicate event", TIME, again, good[TIME], "one row a user, item and time"))
     good = bad.sift(con, "events", good, relations)
+    drop(con, "values")
     return good.select(
         USER, ITEM, ROW, **{TIME: good["_time"], ENGAGEMENT: good["_engagement"], POSITIVE: good["_positive"]}
     ), kind

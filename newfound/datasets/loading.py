@@ -61,6 +61,9 @@ def load_interactions(data: DataConfig, split: SplitConfig, seed: int, out: Path
         items = _catalogue(kept, items, data)
         users = con.create_table("users", split_users(kept, split, seed), temp=True)
         counts = _counts(kept, items, users)
+        for group in schema.GROUPS:
+            if not counts[f"{group}_users"]:
+                log.warning("%s: nobody is in the %s group; more users or another share would help", source.name, group)
         record: dict[str, Any] = {
             "name": source.name,
             "counts": counts,
@@ -106,6 +109,7 @@ def _keep_active(con: Any, events: Any, data: DataConfig, source: Source) -> tup
     """Events of users and items that have enough of them, filtered until nothing changes; and the rounds it took."""
     rounds, left = 0, -1
     kept = con.create_table("kept_0", events, temp=True)
+    drop(con, "events")
     while left != (now := int(kept.count().execute())):
         left, rounds = now, rounds + 1
         for key, least in ((USER, data.min_user_events), (ITEM, data.min_item_events)):

@@ -20,8 +20,8 @@ Weights = npt.NDArray[np.floating]
 class Backoff:
     """How much each coarser estimate weighs, in observations."""
 
-    context: float = 20.0  # the single interests' estimate against the very context's counts
-    single: float = 50.0  # popularity against a single interest's counts
+    context: float = 100.0  # the single interests' estimate against the very context's counts
+    single: float = 400.0  # popularity against a single interest's counts
     popularity: float = 1.0  # uniform against the popularity counts, for each cluster
 
 

@@ -1,4 +1,4 @@
-"""What the decoder needs of a language model: the lean Llama where it fits, transformers for all other architectures."""
+"""What the decoder needs of a language model: the lean Llama where it fits, transformers for the rest."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from newfound.allocator import keep_freed_memory
 from newfound.planner import head
 from newfound.planner.model import Cache, Llama, Packing
 
@@ -141,6 +142,7 @@ def load_backbone(folder: Path, precision: str, lean: bool = True) -> Backbone:
     Args:
         lean: whether the lean decoder may be used; False compares against transformers.
     """
+    keep_freed_memory()
     dtype = PRECISIONS[precision]
     if lean:
         model = Llama.load(folder, dtype)

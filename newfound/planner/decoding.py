@@ -2,8 +2,8 @@
 
 The score of a description is its true log-probability: the sum over its tokens and the end token, each under the
 softmax over the whole vocabulary. What has been read of a description bounds the whole from above, since every further
-token can only lower it. So the search reads on, for all contexts at once, only below those trie nodes whose bound is among
-a context's k best values; when complete descriptions hold all k places, nothing unread can displace them.
+token can only lower it. So the search reads on, for all contexts at once, only below those trie nodes whose bound is
+among a context's k best values; when complete descriptions hold all k places, nothing unread can displace them.
 """
 
 from __future__ import annotations
@@ -96,6 +96,7 @@ class ExactDecoder:
         self.below = np.zeros((len(trie), self.n), dtype=bool)
         for i, node in enumerate(trie.nodes):
             self.below[i, node.labels] = True
+        self.branching = np.array([len(node.children) > 0 for node in trie.nodes])
         self.work = Work()
 
     def _edge(self, index: int, end: int) -> _Edge:
@@ -112,13 +113,17 @@ class ExactDecoder:
         )
 
     @torch.inference_mode()
-    def decode(self, prompts: Sequence[Sequence[Tokens]], k: int, allowed: Bools | None = None) -> Decoded:
+    def decode(
+        self, prompts: Sequence[Sequence[Tokens]], k: int, allowed: Bools | None = None, forced: bool = True
+    ) -> Decoded:
         """Finds each prompt's k best descriptions.
 
         Args:
             prompts: each as segments; prompts that start with the same segments share them. All have equally many.
             k: how many are wanted exactly; 0 gives bounds alone, N everything.
             allowed: [B, N] which descriptions may be answered; None: all.
+            forced: False stops where a description is told apart from all others: what is left of it is not read, and
+                the k best by their bounds are told apart, but not exact.
 
         Returns:
             What is known of all descriptions; those not allowed score minus infinity.
@@ -128,7 +133,8 @@ class ExactDecoder:
         order = sorted(range(len(prompts)), key=lambda i: tuple(prompts[i]))
         for start in range(0, len(order), CONTEXTS):
             rows = order[start : start + CONTEXTS]
-            search = _Search(self, [prompts[i] for i in rows], k, None if allowed is None else allowed[rows])
+            given = None if allowed is None else allowed[rows]
+            search = _Search(self, [prompts[i] for i in rows], k, given, forced)
             scores[rows], exact[rows] = search.run()
             self.work.add(search.work)
         return Decoded(scores, exact)
@@ -194,6 +200,7 @@ class _Search:
     prompts: Sequence[Sequence[Tokens]]
     k: int
     allowed: Bools | None
+    forced: bool
     work: Work = field(default_factory=Work)
 
     def run(self) -> tuple[Floats, Bools]:
@@ -226,7 +233,8 @@ class _Search:
         complete = -np.partition(-self.scores, min(self.k, self.decoder.n) - 1, axis=1)[
             :, min(self.k, self.decoder.n) - 1
         ]
-        return np.argwhere((self.bounds >= kth[:, None]) & (self.bounds > complete[:, None]))
+        chosen = (self.bounds >= kth[:, None]) & (self.bounds > complete[:, None])
+        return np.argwhere(chosen if self.forced else chosen & self.decoder.branching)
 
     def _batches(self, wanted: npt.NDArray[np.int64]) -> Iterator[list[tuple[int, int]]]:
         """Groups by the cache that they go on from, of bounded size."""

@@ -1,9 +1,10 @@
 """Supervised fine-tuning: towards answers that are exactly descriptions, and towards what people did next.
 
-A context was followed by different clusters for different people. Each step therefore learns, where descriptions part
-(at the first token), the whole distribution over next clusters that was observed for the context, and below that the
-tokens of one drawn cluster. Contexts of a step share what their prompts share, padding does not exist, and the head is
-only computed where something is to be learned. The checkpoint is the one that ranks best on validation users' moments.
+A context was followed by different clusters for different people. What is learned where descriptions part (at the
+first token) is therefore a whole distribution over next clusters, and below that the tokens of drawn answers. First
+the head's rows are fitted to the base model's states, then everything learns by gradient steps, then the rows are
+fitted once more. Contexts of a step share what their prompts share, padding does not exist, and the head is only
+computed where something is to be learned. The checkpoint is the one that ranks best on validation users' moments.
 """
 
 from __future__ import annotations
@@ -18,19 +19,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from newfound.choice import Choices
 from newfound.clusters import Clusters
 from newfound.config import FinetuneConfig, PlannerConfig
 from newfound.planner.backbone import LeanBackbone, TransformersBackbone, end_token, load_backbone
-from newfound.planner.decoding import Work, read_prompts
-from newfound.planner.lessons import Lessons, Moments, draw_batches, ranking, read_lessons, read_moments
+from newfound.planner.decoding import CONTEXTS, Work, read_prompts
+from newfound.planner.lessons import Lessons, draw_batches, ranking, read_choices, read_lessons, sample
 from newfound.planner.planner import Planner
 from newfound.planner.pretrained import base_model
-from newfound.planner.prompt import PromptCodec, load_tokenizer
+from newfound.planner.probe import Evidence, fit_rows, other_mass
+from newfound.planner.prompt import PromptCodec, Tokens, load_tokenizer
 from newfound.planner.students import LeanStudent, Masters, Student, TransformersStudent
 
+Rows = npt.NDArray[np.int64]
 log = logging.getLogger("newfound.planner")
 
 
@@ -59,15 +64,13 @@ def finetune_planner(
         part.mkdir()
         base = init if init is not None else base_model(config.model, Path(place) / "base")
         loaded = Clusters.load(clusters)
-        lessons = read_lessons(transitions, loaded, config.finetune)
-        moments = read_moments(
-            transitions / "transitions.parquet", loaded, "validation", config.finetune.evaluation_contexts, seed
-        )
+        lessons = read_lessons(transitions, loaded, config.finetune, seed)
+        moments = sample(read_choices(transitions, loaded, "validation"), config.finetune.evaluation_contexts, seed)
         backbone = load_backbone(base, config.precision)
         codec = PromptCodec(load_tokenizer(base), loaded.descriptions, end_token(base))
         student: Student
         if isinstance(backbone, LeanBackbone):
-            student = LeanStudent(backbone.model, config.finetune, seed)
+            student = LeanStudent(backbone.model, config.finetune, seed, first_tokens(codec))
         else:
             assert isinstance(backbone, TransformersBackbone)
             student = TransformersStudent(backbone, config.finetune)
@@ -75,9 +78,9 @@ def finetune_planner(
         record = course.run()
         course.restore_best()
         planner = Planner(student.backbone, codec, loaded.interface)
-        sample = moments.contexts[: config.match_rate_contexts]
-        record["match_rate"] = planner.match_rate(course.named(sample)) if len(sample) else 1.0
-        log.info("planner: match rate %.3f over %d contexts", record["match_rate"], len(sample))
+        asked = moments.contexts[: config.match_rate_contexts]
+        record["match_rate"] = planner.match_rate(course.named(asked)) if len(asked) else 1.0
+        log.info("planner: match rate %.3f over %d contexts", record["match_rate"], len(asked))
         student.save(base, part)
         codec.save(part)
         record["clusters"] = loaded.digest
@@ -105,68 +108,116 @@ class Course:
         codec: PromptCodec,
         clusters: Clusters,
         lessons: Lessons,
-        moments: Moments,
+        moments: Choices,
         config: FinetuneConfig,
         seed: int,
     ) -> None:
         self.student, self.codec, self.clusters = student, codec, clusters
         self.lessons, self.moments, self.config = lessons, moments, config
         self.masters = Masters(student.trained)
-        self.optimizer = torch.optim.AdamW(
-            self.masters.values.values(), lr=config.learning_rate, weight_decay=0.0, betas=(0.9, 0.98), fused=True
-        )
+        body = [value for name, value in self.masters.values.items() if name != "head"]
+        groups = [{"params": body, "rate": 1.0}]
+        if student.rows is not None:
+            groups.append({"params": [self.masters.values["head"]], "rate": config.head_rate})
+        self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0, betas=(0.9, 0.98), fused=True)
         self.batches = draw_batches(lessons, config.batch_size, config.share_first, seed)
         self.rng = np.random.default_rng([seed, 1])
-        first = [answer[0] for answer in codec.answers]
-        self.first_tokens, place = np.unique(first, return_inverse=True)
-        self.first_of = torch.from_numpy(np.eye(len(self.first_tokens), dtype=np.float32)[place])  # [N, R]
+        self.first_tokens = first_tokens(codec)
+        place = torch.searchsorted(self.first_tokens, torch.tensor([answer[0] for answer in codec.answers]))
+        self.first_of = torch.eye(len(self.first_tokens))[place]  # [N, R]
+        self.seed = seed
         self.best: dict[str, Tensor] = {}
-        self.tokens = 0
+        self.record = -math.inf
+        self.tokens = 0  # that were read
+        self.unshared = 0  # that would have been read one prompt and answer at a time
 
-    def named(self, contexts: np.ndarray[Any, Any]) -> list[tuple[str, ...]]:
+    def named(self, contexts: Rows) -> list[tuple[str, ...]]:
         """Contexts of indices as contexts of cluster ids."""
         return [tuple(self.clusters.interface[c] for c in row) for row in contexts.tolist()]
 
     def run(self) -> dict[str, Any]:
         """Trains; returns the record with its curve."""
-        config, started, training = self.config, time.monotonic(), 0.0
+        config, started = self.config, time.monotonic()
         curve: list[dict[str, float]] = []
-        best, chosen = -math.inf, config.steps
         losses: list[float] = []
+        training = 0.0
+        if config.probe_contexts:
+            self.fit_rows()
+            curve.append(self.judge(0, losses, started))
         for step in range(1, config.steps + 1):
             tick = time.monotonic()
             losses.append(self.step(step))
             training += time.monotonic() - tick
-            if step % config.evaluate_every and step != config.steps:
-                continue
-            point = {
-                "step": float(step),
-                "loss": float(np.mean(losses)),
-                "seconds": round(time.monotonic() - started, 2),
-            }
-            losses.clear()
-            if len(self.moments):
-                point |= self.look()
-                if point[config.choose_by] > best:
-                    best, chosen = point[config.choose_by], step
-                    self.best = {name: tensor.detach().clone() for name, tensor in self.student.trained.items()}
-            curve.append(point)
-            log.info(
-                "planner: step %d of %d, loss %.3f, recall@1 %.4f @10 %.4f mrr %.4f, %.0f s, %.0f tokens/s",
-                step, config.steps, point["loss"], point.get("novel_recall@1", math.nan),
-                point.get("novel_recall@10", math.nan), point.get("mrr", math.nan), point["seconds"],
-                self.tokens / training,
-            )  # fmt: skip
-        at_best = next(point for point in curve if point["step"] == chosen)
+            if step % config.evaluate_every == 0 and step < config.steps:
+                curve.append(self.judge(step, losses, started))
+        if config.probe_contexts:
+            self.fit_rows()
+        curve.append(self.judge(config.steps, losses, started))
+        # The first point comes before any step: its answers are no descriptions yet.
+        trained = [point for point in curve if point["step"] > 0]
+        chosen = max(trained, key=lambda point: point.get(config.choose_by, point["step"]))
         return {
             "steps": config.steps,
-            "chosen_step": chosen,
+            "chosen_step": int(chosen["step"]),
             "seconds": round(time.monotonic() - started, 2),
             "tokens_per_second": round(self.tokens / training, 1),
+            "prompt_tokens_per_second": round(self.unshared / training, 1),
             "contexts": len(self.lessons),
-            **{f"validation_{name}": value for name, value in at_best.items() if name not in ("step", "seconds")},
+            **{f"validation_{name}": value for name, value in chosen.items() if name not in ("step", "seconds")},
             "curve": curve,
         }
+
+    def judge(self, step: int, losses: list[float], started: float) -> dict[str, float]:
+        """A point of the curve; keeps the checkpoint if it is the best so far."""
+        point = {"step": float(step), "seconds": round(time.monotonic() - started, 2)}
+        if losses:
+            point["loss"] = float(np.mean(losses))
+            losses.clear()
+        if len(self.moments):
+            point |= self.look()
+            if step and point[self.config.choose_by] > self.record:
+                self.record = point[self.config.choose_by]
+                self.best = {name: tensor.detach().clone() for name, tensor in self.student.trained.items()}
+        log.info(
+            "planner: step %d of %d, loss %.3f, recall@1 %.4f @10 %.4f mrr %.4f, %.0f s",
+            step, self.config.steps, point.get("loss", math.nan), point.get("novel_recall@1", math.nan),
+            point.get("novel_recall@10", math.nan), point.get("mrr", math.nan), point["seconds"],
+        )  # fmt: skip
+        return point
+
+    @torch.no_grad()
+    def fit_rows(self) -> None:
+        """Fits the head's rows of first tokens to the states that the model has now."""
+        if self.student.rows is None:
+            return
+        started = time.monotonic()
+        backbone, rng = self.student.backbone, np.random.default_rng([self.seed, 2])
+        size = min(self.config.probe_contexts, len(self.lessons))
+        share = self.lessons.weights.astype(np.float64)
+        drawn = np.sort(rng.choice(len(self.lessons), size, replace=False, p=share / share.sum()))
+        drawn = drawn[np.lexsort(self.lessons.contexts[drawn].T[::-1])]
+        states, targets = [], []
+        for start in range(0, size, CONTEXTS):
+            rows = drawn[start : start + CONTEXTS]
+            last, cache = read_prompts(backbone, self.prompts(rows), Work())
+            states.append(last)
+            targets.append(torch.from_numpy(self.lessons.targets[rows]) @ self.first_of)
+            # Within an answer, first tokens must not intrude: a part of the contexts is read on.
+            some = rng.permutation(len(rows))[: max(1, len(rows) // 8)]
+            answers = [self.codec.answers[self.draw(row)] for row in rows[some]]
+            inside, _, packing = backbone.extend(cache, torch.from_numpy(some), answers, keep=False)
+            following = torch.tensor([t for answer in answers for t in (*answer[1:], self.codec.end)])
+            states.append(inside)
+            targets.append((following[:, None] == self.first_tokens).float())
+        found = torch.cat(states)
+        head = self.student.head()
+        evidence = Evidence(found.float(), other_mass(head, found, self.first_tokens), torch.cat(targets))
+        with torch.enable_grad():
+            fitted = fit_rows(self.masters.values["head"].detach().clone(), evidence, self.config.probe_penalty)
+        self.masters.values["head"].copy_(fitted)
+        self.masters.write_back()
+        self.student.settle()
+        log.info("planner: head fitted to %d contexts in %.0f s", size, time.monotonic() - started)
 
     def step(self, step: int) -> float:
         """One update; returns the loss in nats an answer."""
@@ -176,7 +227,7 @@ class Course:
         self.masters.take_gradients()
         torch.nn.utils.clip_grad_norm_(self.masters.values.values(), 1.0)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * self.schedule(step)
+            group["lr"] = self.config.learning_rate * group["rate"] * self.schedule(step)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.masters.write_back()
@@ -190,33 +241,46 @@ class Course:
         done = (step - warm) / max(1, self.config.steps - warm)
         return 0.05 + 0.475 * (1 + math.cos(math.pi * done))
 
-    def loss(self, rows: np.ndarray[Any, Any]) -> Tensor:
+    def prompts(self, rows: Rows) -> list[list[Tokens]]:
+        """The prompts of some lessons, as segments."""
+        return [self.codec.segments(tuple(self.lessons.contexts[row].tolist())) for row in rows]
+
+    def draw(self, row: int) -> int:
+        """An answer to write out: half by the distribution taught, half any new cluster, so that none stays unknown."""
+        target = self.lessons.targets[row].astype(np.float64)
+        new = target > 0
+        share = 0.5 * target / target.sum() + 0.5 * new / new.sum()
+        return int(self.rng.choice(len(share), p=share / share.sum()))
+
+    def loss(self, rows: Rows) -> Tensor:
         """Mean over the contexts: cross-entropy of the first token against the distribution, then of drawn answers."""
-        backbone, config = self.student.backbone, self.config
-        # Equal beginnings are read once; lessons of a batch are distinct.
-        prompts = [self.codec.segments(tuple(self.lessons.contexts[row].tolist())) for row in rows]
-        work = Work()
+        backbone, work = self.student.backbone, Work()
+        prompts = self.prompts(rows)
         states, cache = read_prompts(backbone, prompts, work)
-        targets = self.lessons.targets[rows]  # [B, N]
-        logits = backbone.logits(states)  # [B, V]
-        wanted = torch.from_numpy(targets) @ self.first_of  # [B, R]
-        first = logits.logsumexp(-1) - (logits[:, torch.from_numpy(self.first_tokens)] * wanted).sum(-1)
-        answered = self.rng.random(len(rows)) < config.answers_share
-        answered[self.rng.integers(len(rows))] = True
-        drawn = [
-            int(self.rng.choice(len(t), p=t / t.sum(dtype=np.float64))) for t in targets[answered].astype(np.float64)
-        ]
-        answers = [self.codec.answers[label] for label in drawn]
-        parents = torch.from_numpy(np.flatnonzero(answered))
+        logits = self.logits(states)  # [B, V]
+        wanted = torch.from_numpy(self.lessons.targets[rows]) @ self.first_of  # [B, R]
+        first = logits.logsumexp(-1) - (logits[:, self.first_tokens] * wanted).sum(-1)
+        parents = torch.arange(len(rows)).repeat_interleave(self.config.answers_each)
+        answers = [self.codec.answers[self.draw(rows[parent])] for parent in parents.tolist()]
         states, _, packing = backbone.extend(cache, parents, answers, keep=False)
-        logits = backbone.logits(states)
+        logits = self.logits(states)
         following = torch.tensor([t for answer in answers for t in (*answer[1:], self.codec.end)])
         rest = torch.nn.functional.cross_entropy(logits, following, reduction="sum") / len(answers)
         self.tokens += work.prompt_tokens + len(packing.tokens)
+        whole = [sum(map(len, prompt)) for prompt in prompts]
+        self.unshared += sum(whole[parent] for parent in parents.tolist()) + len(packing.tokens)
         return first.mean() + rest
+
+    def logits(self, states: Tensor) -> Tensor:
+        """[T, V] float32, with the head's rows as they are being learned."""
+        logits = self.student.backbone.logits(states)
+        if self.student.rows is None:
+            return logits
+        return logits.index_copy(1, self.first_tokens, (states @ self.student.rows.T).float())
 
     def look(self) -> dict[str, float]:
         """Measures on the validation moments."""
+        self.student.settle()
         planner = Planner(self.student.backbone, self.codec, self.clusters.interface)
         return ranking(planner.scores(self.named(self.moments.contexts)), self.moments)
 
@@ -225,3 +289,9 @@ class Course:
         """Goes back to the chosen checkpoint."""
         for name, tensor in self.best.items():
             self.student.trained[name].copy_(tensor)
+        self.student.settle()
+
+
+def first_tokens(codec: PromptCodec) -> Tensor:
+    """[R] the distinct tokens that answers begin with, sorted."""
+    return torch.tensor(sorted({answer[0] for answer in codec.answers}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from newfound import schema
+from newfound.choice import Choices, fit_choices
 from newfound.clusters import Clusters
 from newfound.config import FinetuneConfig
 from newfound.errors import DataError
-from newfound.frequency import Backoff, FrequencyModel
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -22,7 +23,7 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Lessons:
-    """Contexts [U, K] as cluster indices, how often each is drawn [U], and the next clusters' distribution [U, N]."""
+    """Contexts [U, K] as cluster indices, how often each is drawn [U], and what comes next, a distribution [U, N]."""
 
     contexts: Ints
     weights: Floats
@@ -32,36 +33,30 @@ class Lessons:
         return len(self.contexts)
 
 
-@dataclass(frozen=True)
-class Moments:
-    """Held-out transitions: contexts [M, K], the cluster that came [M], and all clusters that the user knew [M, N]."""
-
-    contexts: Ints
-    labels: Ints
-    known: Bools
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-def read_lessons(transitions: Path, clusters: Clusters, config: FinetuneConfig) -> Lessons:
-    """The training set: contexts that are not withheld, of training users, with smoothed distributions.
+def read_lessons(transitions: Path, clusters: Clusters, config: FinetuneConfig, seed: int) -> Lessons:
+    """The training set: the balanced contexts, each with the distribution that the choices of training users tell.
 
     Raises:
         DataError: the training set is empty.
     """
     contexts, labels, weights = training_set(transitions / "balanced.parquet", clusters)
-    backoff = Backoff(context=config.smoothing)
-    model = FrequencyModel(contexts, labels, len(clusters.interface), weights, backoff)
-    unique = model.contexts()
+    choices = read_choices(transitions, clusters)
+    model = fit_choices(choices, config.teacher_penalty, config.teacher_epochs, seed)
+    unique, context = np.unique(contexts, axis=0, return_inverse=True)
+    drawn = np.bincount(context.reshape(-1), weights=weights, minlength=len(unique))
     return Lessons(
         contexts=unique,
-        weights=np.sqrt(model.context_mass).astype(np.float32),
+        weights=np.sqrt(drawn).astype(np.float32),
         targets=model.distribution(unique),
     )
 
 
 def training_set(file: Path, clusters: Clusters) -> tuple[Ints, Ints, Floats]:
+    """`balanced.parquet` as indices: contexts [T, K], labels [T], weights [T].
+
+    Raises:
+        DataError: it holds nothing.
+    """
     import pyarrow.parquet as pq
 
     table = pq.read_table(file)
@@ -72,37 +67,50 @@ def training_set(file: Path, clusters: Clusters) -> tuple[Ints, Ints, Floats]:
     return contexts, labels, table["weight"].to_numpy().astype(np.float32)
 
 
-def read_moments(file: Path, clusters: Clusters, split: str, at_most: int, seed: int) -> Moments:
-    """Positive transitions of one group of users, a seeded sample of at most so many.
+def read_choices(transitions: Path, clusters: Clusters, split: str | None = None) -> Choices:
+    """Positive transitions as choices among what was new to the person at that moment.
 
-    A user's known clusters are those that their earlier transitions name.
+    What a person knew is what their transitions name up to then: the contexts and the clusters that came. Without a
+    `split`, those to learn from: of the groups that the mining learned from, of contexts that are not withheld.
     """
     import pyarrow.parquet as pq
 
-    table = pq.read_table(file, filters=[(schema.SPLIT, "=", split)])
-    frame = table.to_pandas().sort_values(schema.USER, kind="stable")
-    n = len(clusters.interface)
-    contexts, labels, known = [], [], []
-    for _, group in frame.groupby(schema.USER, sort=True):
+    record = transitions / "transitions.json"
+    learn_from = "train"
+    if record.is_file():
+        learn_from = json.loads(record.read_text(encoding="utf-8"))["config"].get("learn_from", "train")
+    group = split or (None if learn_from == "all" else "train")
+    filters = None if group is None else [(schema.SPLIT, "=", group)]
+    frame = pq.read_table(transitions / "transitions.parquet", filters=filters).to_pandas()
+    frame = frame.sort_values(schema.USER, kind="stable")  # within a user, the file's order is that of the events
+    n, index = len(clusters.interface), clusters.index
+    contexts: list[list[int]] = []
+    labels: list[int] = []
+    known: list[Bools] = []
+    for _, rows in frame.groupby(schema.USER, sort=True):
         seen = np.zeros(n, dtype=bool)
-        for context, label, positive in zip(
-            group[schema.CONTEXT], group[schema.NEXT], group[schema.POSITIVE], strict=True
-        ):
-            places = [clusters.index[c] for c in context]
+        columns = (rows[name] for name in (schema.CONTEXT, schema.NEXT, schema.POSITIVE, schema.HELD_OUT))
+        for context, label, positive, held_out in zip(*columns, strict=True):
+            places = [index[c] for c in context]
             seen[places] = True
-            target = clusters.index[label]
-            if positive and not seen[target]:
+            target = index[label]
+            if positive and not seen[target] and (split is not None or not held_out):
                 contexts.append(places)
                 labels.append(target)
                 known.append(seen.copy())
             seen[target] = True
     width = len(contexts[0]) if contexts else 1
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(labels))[:at_most])
-    return Moments(
-        contexts=np.array(contexts, dtype=np.int64).reshape(-1, width)[chosen],
-        labels=np.array(labels, dtype=np.int64)[chosen],
-        known=np.array(known, dtype=bool).reshape(-1, n)[chosen],
+    return Choices(
+        contexts=np.array(contexts, dtype=np.int64).reshape(-1, width),
+        labels=np.array(labels, dtype=np.int64),
+        known=np.array(known, dtype=bool).reshape(-1, n),
     )
+
+
+def sample(choices: Choices, at_most: int, seed: int) -> Choices:
+    """A seeded sample, in order."""
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(choices))[:at_most])
+    return Choices(choices.contexts[chosen], choices.labels[chosen], choices.known[chosen])
 
 
 def draw_batches(lessons: Lessons, size: int, block: int, seed: int) -> Iterator[Ints]:
@@ -133,7 +141,7 @@ def draw_batches(lessons: Lessons, size: int, block: int, seed: int) -> Iterator
                 batch = batch[size:]
 
 
-def rank_of(scores: Floats, moments: Moments) -> Ints:
+def rank_of(scores: Floats, moments: Choices) -> Ints:
     """Each true cluster's rank, 0 is best, among those that the user did not know; ties count against it."""
     open_scores = np.where(moments.known, -np.inf, scores)
     truth = np.take_along_axis(open_scores, moments.labels[:, None], axis=1)
@@ -141,7 +149,7 @@ def rank_of(scores: Floats, moments: Moments) -> Ints:
     return better
 
 
-def ranking(scores: Floats, moments: Moments) -> dict[str, float]:
+def ranking(scores: Floats, moments: Choices) -> dict[str, float]:
     """NovelRecall@1 and @10, the mean reciprocal rank, and chance beside them."""
     ranks = rank_of(scores, moments)
     choices = np.maximum((~moments.known).sum(axis=1), 1)

@@ -16,6 +16,7 @@ from newfound.planner.decoding import Bools, Decoded, ExactDecoder, Floats
 from newfound.planner.prompt import PromptCodec, Tokens
 from newfound.planner.trie import Trie
 
+TOLD_APART = 10
 Contexts = Sequence[tuple[str, ...]]
 Ints32 = npt.NDArray[np.int32]
 Hints = Sequence[str | None]
@@ -82,13 +83,21 @@ class Planner:
             raise VocabularyError(f"{error.args[0]!r} is no interface cluster of this planner") from None
         return out
 
-    def decode(self, contexts: Contexts, k: int, allowed: Bools | None = None, hints: Hints | None = None) -> Decoded:
+    def decode(
+        self,
+        contexts: Contexts,
+        k: int,
+        allowed: Bools | None = None,
+        hints: Hints | None = None,
+        forced: bool = True,
+    ) -> Decoded:
         """What is known of all clusters once each context's k best are exact; see `ExactDecoder.decode`."""
         prompts = self.prompts(contexts, hints)
         scores = np.full((len(prompts), len(self)), -np.inf, dtype=np.float32)
         exact = np.zeros((len(prompts), len(self)), dtype=bool)
         for rows in _by_depth(prompts):
-            part = self.decoder.decode([prompts[i] for i in rows], k, None if allowed is None else allowed[rows])
+            given = None if allowed is None else allowed[rows]
+            part = self.decoder.decode([prompts[i] for i in rows], k, given, forced)
             scores[rows], exact[rows] = part.scores, part.exact
         return Decoded(scores, exact)
 
@@ -110,19 +119,31 @@ class Planner:
         return self.decode(contexts, k, allowed, hints).top(k)
 
     def scores(
-        self, contexts: Contexts, *, exact: int = 0, exhaustive: bool = False, hints: Hints | None = None
+        self,
+        contexts: Contexts,
+        *,
+        exact: int = 0,
+        exhaustive: bool = False,
+        allowed: Bools | None = None,
+        hints: Hints | None = None,
     ) -> Floats:
         """A score of every cluster for ranking, [B, N].
 
-        The `exact` best are true log-probabilities. Every other cluster has its upper bound: the log-probability of the
-        part of its description that has been read, at least the first token (and never above the last exact one). With
-        `exact=0` that costs no more than reading the prompt; the order is then the true one as far as first tokens
-        differ and the rest of a description follows from its first token, which is what fine-tuning teaches.
+        The `exact` best are true log-probabilities. Every other cluster has its upper bound: the log-probability of
+        the part of its description that has been read, at least the first token (and never above the last exact one).
+        With `exact=0` descriptions are read until the ten best are told apart from the others. Where first tokens
+        differ that costs no more than reading the prompt; the order is the true one as far as the rest of a
+        description follows from what tells it apart, which is what fine-tuning teaches.
 
         Args:
             exhaustive: reads every description in full instead.
+            allowed: [B, N] clusters that may be answered; minus infinity for others.
         """
-        return self.decode(contexts, len(self) if exhaustive else exact, hints=hints).scores
+        if exhaustive:
+            return self.decode(contexts, len(self), allowed, hints).scores
+        if exact:
+            return self.decode(contexts, min(exact, len(self)), allowed, hints).scores
+        return self.decode(contexts, min(TOLD_APART, len(self)), allowed, hints, forced=False).scores
 
     def free_generate(self, contexts: Contexts, hints: Hints | None = None) -> list[str]:
         """What the model writes when nothing holds it to the descriptions: greedy, without the trie."""

@@ -63,12 +63,12 @@ def unpack(gguf: Path, folder: Path) -> None:
     part.rename(folder)
 
 
-def copy_surroundings(base: Path, out: Path) -> None:
-    """Copies what a model folder holds beside its weights, and states their precision in the configuration."""
+def copy_surroundings(base: Path, out: Path, changes: dict[str, object] | None = None) -> None:
+    """Copies what a model folder holds beside its weights; the configuration gets `changes` and the precision."""
     for file in sorted(base.iterdir()):
         if file.suffix in (".json", ".jinja", ".model", ".txt") and "index" not in file.name and file.is_file():
             shutil.copyfile(file, out / file.name)
     config = json.loads((out / "config.json").read_text(encoding="utf-8"))
-    config["dtype"] = "bfloat16"
+    config |= {"dtype": "bfloat16", **(changes or {})}
     config.pop("torch_dtype", None)
     (out / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")

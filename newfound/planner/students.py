@@ -1,7 +1,9 @@
 """Models while they learn: which tensors are trained, in what precision they are kept, how they are saved.
 
-Matrix products run in the model's precision; the optimiser keeps float32 masters. Embeddings and head stay as they are:
-they are a fifth of the small model's weights, and descriptions are made of ordinary words.
+Matrix products run in the model's precision; the optimiser keeps float32 masters. Embeddings stay as they are: they are
+a fifth of the small model's weights, and descriptions are made of ordinary words. Of the head, the rows of the tokens
+that answers begin with may learn, faster than the rest: popularity and the like are then found in a few steps, and the
+body need not bend for them (a probe first, then the whole: Kumar et al. 2022, arXiv 2202.10054).
 """
 
 from __future__ import annotations
@@ -26,6 +28,14 @@ class Student(Protocol):
     backbone: Backbone
     trained: dict[str, Tensor]
     """leaves that take gradients, by name"""
+    rows: Tensor | None
+    """[R, dim] the head's rows of the tokens that answers begin with, if they are trained; also among `trained`"""
+
+    def head(self) -> Tensor:
+        """[V, dim]."""
+
+    def settle(self) -> None:
+        """Makes the backbone answer with what was learned so far."""
 
     def save(self, base: Path, out: Path) -> None:
         """Writes a Hugging Face folder with everything merged, in bfloat16; `base` is where the rest comes from."""
@@ -34,8 +44,10 @@ class Student(Protocol):
 class LeanStudent:
     """The lean decoder: its matrices, or low-rank additions to them (LoRA, Hu et al. 2021, arXiv 2106.09685)."""
 
-    def __init__(self, model: Llama, config: FinetuneConfig, seed: int) -> None:
+    def __init__(self, model: Llama, config: FinetuneConfig, seed: int, tokens: Tensor) -> None:
         self.model = model
+        self.tokens = tokens
+        self.rows: Tensor | None = None
         self.backbone: Backbone = LeanBackbone(model)
         names = [f"{i}.{part}" for i in range(config.frozen_layers, model.shape.layers) for part in model.layers[i]]
         if config.method == "full":
@@ -49,14 +61,28 @@ class LeanStudent:
                 up = torch.zeros(height, config.lora_rank)
                 model.adapters[name] = (down.to(model.dtype), up.to(model.dtype))
                 self.trained[f"{name}.a"], self.trained[f"{name}.b"] = model.adapters[name]
+        if config.head_rate:
+            self.rows = self.trained["head"] = model.weights["head"][tokens].clone()
+            if model.weights["head"] is model.weights["embedding"]:
+                model.weights["head"] = model.weights["head"].clone()
         for tensor in self.trained.values():
             tensor.requires_grad_(True)
 
+    def head(self) -> Tensor:
+        return self.model.weights["head"]
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        if self.rows is not None:
+            self.model.weights["head"][self.tokens] = self.rows
+
     def save(self, base: Path, out: Path) -> None:
+        self.settle()
         with torch.no_grad():
             plain = self.model.unfused(self._merged())
         save_file({k: v.to(torch.bfloat16) for k, v in plain.items()}, out / "model.safetensors", {"format": "pt"})
-        copy_surroundings(base, out)
+        tied = self.model.weights["head"] is self.model.weights["embedding"]
+        copy_surroundings(base, out, {"tie_word_embeddings": tied})
 
     def _merged(self) -> dict[str, Tensor]:
         weights = dict(self.model.weights)
@@ -70,6 +96,7 @@ class TransformersStudent:
 
     def __init__(self, backbone: TransformersBackbone, config: FinetuneConfig) -> None:
         self.backbone: Backbone = backbone
+        self.rows: Tensor | None = None
         self.module = backbone.module
         self.module.requires_grad_(False)
         if config.method == "lora":
@@ -83,6 +110,13 @@ class TransformersStudent:
             self.trained = {n: p for n, p in self.module.named_parameters() if id(p) not in fixed and p.ndim == 2}
         for parameter in self.trained.values():
             parameter.requires_grad_(True)
+
+    def head(self) -> Tensor:
+        weight: Tensor = self.module.get_output_embeddings().weight
+        return weight
+
+    def settle(self) -> None:
+        return
 
     def save(self, base: Path, out: Path) -> None:
         import copy

@@ -63,10 +63,14 @@ class TransitionTable:
         self._scores: npt.NDArray[np.float32] = rows[SCORE].to_numpy()
         self._sources: list[str] = rows[SOURCE].unique().to_pylist()
         self._source: npt.NDArray[np.int32] = pc.index_in(rows[SOURCE], value_set=pa.array(self._sources)).to_numpy()
-        starts = np.flatnonzero(rows[RANK].to_numpy() == 0)
-        expected = np.arange(len(rows)) - np.repeat(starts, np.diff([*starts, len(rows)])) if len(rows) else np.empty(0)
-        if not np.array_equal(rows[RANK].to_numpy(), expected):
-            raise DataError(FILE, "ranks do not count up from 0", expected="rows by context and rank", column=RANK)
+        ranks = rows[RANK].to_numpy().astype(np.int64)
+        counts_up = (ranks == 0) | (ranks == np.append(-1, ranks[:-1]) + 1)
+        if not counts_up.all():
+            row = int(np.argmin(counts_up)) + 1
+            raise DataError(
+                FILE, "ranks do not count up from 0", expected="rows by context and rank", column=RANK, row=row
+            )
+        starts = np.flatnonzero(ranks == 0)
         self._stops = np.append(starts, len(rows)).astype(np.int64)
         offsets, places = contexts.offsets.to_numpy(), flat.to_numpy()
         base = offsets[0] if len(offsets) else 0

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from newfound import schema
+from newfound.clusters import Clusters
+from newfound.config import FinetuneConfig, PlannerConfig
+from newfound.planner import finetune_planner
 from newfound.planner.backbone import LeanBackbone
 from newfound.planner.model import Llama, Shape, fuse
 
+torch.set_num_threads(1)  # the models are tiny: a second thread only waits
 VOCABULARY = 40
 
 
@@ -84,6 +95,27 @@ def tiny_backbone() -> Callable[..., LeanBackbone]:
     return build
 
 
+def make_tokenizer() -> Tokenizer:
+    """Byte-level BPE with a few merges and three special tokens, as small models have."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=330,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(["crime noir space opera person interests oldest first new lately"] * 4, trainer)
+    return tokenizer
+
+
+@pytest.fixture
+def word_tokenizer() -> Tokenizer:
+    """One of its own for each test, since a codec changes how it treats special tokens."""
+    return make_tokenizer()
+
+
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Writes a random model as a Hugging Face folder, without a tokenizer."""
@@ -96,3 +128,110 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
         return folder
 
     return build
+
+
+DESCRIPTIONS = [
+    "crime noir",
+    "crime",
+    "space opera",
+    "person interests",
+    "oldest new",
+    "lately space",
+    "new noir",
+    "opera",
+]
+
+
+def write_world(folder: Path) -> Path:
+    """Eight clusters under two parents, and transitions in which the second interest decides what comes next."""
+    names = [f"c{i}" for i in range(len(DESCRIPTIONS))]
+    parents = ["left", "right"]
+    tree, items = [], []
+    for side, parent in enumerate(parents):
+        below = names[side * 4 : side * 4 + 4]
+        tree.append((parent, None, 1, parent, 8, 0.5))
+        for name in below:
+            tree.append((name, parent, 2, DESCRIPTIONS[names.index(name)], 2, 0.125))
+            items += [(f"{name}-{i}", [parent, name]) for i in range(2)]
+    rows = pa.table(
+        [pa.array([row[i] for row in tree], field.type) for i, field in enumerate(schema.TREE)], schema=schema.TREE
+    )
+    paths = pa.table(
+        [pa.array([row[i] for row in items], field.type) for i, field in enumerate(schema.ITEM_PATHS)],
+        schema=schema.ITEM_PATHS,
+    )
+    vectors = {"nodes": np.zeros((10, 2), np.float32), "items": np.zeros((16, 2), np.float32)}
+    Clusters(rows, paths, {"interface_level": 2, "source": "file"}, vectors).save(folder / "clusters")
+    draw = np.random.default_rng(0)
+    mined = []
+    for user in range(240):
+        split = ("train", "train", "validation", "test")[user % 4]
+        for at in range(3):
+            a, b = draw.choice(8, 2, replace=False).tolist()
+            likely = next(c for c in range(b + 1, b + 9) if c % 8 not in (a, b)) % 8
+            free = [c for c in range(8) if c not in (a, b)]
+            label = likely if draw.random() < 0.8 else int(draw.choice(free))
+            positive = bool(draw.random() < 0.9)
+            day = datetime(2024, 1, 1, tzinfo=UTC) + timedelta(hours=24 * user + at)
+            held_out = {a, b} == {6, 7}
+            mined.append(
+                (
+                    [names[a], names[b]],
+                    names[label],
+                    f"u{user:03d}-{at}",
+                    day,
+                    1.0 if positive else -0.5,
+                    positive,
+                    split,
+                    held_out,
+                )
+            )
+    table = pa.table(
+        [pa.array([row[i] for row in mined], field.type) for i, field in enumerate(schema.TRANSITIONS)],
+        schema=schema.TRANSITIONS,
+    )
+    (folder / "transitions").mkdir()
+    pq.write_table(table, folder / "transitions" / "transitions.parquet")
+    counts = Counter((tuple(row[0]), row[1]) for row in mined if row[5] and row[6] == "train" and not row[7])
+    balanced = sorted((next_, -n, context) for (context, next_), n in counts.items())
+    columns = [[list(c) for _, _, c in balanced], [x for x, _, _ in balanced], [-n for _, n, _ in balanced]]
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema.BALANCED, strict=True)]
+    pq.write_table(pa.table(arrays, schema=schema.BALANCED), folder / "transitions" / "balanced.parquet")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders `clusters`, `transitions` and `base`, a random tiny model with a tokenizer."""
+    folder = write_world(tmp_path_factory.mktemp("world"))
+    base = folder / "base"
+    base.mkdir()
+    make_tokenizer().save(str(base / "tokenizer.json"))
+    config = tiny_config(1, vocabulary=330)
+    raw = tiny_weights(config, 1, sharpness=2.0)
+    save_file(raw, base / "model.safetensors", metadata={"format": "pt"})
+    (base / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def planner_config(world: Path) -> PlannerConfig:
+    """Enough training for a tiny model to write descriptions and to tell likely clusters from others."""
+    tuning = FinetuneConfig(
+        steps=240,
+        batch_size=16,
+        share_first=4,
+        learning_rate=5e-3,
+        evaluate_every=120,
+        answers_each=1,
+        head_rate=1.0,
+        teacher_penalty=0.2,
+    )
+    return PlannerConfig(model=str(world / "base"), precision="float32", finetune=tuning)
+
+
+@pytest.fixture(scope="session")
+def trained(world: Path, planner_config: PlannerConfig) -> tuple[Path, dict[str, object]]:
+    """A fine-tuned planner and its measures."""
+    measures = finetune_planner(world / "transitions", world / "clusters", planner_config, 3, world / "planner")
+    return world / "planner", measures

@@ -1,0 +1,79 @@
+"""The head's rows for the tokens that answers begin with, fitted to what the model's states already tell.
+
+A pretrained model knows what the interests of a prompt are about before it is tuned: its last state tells contexts
+apart almost as well as their names would. So which first token a state leads to is a convex problem in that token's
+row of the head, which L-BFGS solves to the end in seconds, where gradient steps through the whole model would take an
+hour. The objective is the planner's own: cross-entropy over the full vocabulary, all other rows held fixed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+ITERATIONS = 60
+BLOCK = 128
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """States and what should follow them.
+
+    Args:
+        states: [M, dim] float32.
+        others: [M] log of the summed exponentials of all logits but the fitted rows'.
+        targets: [M, R] probabilities of the fitted rows' tokens; what is missing from 1 goes to the other tokens.
+    """
+
+    states: Tensor
+    others: Tensor
+    targets: Tensor
+
+
+def other_mass(head: Tensor, states: Tensor, tokens: Tensor) -> Tensor:
+    """[M] log-sum-exp of the logits of all tokens but `tokens`.
+
+    Args:
+        head: [V, dim].
+        states: [M, dim] in the head's precision.
+        tokens: [R].
+    """
+    found = []
+    for part in torch.split(states, BLOCK):
+        logits = torch.nn.functional.linear(part, head).float()
+        logits[:, tokens] = float("-inf")
+        found.append(logits.logsumexp(-1))
+    return torch.cat(found)
+
+
+def fit_rows(rows: Tensor, evidence: Evidence, penalty: float) -> Tensor:
+    """The rows that explain the evidence best.
+
+    Args:
+        rows: [R, dim] float32, where to start.
+        penalty: times the squared change of the rows, in units of the states' spread.
+
+    Returns:
+        [R, dim] float32.
+    """
+    states, targets = evidence.states, evidence.targets
+    spread = states.std(0) + 1e-3
+    scaled = states / spread
+    start = states @ rows.T  # [M, R]
+    rest = 1 - targets.sum(1)
+    change = torch.zeros_like(rows, requires_grad=True)
+    optimizer = torch.optim.LBFGS([change], max_iter=ITERATIONS, history_size=20, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        logits = start + scaled @ change.T
+        everything = torch.logaddexp(evidence.others, logits.logsumexp(-1))
+        fit = (everything - (targets * logits).sum(-1) - rest * evidence.others).mean()
+        loss = fit + penalty * change.square().sum()
+        torch.autograd.backward(loss)
+        return loss
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    return rows + change.detach() / spread

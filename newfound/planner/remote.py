@@ -1,0 +1,165 @@
+"""The same planner behind an OpenAI-compatible engine such as vLLM: same prompt, same choices.
+
+The engine decodes greedily along the choices, which is not the exact search: where descriptions share their first
+tokens it may answer another one. It is what a live request asks when the table is silent. Prompts go as token ids, so
+that both engines read the very same prompt; log-probabilities are those of the engine's raw model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import httpx
+import numpy as np
+
+from newfound.errors import NewfoundError
+from newfound.planner.decoding import Bools, Decoded
+from newfound.planner.prompt import PromptCodec
+
+
+class EngineError(NewfoundError):
+    """The engine did not answer as an OpenAI-compatible completion engine with structured output does."""
+
+
+class Answer(NamedTuple):
+    """One next cluster, by index, and the natural logarithm of its description's probability."""
+
+    cluster: int
+    score: float
+
+
+class PlannerClient:
+    """Asks the engine for next clusters.
+
+    Args:
+        codec: the planner's prompt; of the very planner that the engine serves.
+        model: the name under which the engine serves it.
+        client: where to; its base URL ends before `/v1`, its timeout and its limits hold.
+    """
+
+    def __init__(self, codec: PromptCodec, model: str, client: httpx.AsyncClient) -> None:
+        self.codec, self.model, self.client = codec, model, client
+        self._choices = codec.choices()
+        self._at = {text.strip(): place for place, text in enumerate(self._choices)}
+        self._longest = max(len(answer) for answer in codec.answers) + 1
+
+    async def next_clusters(
+        self, context: Sequence[int], k: int, allowed: Sequence[int] | None = None, hint: int | None = None
+    ) -> list[Answer]:
+        """The k next clusters of a context, one after another, each without those before it.
+
+        Args:
+            context: cluster indices, oldest first.
+            allowed: clusters that may be answered; None: all but the context's own.
+            hint: the context's most frequent recent successor.
+
+        Raises:
+            EngineError: the answer is none of the choices, or no completion at all.
+            httpx.HTTPError: the engine cannot be reached in time, or refuses.
+        """
+        left = [c for c in range(len(self.codec)) if c not in context] if allowed is None else list(allowed)
+        answers: list[Answer] = []
+        while left and len(answers) < k:
+            answer = await self._ask(context, left, hint)
+            answers.append(answer)
+            left.remove(answer.cluster)
+        return answers
+
+    async def _ask(self, context: Sequence[int], choices: Sequence[int], hint: int | None) -> Answer:
+        response = await self.client.post(
+            "/v1/completions",
+            json={
+                "model": self.model,
+                "prompt": list(self.codec.tokens(tuple(context), hint)),
+                "max_tokens": self._longest,
+                "temperature": 0,
+                "logprobs": 0,
+                "structured_outputs": {"choice": [self._choices[c] for c in choices]},
+            },
+        )
+        response.raise_for_status()
+        try:
+            choice: dict[str, Any] = response.json()["choices"][0]
+            cluster = self._at[choice["text"].strip()]
+            score = float(sum(choice["logprobs"]["token_logprobs"]))
+        except (ValueError, KeyError, IndexError, TypeError) as error:
+            raise EngineError(f"planner engine: unexpected answer ({error!r}); expected one of the choices") from None
+        if cluster not in choices:
+            raise EngineError(f"planner engine: answered {choice['text']!r}; expected one of the choices it was given")
+        return Answer(cluster, score)
+
+
+class RemotePlanner:
+    """The client with the planner's interface, for bulk work.
+
+    Args:
+        codec: the planner's prompt.
+        nodes: interface clusters, in the codec's order.
+        url: of the engine, without `/v1`.
+        model: the name under which the engine serves the planner.
+        concurrency: requests in flight.
+        timeout: seconds a request.
+        transport: instead of the network.
+    """
+
+    def __init__(
+        self,
+        codec: PromptCodec,
+        nodes: Sequence[str],
+        url: str,
+        model: str,
+        *,
+        concurrency: int = 32,
+        timeout: float = 60.0,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.codec, self.nodes = codec, list(nodes)
+        self.index = {node: place for place, node in enumerate(self.nodes)}
+        self.url, self.model, self.concurrency = url, model, concurrency
+        self._timeout, self._transport = timeout, transport
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def decode(
+        self,
+        contexts: Sequence[tuple[str, ...]],
+        k: int,
+        allowed: Bools | None = None,
+        hints: Sequence[str | None] | None = None,
+    ) -> Decoded:
+        """As `Planner.decode`, with the engine's k greedy answers in the place of the exact ones."""
+        found = asyncio.run(self._decode(contexts, k, allowed, hints))
+        scores = np.full((len(contexts), len(self)), -np.inf, dtype=np.float32)
+        for row, answers in enumerate(found):
+            for answer in answers:
+                scores[row, answer.cluster] = answer.score
+        return Decoded(scores, np.isfinite(scores))
+
+    async def _decode(
+        self,
+        contexts: Sequence[tuple[str, ...]],
+        k: int,
+        allowed: Bools | None,
+        hints: Sequence[str | None] | None,
+    ) -> list[list[Answer]]:
+        gate = asyncio.Semaphore(self.concurrency)
+        limits = httpx.Limits(max_connections=self.concurrency)
+        async with httpx.AsyncClient(
+            base_url=self.url, timeout=self._timeout, limits=limits, transport=self._transport
+        ) as http:
+            client = PlannerClient(self.codec, self.model, http)
+
+            async def one(row: int) -> list[Answer]:
+                hint = hints[row] if hints is not None else None
+                async with gate:
+                    return await client.next_clusters(
+                        [self.index[c] for c in contexts[row]],
+                        k,
+                        None if allowed is None else np.flatnonzero(allowed[row]).tolist(),
+                        None if hint is None else self.index[hint],
+                    )
+
+            return list(await asyncio.gather(*(one(row) for row in range(len(contexts)))))

@@ -1,0 +1,157 @@
+"""Fine-tuning teaches the format and what people did next, and writes a folder that others can read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from newfound.clusters import Clusters
+from newfound.config import PlannerConfig
+from newfound.errors import DataError, VocabularyError
+from newfound.planner import Planner, finetune_planner
+from newfound.planner.lessons import draw_batches, ranking, read_choices, read_lessons
+
+Trained = tuple[Path, dict[str, object]]
+
+
+def test_it_learns_the_format_and_the_next_cluster(trained: Trained, world: Path) -> None:
+    folder, measures = trained
+    assert measures["match_rate"] == 1.0
+    assert float(str(measures["validation_novel_recall@1"])) > 2 * float(str(measures["validation_chance@1"]))
+    planner = Planner.load(folder, Clusters.load(world / "clusters"), precision="float32")
+    best, _ = planner.top_k([("c0", "c3"), ("c1", "c4")], 1)
+    assert best[:, 0].tolist() == [4, 5]
+
+
+def test_the_record_tells_the_curve_and_the_choice(trained: Trained) -> None:
+    folder, measures = trained
+    record = json.loads((folder / "training.json").read_text())
+    assert [point["step"] for point in record["curve"]] == [0, 120, 240]
+    at_best = max(record["curve"][1:], key=lambda point: point["mrr"])
+    assert record["chosen_step"] == at_best["step"] == measures["chosen_step"]
+    assert record["validation_mrr"] == at_best["mrr"]
+
+
+def test_training_is_deterministic(world: Path, planner_config: PlannerConfig, tmp_path: Path) -> None:
+    short = planner_config.model_copy(update={"finetune": planner_config.finetune.model_copy(update={"steps": 5})})
+    made = []
+    for name in ("a", "b"):
+        finetune_planner(world / "transitions", world / "clusters", short, 3, tmp_path / name)
+        made.append((tmp_path / name / "model.safetensors").read_bytes())
+    assert made[0] == made[1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]  # nothing is left beside them
+
+
+def test_transformers_reads_the_folder_and_agrees(trained: Trained, world: Path) -> None:
+    folder, _ = trained
+    clusters = Clusters.load(world / "clusters")
+    ours = Planner.load(folder, clusters, precision="float32")
+    theirs = Planner.load(folder, clusters, precision="float32", lean=False)
+    assert (ours.backbone.name, theirs.backbone.name) == ("lean", "transformers")
+    contexts = [("c0", "c3"), ("c1", "c4"), ("c5",)]
+    np.testing.assert_allclose(
+        ours.scores(contexts, exhaustive=True), theirs.scores(contexts, exhaustive=True), atol=2e-3, rtol=1e-4
+    )
+    assert ours.free_generate(contexts) == theirs.free_generate(contexts)
+
+
+def test_lora_trains_small_additions_and_saves_them_merged(
+    world: Path, planner_config: PlannerConfig, tmp_path: Path
+) -> None:
+    tuning = planner_config.finetune.model_copy(
+        update={"method": "lora", "lora_rank": 4, "steps": 60, "head_rate": 0.0}
+    )
+    config = planner_config.model_copy(update={"finetune": tuning})
+    finetune_planner(world / "transitions", world / "clusters", config, 3, tmp_path / "out")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"model.safetensors", "config.json", "tokenizer.json", "prompt.json", "training.json"} <= names
+    assert not any("adapter" in name for name in names)
+    curve = json.loads((tmp_path / "out" / "training.json").read_text())["curve"]
+    planner = Planner.load(tmp_path / "out", Clusters.load(world / "clusters"), precision="float32")
+    assert curve[-1]["loss"] < 25 and np.isfinite(planner.scores([("c0", "c1")])).all()
+
+
+def test_training_goes_on_from_a_planner(
+    trained: Trained, world: Path, planner_config: PlannerConfig, tmp_path: Path
+) -> None:
+    folder, _ = trained
+    tuning = planner_config.finetune.model_copy(update={"steps": 2, "learning_rate": 1e-5})
+    config = planner_config.model_copy(update={"finetune": tuning})
+    measures = finetune_planner(world / "transitions", world / "clusters", config, 3, tmp_path / "out", init=folder)
+    assert measures["match_rate"] == 1.0 and measures["init"] == "planner"
+
+
+def test_an_architecture_that_is_not_llama_trains_by_transformers(
+    world: Path, planner_config: PlannerConfig, tmp_path: Path
+) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    base = tmp_path / "gpt2"
+    torch.manual_seed(0)
+    shape = GPT2Config(vocab_size=330, n_embd=24, n_layer=1, n_head=2, n_positions=128, eos_token_id=2, bos_token_id=1)
+    GPT2LMHeadModel(shape).save_pretrained(base)
+    (base / "tokenizer.json").write_text((world / "base" / "tokenizer.json").read_text())
+    tuning = planner_config.finetune.model_copy(update={"steps": 4, "batch_size": 4})
+    config = planner_config.model_copy(update={"finetune": tuning, "model": str(base), "match_rate_contexts": 2})
+    measures = finetune_planner(world / "transitions", world / "clusters", config, 3, tmp_path / "out")
+    assert measures["steps"] == 4
+    planner = Planner.load(tmp_path / "out", Clusters.load(world / "clusters"), precision="float32")
+    assert planner.backbone.name == "transformers"
+    everything = planner.scores([("c0", "c1")], exhaustive=True)[0]
+    best, values = planner.top_k([("c0", "c1")], 3)
+    assert best[0].tolist() == np.argsort(-everything, kind="stable")[:3].tolist()
+    np.testing.assert_allclose(values[0], np.sort(everything)[::-1][:3], atol=2e-3)
+
+
+def test_lessons_leave_out_other_users_and_withheld_contexts(world: Path, planner_config: PlannerConfig) -> None:
+    clusters = Clusters.load(world / "clusters")
+    lessons = read_lessons(world / "transitions", clusters, planner_config.finetune, 0)
+    assert not any({6, 7} == set(context) for context in lessons.contexts.tolist())
+    np.testing.assert_allclose(lessons.targets.sum(1), 1, atol=1e-5)
+    for context, target in zip(lessons.contexts, lessons.targets, strict=True):
+        assert target[context].max() == 0  # what a person knows is never next
+    choices = read_choices(world / "transitions", clusters)
+    assert not choices.known[np.arange(len(choices)), choices.labels].any()
+
+
+def test_batches_share_first_interests_and_repeat_by_seed(world: Path, planner_config: PlannerConfig) -> None:
+    lessons = read_lessons(world / "transitions", Clusters.load(world / "clusters"), planner_config.finetune, 0)
+    first, again, other = (draw_batches(lessons, 16, 4, seed) for seed in (1, 1, 2))
+    batches = [next(first) for _ in range(5)]
+    assert all(len(batch) == 16 for batch in batches)
+    assert max(len(set(lessons.contexts[batch, 0].tolist())) for batch in batches) < 16
+    assert [b.tolist() for b in batches] == [next(again).tolist() for _ in range(5)]
+    assert batches[0].tolist() != next(other).tolist()
+
+
+def test_ranking_takes_known_clusters_out() -> None:
+    from newfound.choice import Choices
+
+    known = np.array([[True, True, False, False], [True, False, False, True]])
+    moments = Choices(np.array([[0, 1], [3, 0]]), np.array([3, 1]), known)
+    scores = np.array([[9.0, 8.0, 1.0, 2.0], [9.0, 1.0, 2.0, 8.0]], dtype=np.float32)
+    found = ranking(scores, moments)
+    assert found["novel_recall@1"] == 0.5 and found["novel_recall@10"] == 1.0
+    assert found["mrr"] == 0.75 and found["chance@1"] == 0.5 and found["chance@10"] == 1.0
+
+
+def test_an_empty_training_set_and_unknown_clusters_are_refused(
+    trained: Trained, world: Path, planner_config: PlannerConfig, tmp_path: Path
+) -> None:
+    import pyarrow.parquet as pq
+
+    for name in ("balanced", "transitions"):
+        table = pq.read_table(world / "transitions" / f"{name}.parquet")
+        pq.write_table(table.slice(0, 0 if name == "balanced" else None), tmp_path / f"{name}.parquet")
+    with pytest.raises(DataError, match="at least one positive transition"):
+        finetune_planner(tmp_path, world / "clusters", planner_config, 3, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    planner = Planner.load(trained[0], Clusters.load(world / "clusters"), precision="float32")
+    with pytest.raises(VocabularyError, match="'elsewhere'"):
+        planner.top_k([("c0", "elsewhere")], 1)
+    with pytest.raises(VocabularyError, match="at least one"):
+        planner.top_k([()], 1)

@@ -109,16 +109,18 @@ class FinetuneConfig(Settings):
     method: Literal["full", "lora"] = "full"
     lora_rank: Positive = 16
     frozen_layers: Annotated[int, Field(ge=0)] = 0  # lowest layers that stay as they are
-    steps: Positive = 120
-    batch_size: Positive = 64  # contexts a step
-    share_first: Positive = 8  # contexts of a step that share their first interest, which is then read once
-    answers_share: Share = 0.4  # share of a step's contexts whose answer is read beyond its first token
+    steps: Positive = 60
+    batch_size: Positive = 24  # contexts a step
+    share_first: Positive = 4  # contexts of a step that share their first interest, which is then read once
+    answers_each: Positive = 2  # answers of a context that are read beyond their first token
+    probe_contexts: Annotated[int, Field(ge=0)] = 3000  # contexts to whose states the head's rows are fitted; 0: never
+    probe_penalty: Annotated[float, Field(ge=0)] = 1e-4
     teacher_penalty: Annotated[float, Field(ge=0)] = 1.5  # of the choice model whose distributions are taught
     teacher_epochs: Positive = 30
-    learning_rate: Annotated[float, Field(gt=0)] = 3e-4
-    head_rate: Annotated[float, Field(ge=0)] = 10.0  # times as fast learn the head's rows of first tokens; 0: fixed
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-4
+    head_rate: Annotated[float, Field(ge=0)] = 1.0  # times as fast learn the head's rows of first tokens; 0: fixed
     warmup: Share = 0.05
-    evaluate_every: Positive = 40  # steps between looks at held-out recall, on which the checkpoint is chosen
+    evaluate_every: Positive = 30  # steps between looks at held-out recall, on which the checkpoint is chosen
     evaluation_contexts: Positive = 512
     choose_by: Literal["novel_recall@1", "novel_recall@10", "mrr"] = "mrr"
 
@@ -151,7 +153,7 @@ class RankerConfig(Settings):
     dim: Positive = 64
     blocks: Positive = 2
     heads: Positive = 1
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     id_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1  # of id embeddings, where items have text
     max_length: Positive = 200
     epochs: Positive = 30

@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 CONFIG ?= pipelines/configs/local.yaml
 INTERACTIONS ?=
 ITEMS ?=
+FOLDER ?=
 # uv does not read pip's configuration; a folder of wheels given to pip serves it as well.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 # Idle OpenMP workers that spin starve the others on a small machine.
@@ -18,8 +19,11 @@ export TOKENIZERS_PARALLELISM := false
 
 include $(wildcard mk/*.mk)
 
+# Targets with a `## text` beside them, those whose name matches $(1).
+listing = awk -F ':[^\#]*\#\# ' '/^$(1):.*\#\# / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | column -t -s '|'
+	@$(call listing,[a-z-]+)
 
 $(VENV)/.ready: requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: newfound needs Python 3.11 (set PYTHON=...)"; exit 1; }
@@ -31,17 +35,17 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 
 setup: $(VENV)/.ready ## create the environment
 
-run: setup ## train on real data and publish a release (INTERACTIONS=, ITEMS=, CONFIG=)
-	@$(BIN)/python -m pipelines local --config $(CONFIG) $(if $(INTERACTIONS),--interactions $(INTERACTIONS)) $(if $(ITEMS),--items $(ITEMS))
+run: setup ## train on real data and publish a release (INTERACTIONS=, ITEMS=, CONFIG=, FOLDER=)
+	@$(BIN)/python -m pipelines local --config $(CONFIG) $(if $(INTERACTIONS),--interactions $(INTERACTIONS)) $(if $(ITEMS),--items $(ITEMS)) $(if $(FOLDER),--folder $(FOLDER))
 
 test: lint types system ## lint, types, tests
 	@$(BIN)/python -m pytest
 
 bench: ## list the benchmarks
-	@grep -hE '^bench-[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | column -t -s '|'
+	@$(call listing,bench-[a-z-]+)
 
 # Real servers and a real browser for the tests. Without root they are left to the person; tests that need them skip.
-SYSTEM_PACKAGES := chromium redis-server
+SYSTEM_PACKAGES := chromium postgresql prometheus redis-server
 system:
 	@missing=""; for p in $(SYSTEM_PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
 	if [ -z "$$missing" ]; then exit 0; fi; \

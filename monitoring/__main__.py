@@ -177,6 +177,51 @@ def canary_command(
         console.print(f"current is {stable} again")
 
 
+@app.command("rehearse")
+def rehearse_command(
+    releases: Annotated[Path, typer.Option("--releases", help="Folder of all releases.")] = Path("releases"),
+    dataset: Annotated[Path, typer.Option(help="What the release was trained on.")] = Path("runs/local/dataset"),
+    features: Annotated[Path, typer.Option(help="Its feature store; a copy is used.")] = Path("runs/local/features"),
+    out: Annotated[Path, typer.Option(help="Folder that is made anew.")] = Path("runs/monitor"),
+    config: Config = None,
+    days: Annotated[int, typer.Option(min=2, help="Simulated days; tastes drift half-way.")] = 7,
+    users: Annotated[int, typer.Option(min=1, help="Clients active on a day.")] = 60,
+    port: Annotated[int, typer.Option(help="Of Evidently's pages; 0 does not open them.")] = 8000,
+) -> None:
+    """Days of simulated clients through the real services, a drift half-way; then Evidently's pages on them."""
+    from monitoring.monitor import rehearse
+
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    settings = load_monitoring(config)
+    found = rehearse(
+        releases, dataset, features, out, midnight, settings, days=days, drift_after=(days + 1) // 2, users_a_day=users
+    )
+    shown = ("impressions", "novelty_ratio", "novel_positive_rate", "familiar_positive_rate", "ueuc", "drift_share")
+    table = Table("day", *shown, "broken bounds")
+    for one in found:
+        values = [one.measures.get(name) for name in shown]
+        broken = ", ".join(check.name for check in one.failed)
+        table.add_row(f"{one.start:%Y-%m-%d}", *("-" if v is None else f"{v:.3g}" for v in values), broken)
+    console.print(table)
+    workspace = out / "workspace"
+    if port:
+        console.print(f"Evidently: http://127.0.0.1:{port} (ends with Ctrl-C)")
+        evidently = str(Path(sys.executable).with_name("evidently"))
+        command = [evidently, "ui", "--workspace", str(workspace), "--port", str(port), "--host", "127.0.0.1"]
+        os.execve(evidently, command, {**os.environ, "DO_NOT_TRACK": "1"})
+
+
+@app.command("interactions")
+def interactions_command(
+    out: Annotated[Path, typer.Argument(help="Parquet file to write.")] = OUT / "interactions.parquet",
+    config: Config = None,
+) -> None:
+    """Writes what everybody ever did, the past and the feedback since, as input for the pipelines."""
+    from monitoring.past import write_interactions
+
+    console.print(f"{write_interactions(_store(), load_monitoring(config), out)} interactions in {escape(str(out))}")
+
+
 @app.command("import-past")
 def import_past_command(
     dataset: Annotated[Path, typer.Argument(help="Folder of the dataset that the first release was trained on.")],

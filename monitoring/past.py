@@ -1,16 +1,22 @@
-"""What users did before the collector was there, from the dataset that the first release was trained on."""
+"""What users did before the collector was there, and all that they ever did as input for the next training."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from sqlalchemy import select, union
 
-from monitoring.histories import Interaction
+from monitoring.histories import Interaction, interactions_of
+from monitoring.store import Store, feedback, pasts
 from newfound import schema
+from newfound.config import MonitoringConfig
 from newfound.errors import DataError
+
+_USERS = 2000  # whose interactions are in memory at a time
 
 
 def pasts_of(dataset: Path) -> Iterator[tuple[str, list[Interaction]]]:
@@ -41,3 +47,39 @@ def pasts_of(dataset: Path) -> Iterator[tuple[str, list[Interaction]]]:
             yield user, events
     except (OSError, KeyError, pa.ArrowException) as error:
         raise DataError(str(path), f"cannot be read ({type(error).__name__})", expected="a dataset's folder") from error
+
+
+def write_interactions(store: Store, config: MonitoringConfig, out: Path) -> int:
+    """Writes every user's interactions, the imported past and the feedback since; returns how many.
+
+    Args:
+        store: the durable store.
+        config: what feedback means.
+        out: Parquet file with the columns that the loader of own files takes.
+    """
+    columns = pa.schema(
+        [
+            pa.field(schema.USER, pa.string()),
+            pa.field(schema.ITEM, pa.string()),
+            pa.field(schema.TIME, pa.timestamp("ms", tz="UTC")),
+            pa.field(schema.ENGAGEMENT, pa.float64()),
+            pa.field(schema.POSITIVE, pa.bool_()),
+        ]
+    )
+    query = union(select(pasts.c.user_id), select(feedback.c.user_id).where(feedback.c.kind != "shown"))
+    with store.engine.connect() as connection:
+        users = sorted(connection.scalars(query))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = out.with_name(f".{out.name}.part")
+    total = 0
+    with pq.ParquetWriter(beside, columns) as writer:
+        for start in range(0, len(users), _USERS):
+            whole = interactions_of(store, users[start : start + _USERS], config)
+            rows = [(user, *event) for user, events in whole.items() for event in events]
+            total += len(rows)
+            arrays = zip(*rows, strict=True) if rows else ([] for _ in columns)
+            writer.write_table(
+                pa.table([pa.array(list(a), f.type) for a, f in zip(arrays, columns, strict=True)], schema=columns)
+            )
+    os.replace(beside, out)
+    return total

@@ -221,7 +221,8 @@ def measure(
             sums = _rows(db, _OFFPOLICY, {"policy": policy})[0]
             everyone.update({f"offpolicy.{policy}.{name}": value for name, value in _snips(sums).items()})
         sample = db.execute(_SAMPLE, {"rows": config.drift_rows}).fetch_df()
-    return Window(start, stop, {name: dict(sorted(of.items())) for name, of in sorted(values.items())}, sample)
+    rounded = {of: {name: _rounded(found[name]) for name in sorted(found)} for of, found in sorted(values.items())}
+    return Window(start, stop, rounded, sample)
 
 
 def _snips(sums: Mapping[str, Any]) -> dict[str, float | None]:
@@ -237,6 +238,11 @@ def _snips(sums: Mapping[str, Any]) -> dict[str, float | None]:
 
 def _slots(values: Mapping[str, Mapping[str, float | None]], release: str) -> float:
     return values[release]["slots"] or 1.0
+
+
+def _rounded(value: float | None) -> float | None:
+    """To nine digits: threads add in any order, and the last bits of a sum differ from run to run."""
+    return None if value is None else float(f"{value:.9g}")
 
 
 def _number(value: float) -> float | None:

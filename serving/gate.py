@@ -25,7 +25,7 @@ ARRIVED: Final = b"x-newfound-arrived"
 REQUEST_ID: Final = b"x-request-id"
 _PLAIN_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _READ: Final = (
-    r"/|/metrics|/openapi\.json|/docs|/releases|/v1/models|/v1/models/[^/]+|/v2|/v2/health/(live|ready)|/v2/models"
+    r"/|/metrics|/openapi\.json|/docs|/releases|/v1/models|/v1/models/[^/:]+|/v2|/v2/health/(live|ready)|/v2/models"
     r"|/v2/models/[^/]+(/ready)?"
 )
 _WORK: Final = r"/v1/models/[^/]+:predict|/v2/models/[^/]+/infer"

@@ -1,0 +1,164 @@
+"""Following releases: taken up, refused by file name, rolled back, one before at hand."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+
+from newfound.release import rollback
+from newfound.takedown import Takedown
+from serving.explorer.holding import PARTS, Held, build_held
+from serving.releases import Releases
+from tests.serving.synthetic import World, publish_world
+
+SMALL = World(parents=2, clusters=6, items=6, top_k=3)
+
+
+def follow(root: Path, cache: Path, admit=lambda release: True) -> Releases[Held]:
+    def build(folder: Path, release: str) -> Held:
+        return build_held(folder, release, planner=False, remembered=10)
+
+    cache.mkdir(parents=True, exist_ok=True)
+    return Releases(str(root), cache, PARTS, build, 0.01, admit=admit, retry_s=0.0)
+
+
+def publish(root: Path, tmp_path: Path, salt: str, world: World = SMALL) -> str:
+    return publish_world(World(**{**world.__dict__, "salt": salt}), root, tmp_path / f"parts{salt}").id
+
+
+def test_nothing_serves_before_the_first_release(tmp_path):
+    releases = follow(tmp_path / "releases", tmp_path / "cache")
+    releases.look()
+    assert releases.get() is None
+    first = publish(tmp_path / "releases", tmp_path, "a")
+    releases.look()
+    assert releases.get() is not None and releases.get().release == first == releases.active
+
+
+def test_a_new_release_is_taken_up_and_rolled_back(tmp_path):
+    root = tmp_path / "releases"
+    first, releases = publish(root, tmp_path, "a"), follow(root, tmp_path / "cache")
+    releases.look()
+    second = publish(root, tmp_path, "b")
+    releases.look()
+    assert releases.active == second and set(releases.held) == {first, second}
+    assert releases.other([first]) is releases.held[first] and releases.other([second]) is None
+    held = releases.held[first]
+    rollback(str(root))
+    releases.look()
+    assert releases.active == first and releases.get() is held, "what is held is not loaded again"
+    third = publish(root, tmp_path, "c")
+    releases.look()
+    assert set(releases.held) == {first, third}
+
+
+def test_a_release_waits_until_it_is_admitted(tmp_path):
+    root, allowed = tmp_path / "releases", set[str]()
+    first, releases = publish(root, tmp_path, "a"), follow(root, tmp_path / "cache", admit=allowed.__contains__)
+    releases.look()
+    assert releases.active == first, "the first one has nothing to wait for"
+    second = publish(root, tmp_path, "b")
+    releases.look()
+    assert releases.active == first
+    allowed.add(second)
+    releases.look()
+    assert releases.active == second
+
+
+def _truncate(folder: Path) -> str:
+    file = folder / "ranker" / "ranker.safetensors"
+    file.write_bytes(file.read_bytes()[:-10])
+    return "ranker.safetensors"
+
+
+def _flip(folder: Path) -> str:
+    file = folder / "table" / "table.parquet"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    return "table.parquet"
+
+
+def _remove(folder: Path) -> str:
+    (folder / "clusters" / "tree.parquet").unlink()
+    return "tree.parquet"
+
+
+def _add(folder: Path) -> str:
+    (folder / "clusters" / "extra.bin").write_bytes(b"x")
+    return "extra.bin"
+
+
+def _manifest(folder: Path) -> str:
+    (folder / "manifest.json").write_text("{")
+    return "manifest.json"
+
+
+def _mix(folder: Path) -> str:
+    """Another release's table, under a manifest that vouches for it."""
+    import hashlib
+
+    other = folder.parent.parent / "partsz" / "table"
+    if not other.exists():
+        publish_world(World(parents=3, clusters=6, items=6, top_k=3), folder.parent.parent / "z", other.parent)
+    shutil.rmtree(folder / "table")
+    shutil.copytree(other, folder / "table")
+    from newfound.release import _identity
+
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for name, record in manifest["files"].items():
+        content = (folder / name).read_bytes()
+        record.update(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
+    manifest["id"] = _identity(manifest)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    moved = folder.parent / manifest["id"]
+    folder.rename(moved)
+    (folder.parent / "current").write_text(json.dumps({"release": manifest["id"]}))
+    return "table.json"
+
+
+@pytest.mark.parametrize("spoil", [_truncate, _flip, _remove, _add, _manifest, _mix])
+def test_a_spoilt_release_is_refused_by_file_name_while_the_old_one_serves(tmp_path, caplog, spoil):
+    root = tmp_path / "releases"
+    first, releases = publish(root, tmp_path, "a"), follow(root, tmp_path / "cache")
+    releases.look()
+    second = publish(root, tmp_path, "b")
+    file = spoil(root / second)
+    with caplog.at_level(logging.ERROR):
+        releases.look()
+        releases.look()
+    assert releases.active == first and releases.get() is not None
+    assert any(file in record.getMessage() for record in caplog.records)
+    third = publish(root, tmp_path, "c")
+    releases.look()
+    assert releases.active == third
+
+
+def test_what_serves_survives_the_loss_of_its_files(tmp_path):
+    root = tmp_path / "releases"
+    first, releases = publish(root, tmp_path, "a"), follow(root, tmp_path / "cache")
+    releases.look()
+    shutil.rmtree(root / first)
+    held = releases.get()
+    assert held is not None and held.catalogue.popular_items("c1") and held.catalogue.answers(("c1", "c2"))
+    assert not any((tmp_path / "cache").glob("2*")), "the copy is gone as well"
+
+
+def test_the_takedown_list_is_followed_and_a_broken_one_changes_nothing(tmp_path):
+    root = tmp_path / "releases"
+    publish(root, tmp_path, "a")
+    releases = follow(root, tmp_path / "cache")
+    heard: list[Takedown] = []
+    releases.on_takedown = heard.append
+    releases.look()
+    (root / "takedown.json").write_text(json.dumps({"items": ["i1.1"]}))
+    releases.look()
+    (root / "takedown.json").write_text("nonsense")
+    releases.look()
+    assert releases.takedown.items == {"i1.1"} and len(heard) == 1
+    shelf = releases.get().shelf(releases.takedown)
+    assert shelf.available["c1"] == 5 and shelf is releases.get().shelf(releases.takedown)

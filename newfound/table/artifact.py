@@ -47,7 +47,7 @@ class TransitionTable:
     """
 
     def __init__(self, rows: pa.Table, info: dict[str, Any], clusters: Clusters) -> None:
-        if info["clusters"] != clusters.digest:
+        if info["clusters_digest"] != clusters.digest:
             raise VocabularyError(
                 f"table was made for clusters {info['clusters'][:12]}; expected those in use, {clusters.digest[:12]}"
             )
@@ -151,7 +151,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     file = folder / RECORD
     try:
         info = json.loads(file.read_text(encoding="utf-8"))
-        if info["format"] != FORMAT or not isinstance(info["clusters"], str):
+        if info["format"] != FORMAT or not isinstance(info["clusters_digest"], str):
             raise DataError(str(file), f"format {info['format']!r}", expected=f"format {FORMAT}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(str(file), f"cannot be read ({error!r})", expected="a table's record") from error

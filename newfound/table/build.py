@@ -146,7 +146,7 @@ def merge(
     seconds = sum(record["seconds"] for record in records.values())
     record = {
         "source": "planner",
-        "clusters": loaded.digest,
+        "clusters_digest": loaded.digest,
         "planner": plan.identity["planner"],
         "settings": plan.identity["settings"],
         "recent_successors": len(hints),
@@ -188,7 +188,7 @@ def frequency_table(transitions: Path, clusters: Path, config: TableConfig, out:
             tables.append(rows_of(block, np.where(values > 0, best, -1), np.log(values), loaded.interface, "frequency"))
     record = {
         "source": "frequency",
-        "clusters": loaded.digest,
+        "clusters_digest": loaded.digest,
         "planner": None,
         "settings": plan.identity["settings"],
         "seconds": round(time.monotonic() - started, 2),

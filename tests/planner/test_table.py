@@ -159,7 +159,7 @@ def test_a_table_for_other_clusters_or_broken_files_is_refused(
     copy = tmp_path / "copy"
     shutil.copytree(table, copy)
     record = json.loads((copy / "table.json").read_text())
-    (copy / "table.json").write_text(json.dumps({**record, "clusters": "0" * 64}))
+    (copy / "table.json").write_text(json.dumps({**record, "clusters_digest": "0" * 64}))
     with pytest.raises(VocabularyError, match="made for clusters 000000000000"):
         TransitionTable.load(copy, clusters)
     (copy / "table.json").write_text(json.dumps(record))
@@ -193,7 +193,7 @@ def test_comparison_by_hand(world: Path, tmp_path: Path, clusters: Clusters) -> 
         rows = rows_of(
             contexts, best, -np.arange(best.size, dtype=np.float32).reshape(best.shape), clusters.interface, "planner"
         )
-        write_table(rows, {"clusters": clusters.digest}, clusters, tmp_path / name)
+        write_table(rows, {"clusters_digest": clusters.digest}, clusters, tmp_path / name)
         return tmp_path / name
 
     old, new = write("old", [[2, 3], [2, 3], [3, 4]]), write("new", [[2, 3], [4, 3], [3, 5]])

@@ -139,7 +139,7 @@ def _table(world: World, clusters: Clusters, rng: np.random.Generator, out: Path
     )
     out.mkdir(parents=True)
     pq.write_table(rows, out / FILE)
-    record = {"format": FORMAT, "clusters": clusters.digest, "clusters_digest": clusters.digest}
+    record = {"format": FORMAT, "clusters_digest": clusters.digest}
     (out / RECORD).write_text(json.dumps(record))
 
 

@@ -166,7 +166,8 @@ def run(name: str, quick: bool) -> dict[str, float]:
         "transitions", lambda p: mine_transitions(histories, dataset, clusters, config.transitions, seed, p)
     )
     untaught = stages.make("zero-shot", lambda p: stages.zero_shot(clusters, p))
-    planner = stages.make("planner", lambda p: finetune_planner(transitions, clusters, config.planner, seed, p))
+    taught = config.planner.model_copy(update={"model": str(untaught)})  # the same base, unpacked once
+    planner = stages.make("planner", lambda p: finetune_planner(transitions, clusters, taught, seed, p))
     ranker = stages.make(
         "ranker", lambda p: train_ranker(dataset, histories, clusters, config.ranker, seed, config.threads, p)
     )

@@ -1,0 +1,201 @@
+"""The live planner: its runtime for one machine, the client, and how long a request waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from aiohttp import web
+from safetensors.torch import save_file
+
+from newfound.clusters import Clusters
+from newfound.config import ServingConfig
+from newfound.deciding import Ask
+from newfound.planner import Planner
+from newfound.planner.prompt import PromptCodec
+from newfound.release import publish
+from serving.clock import Deadline
+from serving.explorer.holding import Held, build_held
+from serving.explorer.planning import Planning
+from serving.guard import Guard
+from serving.planner.__main__ import Runtime, create_app
+from serving.planner.client import LivePlanner, Prompts
+from tests.planner.conftest import make_tokenizer, tiny_config, tiny_weights
+from tests.serving.synthetic import World, write_release
+
+CONFIG = ServingConfig(planner_ms=300, planner_background_ms=2000, deadline_ms=2000)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release with a tiny random planner in it."""
+    folder = tmp_path_factory.mktemp("planner")
+    parts = write_release(World(clusters=12, holes=20), folder / "parts")
+    planner = folder / "parts" / "planner"
+    planner.mkdir()
+    tokenizer = make_tokenizer()
+    tokenizer.save(str(planner / "tokenizer.json"))
+    config = tiny_config(1, tokenizer.get_vocab_size())
+    save_file(tiny_weights(config, 1), planner / "model.safetensors", metadata={"format": "pt"})
+    (planner / "config.json").write_text(json.dumps(config))
+    descriptions = Clusters.load(folder / "parts" / "clusters").descriptions
+    PromptCodec(make_tokenizer(), descriptions, 2).save(planner)
+    parts["planner"] = planner
+    publish(parts, str(folder / "releases"), lineage={}, measures={}, fits={}, gates={})
+    return folder / "releases"
+
+
+@pytest.fixture(scope="module")
+def held(root: Path) -> Held:
+    folder = next(one for one in root.iterdir() if one.is_dir())
+    return build_held(folder, folder.name, planner=True, remembered=100)
+
+
+@asynccontextmanager
+async def served(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> AsyncIterator[LivePlanner]:
+    """An engine that answers as `handler` does, and the client of it."""
+    app = web.Application()
+    app.router.add_post("/v1/completions", handler)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
+    client = LivePlanner(f"http://127.0.0.1:{port}", None, 4)
+    await client.open()
+    try:
+        yield client
+    finally:
+        await client.close()
+        await runner.cleanup()
+
+
+def guard(**changes: object) -> Guard:
+    return Guard("planner", **{"in_flight": 4, "failures": 3, "open_ms": 100, "patience_ms": 2000, **changes})  # type: ignore[arg-type]
+
+
+def test_client_and_runtime_give_the_exact_best_one_after_another(root, held):
+    """Over HTTP: the very prompt and choices, decoded exactly; each answer without those before it."""
+    runtime = Runtime(str(root), root / "unused")
+    runtime.load()
+    assert runtime.release == held.release
+    app = create_app(runtime)
+    exact = Planner.load(next(p for p in root.iterdir() if p.is_dir()) / "planner", held.catalogue.clusters)
+
+    async def forward(request: web.Request) -> web.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://x") as http:
+            response = await http.post("/v1/completions", content=await request.read(), headers=dict(request.headers))
+        return web.Response(status=response.status_code, body=response.content, content_type="application/json")
+
+    async def ask(question: Ask) -> list[str]:
+        async with served(forward) as client:
+            return await client.answer(question, 3, held.prompts, held.release)
+
+    names = held.catalogue.interface
+    for question in (Ask(("c3",), None), Ask(("c3", "c5"), ("c1", "c2", "c7", "c3"))):
+        allowed = [name not in question.context and name in (question.allowed or names) for name in names]
+        best, _ = exact.top_k([question.context], 3, np.array([allowed]))
+        assert asyncio.run(ask(question)) == [names[at] for at in best[0] if at >= 0]
+
+
+def test_the_runtime_refuses_another_model_and_foreign_choices(root, held):
+    runtime = Runtime(str(root), root / "unused")
+    runtime.load()
+    body = {"model": held.release, "prompt": [1, 2], "structured_outputs": {"choice": ["no description"]}}
+
+    async def ask(body: dict[str, object]) -> httpx.Response:
+        transport = httpx.ASGITransport(app=create_app(runtime))
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as http:
+            return await http.post("/v1/completions", json=body)
+
+    assert asyncio.run(ask(body)).status_code == 400
+    assert asyncio.run(ask({**body, "model": "another"})).status_code == 404
+    assert asyncio.run(ask({**body, "prompt": []})).status_code == 422
+
+
+def engine(
+    delay: float = 0.0, text: Callable[[list[str]], str] = lambda choices: choices[0]
+) -> tuple[list[float], object]:
+    calls: list[float] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        calls.append(time.monotonic())
+        choices = (await request.json())["structured_outputs"]["choice"]
+        await asyncio.sleep(delay)
+        return web.json_response({"choices": [{"text": text(choices)}]})
+
+    return calls, handler
+
+
+def test_an_answer_is_waited_for_and_remembered(held):
+    calls, handler = engine()
+
+    async def story() -> None:
+        async with served(handler) as client:
+            planning = Planning(client, guard(), CONFIG)
+            question = Ask(("c1",), None)
+            answer, generated = await planning.ask(question, 2, held, Deadline(2000))
+            assert answer == ["c0", "c2"] and generated == 2 and len(calls) == 2
+            assert held.memory.get(("c1",), frozenset({"c0"})) == ("c0", "c2")
+
+    asyncio.run(story())
+
+
+def test_a_late_answer_serves_the_next_request_and_a_question_is_asked_once(held):
+    calls, handler = engine(delay=0.5)
+
+    async def story() -> None:
+        async with served(handler) as client:
+            planning = Planning(client, guard(), CONFIG)
+            question = Ask(("c4",), None)
+            began = time.monotonic()
+            answers = await asyncio.gather(*(planning.ask(question, 1, held, Deadline(2000)) for _ in range(5)))
+            assert [answer for answer, _ in answers] == [None] * 5 and time.monotonic() - began < 0.48
+            assert len(calls) == 1
+            await asyncio.sleep(0.4)
+            assert held.memory.get(("c4",), frozenset({"c0"})) == ("c0",)
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("text", ["something else entirely", ""])
+def test_garbage_is_no_answer_and_too_much_of_it_is_not_asked_for_again(held, text):
+    calls, handler = engine(text=lambda choices: text)
+
+    async def story() -> None:
+        async with served(handler) as client:
+            planning = Planning(client, guard(), CONFIG)
+            for number in range(6):
+                answer, _ = await planning.ask(Ask((f"c{number}", "c11"), None), 1, held, Deadline(2000))
+                assert answer is None
+            assert len(calls) == 3, "the breaker opened"
+
+    asyncio.run(story())
+
+
+def test_a_release_without_a_planner_is_never_asked_about(held):
+    async def story() -> None:
+        planning = Planning(LivePlanner("http://127.0.0.1:9", None, 1), guard(), CONFIG)
+        bare = Held(held.catalogue, held.policy, 10, None, 10)
+        assert planning.is_there(held) and not planning.is_there(bare)
+        assert not Planning(None, guard(), CONFIG).is_there(held)
+
+    asyncio.run(story())
+
+
+def test_prompts_never_offer_the_context_itself(held):
+    prompts = held.prompts
+    assert isinstance(prompts, Prompts)
+    choices = prompts.choices(Ask(("c1", "c2"), ("c1", "c3", "c4")))
+    assert choices == ["c3", "c4"]
+    body = json.loads(prompts.body(Ask(("c1", "c2"), None), choices, "m"))
+    assert body["model"] == "m" and len(body["structured_outputs"]["choice"]) == 2
+    with pytest.raises(ValueError, match="none of the choices"):
+        prompts.cluster_of(held.catalogue.description["c5"], choices)

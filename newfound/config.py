@@ -113,14 +113,14 @@ class FinetuneConfig(Settings):
     batch_size: Positive = 24  # contexts a step
     share_first: Positive = 4  # contexts of a step that share their first interest, which is then read once
     answers_each: Positive = 2  # answers of a context that are read beyond their first token
-    probe_contexts: Annotated[int, Field(ge=0)] = 3000  # contexts to whose states the head's rows are fitted; 0: never
-    probe_penalty: Annotated[float, Field(ge=0)] = 1e-4
+    probe_contexts: Annotated[int, Field(ge=0)] = 6000  # contexts to whose states the head's rows are fitted; 0: never
+    probe_penalty: Annotated[float, Field(ge=0)] = 3e-5
     teacher_penalty: Annotated[float, Field(ge=0)] = 1.5  # of the choice model whose distributions are taught
     teacher_epochs: Positive = 30
     learning_rate: Annotated[float, Field(gt=0)] = 2e-4
     head_rate: Annotated[float, Field(ge=0)] = 1.0  # times as fast learn the head's rows of first tokens; 0: fixed
     warmup: Share = 0.05
-    evaluate_every: Positive = 30  # steps between looks at held-out recall, on which the checkpoint is chosen
+    evaluate_every: Positive = 60  # steps between looks at held-out recall, on which the checkpoint is chosen
     evaluation_contexts: Positive = 512
     choose_by: Literal["novel_recall@1", "novel_recall@10", "mrr"] = "mrr"
 
@@ -231,6 +231,16 @@ class RefitConfig(Settings):
 
     planner_steps: Positive = 40  # the planner goes on from the measured one, with everybody's transitions
     planner_learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+
+
+class RefreshConfig(Settings):
+    """The table anew, with recent successors and the same planner: what is recent, and what must hold."""
+
+    judged_days: Annotated[float, Field(gt=0)] = 2.0  # the latest events, which both tables are judged on
+    recent_days: Annotated[float, Field(gt=0)] = 14.0  # the latest transitions, which give the hints
+    min_recall_ratio: Annotated[float, Field(ge=0)] = 1.0  # NovelRecall@10 of the new table over the old one's
+    min_successor_jaccard: Share = 0.02  # a table that shares nothing with the one before was not refreshed but broken
+    max_head_share: Share = 0.8  # of the best answers, that the most answered tenth of the clusters may take
 
 
 class MonitoringConfig(Settings):

@@ -33,7 +33,7 @@ from newfound.ranker.train import Fit, fit
 log = logging.getLogger("newfound.ranker")
 
 DECAYS: Final = (0.5, 0.7, 0.85)
-WEIGHTS: Final = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+WEIGHTS: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 USERS_TO_TUNE_ON: Final = 3000
 
 

@@ -35,7 +35,9 @@ ALL_ITEMS: Final = (
     50_000  # catalogues up to this size are trained against every item, unless `negatives` says otherwise
 )
 SHARED_NEGATIVES: Final = 8192  # drawn for a batch of larger ones
-WARM_UP: Final = 100  # steps
+WARM_UP: Final = 100  # steps, a twentieth of all where that is less
+LEAST_STEPS: Final = 25  # an epoch
+LEAST_TOKENS: Final = 256  # a batch
 Watch = Callable[[int, dict[str, float]], bool]
 
 
@@ -98,7 +100,7 @@ def fit(
     best: dict[str, Tensor] = {}
     done = _resume(folder, run, result, best) if folder else 0
     for epoch in range(done, epochs or config.epochs):
-        if result.curve and epoch - result.epoch >= config.patience and targets is not None:
+        if result.ndcg > 0 and epoch - result.epoch >= config.patience:
             break
         started = time.perf_counter()
         record = {"epoch": epoch + 1, **run.epoch(epoch)}
@@ -142,7 +144,10 @@ class _Run:
             model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98), fused=True
         )
         self.step = 0
-        per_epoch = max(1, math.ceil(max(int((train.lengths - 1).clip(0).sum()), 1) / config.batch_tokens))
+        targets = max(1, int((train.lengths - 1).clip(0).sum()))
+        # Small data would be seen in a handful of steps; they get smaller batches.
+        self.tokens = min(config.batch_tokens, max(LEAST_TOKENS, targets // LEAST_STEPS))
+        per_epoch = math.ceil(targets / self.tokens)
         self.steps = per_epoch * config.epochs  # about: padding makes a few more
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         known = model.known.nonzero()[:, 0]
@@ -159,7 +164,7 @@ class _Run:
         model.train()
         torch.manual_seed(self.seed * 1_000_003 + number)
         total = seen = 0.0
-        for batch in epoch_batches(self.data, config.max_length, config.batch_tokens, (self.seed, number)):
+        for batch in epoch_batches(self.data, config.max_length, self.tokens, (self.seed, number)):
             rows = torch.from_numpy(batch)
             real = int((rows[:, 1:] >= 0).sum())
             mine = rows[self.rank :: self.world]
@@ -198,7 +203,8 @@ class _Run:
     def _schedule(self) -> float:
         """Linear warm-up, then half a cosine down to nothing."""
         falling = 0.5 * (1 + math.cos(math.pi * min(self.step / self.steps, 1.0)))
-        return min(1.0, (self.step + 1) / WARM_UP) * max(falling, 0.01)
+        rising = (self.step + 1) / max(1, min(WARM_UP, self.steps // 20))
+        return min(1.0, rising) * max(falling, 0.01)
 
     def _sum_gradients(self) -> None:
         parameters = [p for p in self.model.parameters() if p.requires_grad]

@@ -2,9 +2,9 @@
 
 Leave one out: each user's last item is the test, the one before it validation, and training sees neither. Every item
 is ranked, items that the user has had are filtered, no user is dropped. Epoch and memory are chosen on validation; the
-test is looked at once a seed. INTERACTIONS is a text file of sequences, a MovieLens or MovieTweetings folder, or Parquet
-or CSV of one's own; without it MovieLens-100K is taken. Where items have text, items that are held out of training
-altogether are recommended as well.
+test is looked at once a seed. INTERACTIONS is a text file of sequences, a MovieLens or MovieTweetings folder, or
+Parquet or CSV of one's own; without it MovieLens-100K is taken. Where items have text, items that are held out of
+training altogether are recommended as well.
 """
 
 from __future__ import annotations

@@ -129,8 +129,8 @@ def decide_command(
     from monitoring.deciding import decide, remember
     from monitoring.submitting import submit as start
 
-    store, now = _store(), datetime.now(UTC)
-    decision = decide(store, _span(window), load_monitoring(config), now)
+    store, settings, now = _store(), load_monitoring(config), datetime.now(UTC)
+    decision = decide(store, _span(window), settings, now)
     console.print(f"[bold]{decision.action or 'nothing'}[/] is due: {escape(decision.reason)}")
     if decision.action is None:
         return
@@ -139,8 +139,15 @@ def decide_command(
         console.print("dry run; --submit local, or --submit URL, starts it")
         return
     # Remembered before it runs: a run that fails must not be started again and again.
+    extra: list[str] = []
+    if submit == "local":  # what everybody did lately is what the pipeline learns from
+        from monitoring.past import write_interactions
+
+        interactions = OUT / "interactions.parquet"
+        write_interactions(store, settings, interactions)
+        extra = ["--interactions", str(interactions)]
     remember(store, decision, now, submitted=True, run=submit)
-    console.print(escape(start(decision, to=submit, config=pipeline_config, releases=releases)))
+    console.print(escape(start(decision, to=submit, config=pipeline_config, releases=releases, extra=extra)))
 
 
 @app.command("canary")

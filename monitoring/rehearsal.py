@@ -35,6 +35,7 @@ from newfound.simulation import Population, Shown
 
 log: Final = logging.getLogger("newfound.monitoring.rehearsal")
 ROOT: Final = Path(__file__).parent.parent
+VIEWS: Final = ("user_history", "user_interests")
 _LATEST: Final = 78_000  # second of the day of the last request: its feedback lies in the same day
 
 
@@ -271,13 +272,13 @@ def copy_features(source: Path, target: Path) -> Path:
     shutil.copytree(source, target)
     (target / "registry.db").unlink(missing_ok=True)
     (target / "online.db").unlink(missing_ok=True)
-    apply = (
-        "from pathlib import Path; import sys; from components._features import *; "
-        "s = open_store(Path(sys.argv[1])); apply(s); "
-        "[materialise(s, v) for v in (HISTORY, INTERESTS) if (Path(sys.argv[1]) / f'{v}.parquet').exists()]"
-    )
     environment = {**os.environ, "NEWFOUND_FEATURES": str(target.absolute())}
-    subprocess.run([sys.executable, "-c", apply, str(target.absolute())], cwd=ROOT, env=environment, check=True)
+    feast = [str(Path(sys.executable).with_name("feast")), "--chdir", str(ROOT / "feature_repo")]
+    views = [option for view in VIEWS if (target / f"{view}.parquet").is_file() for option in ("--views", view)]
+    for command in (["apply"], ["materialize", "1970-01-01T00:00:00", "2200-01-01T00:00:00", *views]):
+        done = subprocess.run([*feast, *command], cwd=ROOT, env=environment, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise RuntimeError(f"feast {command[0]} failed: {done.stderr.strip().splitlines()[-1:]}")
     return target
 
 

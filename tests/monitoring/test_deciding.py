@@ -13,7 +13,7 @@ from monitoring.checks import check
 from monitoring.deciding import Decision, decide, remember
 from monitoring.settings import load_monitoring, secret_key
 from monitoring.store import Store, micros
-from monitoring.submitting import command_of
+from monitoring.submitting import SubmitError, command_of
 from newfound.config import MonitoringConfig
 from newfound.errors import ConfigError
 from tests.monitoring.servers import ROOT, SECRET
@@ -140,6 +140,8 @@ def test_what_is_started() -> None:
     refresh = Decision("refresh", "because")
     local = command_of(refresh, to="local", config=Path("c.yaml"), releases="r")
     assert local[1:] == ["-m", "pipelines.refresh", "local", "--config", "c.yaml", "--releases", "r"]
+    with pytest.raises(SubmitError, match="local"):
+        command_of(refresh, to="http://kfp", config=Path("c.yaml"), releases="r")
     there = command_of(Decision("finetune", "because"), to="http://kfp", config=Path("c.yaml"), releases="s3://r")
     assert there[2:6] == ["pipelines", "submit", "--host", "http://kfp"] and "finetune: because" in there
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from newfound.config import TrainingConfig
-from pipelines import dependencies
+from pipelines import dependencies, refresh
 from pipelines.dependencies import ROOT, code_digest, content_digest
 from pipelines.settings import COMMON, STEPS, settings
 
@@ -167,7 +167,7 @@ def test_every_step_of_the_pipeline_has_settings() -> None:
 
     parameters = set(training.component_spec.inputs)
     assert parameters == {*STEPS, "releases"}
-    components = {step.component for step in STEPS.values()}
+    components = {step.component for step in (*STEPS.values(), *refresh.STEPS.values())}
     here = {file.stem for file in (ROOT / "components").glob("[!_]*.py")}
     assert components == here
 

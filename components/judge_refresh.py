@@ -1,0 +1,43 @@
+"""The gates between a refreshed table and its release."""
+
+from kfp import dsl
+from kfp.dsl import Artifact, Dataset, Input, Metrics, Output
+
+from components._image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, packages_to_install=[], install_kfp_package=False)
+def judge_refresh(
+    before: Input[Dataset],
+    after: Input[Dataset],
+    dataset: Input[Dataset],
+    clusters: Input[Artifact],
+    settings: str,
+    bounds: str,
+    verdict: Output[Artifact],
+    metrics: Output[Metrics],
+):
+    """Stops the pipeline by name where the new table is no better, or broken.
+
+    Args:
+        before: the table that serves.
+        after: the new one, built from what came before the cut.
+        dataset: the data set.
+        clusters: of both.
+        settings: transitions.
+        bounds: RefreshConfig as JSON.
+        verdict: measures and gates as JSON.
+        metrics: the measures.
+    """
+    import json
+    from pathlib import Path
+
+    from components._step import running
+    from newfound.config import RefreshConfig
+    from newfound.refresh import judge
+
+    with running(settings, metrics, verdict) as step:
+        paths = (Path(one.path) for one in (before, after, dataset, clusters))
+        found, gates = judge(*paths, step.config.transitions.context, RefreshConfig.model_validate_json(bounds))
+        Path(verdict.path).write_text(json.dumps({"measures": found, "gates": gates}, indent=2), encoding="utf-8")
+        step.measures = found

@@ -1,0 +1,176 @@
+"""A refresh: the transition table anew, from recent successors and the same planner, judged against the old one.
+
+Nothing is retrained. Both tables are judged on the latest events, which neither has seen: the new one is built from
+what came before the cut for that, and once more from everything when it has passed.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any, Final
+
+import ibis
+import pyarrow.parquet as pq
+
+from newfound import release as releases
+from newfound import schema
+from newfound.clusters import Clusters
+from newfound.config import RefreshConfig, TableConfig
+from newfound.errors import GateError
+
+log: Final = logging.getLogger("newfound.refresh")
+JUDGED_AT: Final = 10
+
+
+def open_parts(root: str, release: str, out: dict[str, Path], cache: Path) -> dict[str, float | int | str]:
+    """Copies the parts of a verified release to where they are wanted.
+
+    Args:
+        root: folder or URL of all releases.
+        release: its id.
+        out: folder by name of the part; a release without a language model leaves the planner's empty.
+        cache: local folder for a remote root.
+    """
+    found = releases.load(root, release, cache)
+    for name, folder in out.items():
+        source = found.path / name
+        folder.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, folder, dirs_exist_ok=True)
+        else:
+            (folder / "absent").touch()
+    return {"release": found.id, "has_planner": int((out["planner"] / "prompt.json").is_file())}
+
+
+def refresh_table(
+    planner: Path, clusters: Path, transitions: Path, config: TableConfig, recent: float, out: Path
+) -> dict[str, float | int | str]:
+    """Builds the table with recent successors: hints to the planner, or, without one, what pair frequencies learn from.
+
+    Args:
+        planner: the release's planner.
+        clusters: the release's clusters.
+        transitions: folder of the mined transitions.
+        config: of the table.
+        recent: share of the transitions, the latest, that count as recent.
+        out: the table's folder.
+    """
+    from newfound.table import build_table, frequency_table
+
+    if (planner / "prompt.json").is_file():
+        return build_table(planner, clusters, transitions, config.model_copy(update={"recent": recent}), out)
+    lately = out.with_name(f".{out.name}.recent")
+    shutil.rmtree(lately, ignore_errors=True)
+    shutil.copytree(transitions, lately)
+    _keep_recent(transitions, lately, recent)
+    measures = frequency_table(lately, clusters, config, out)
+    shutil.rmtree(lately)
+    return measures
+
+
+def judge(
+    before: Path, after: Path, dataset: Path, clusters: Path, size: int, config: RefreshConfig
+) -> tuple[dict[str, float | int | str], dict[str, dict[str, Any]]]:
+    """Measures two tables on the novel events after the cut, and holds the new one against the gates.
+
+    Args:
+        before: the table that serves.
+        after: the new one, built from what came before the cut.
+        dataset: whose cut it is.
+        clusters: of both tables.
+        size: interests in a context.
+        config: the gates' bounds.
+
+    Returns:
+        Measures (recall of both, chance, what changed between them), and gates by name: value, bound, passed.
+
+    Raises:
+        GateError: names the gates that do not hold.
+    """
+    from newfound.evaluation import measures
+    from newfound.evaluation.ours import TableScorer
+    from newfound.evaluation.protocols import novel_events, read_journeys
+    from newfound.table import TransitionTable, compare_tables
+
+    tree = Clusters.load(clusters)
+    events = novel_events(read_journeys(dataset, tree, schema.GROUPS), size)
+    found: dict[str, float | int | str] = {"events": len(events)}
+    for name, folder in (("before", before), ("after", after)):
+        scorer = TableScorer(TransitionTable.load(folder, tree), tree.interface)
+        ranks = measures.ranks_of(scorer.scores(events), events.labels, events.seen)
+        for k in (1, JUDGED_AT):
+            found[f"{name}.novel_recall@{k}"] = measures.novel_recall(ranks, k)
+    for k in (1, JUDGED_AT):
+        blind = measures.chance(k, len(tree.interface), events.seen.sum(axis=1))
+        found[f"chance.novel_recall@{k}"] = float(blind.mean()) if len(events) else 0.0
+    diff = compare_tables(before, after)
+    found.update({f"diff.{name}": value for name, value in diff.measures().items()})
+    old, new = (float(found[f"{name}.novel_recall@{JUDGED_AT}"]) for name in ("before", "after"))
+    gates: dict[str, dict[str, Any]] = {
+        "recall_ratio": _gate(new / old if old > 0 else float(new >= old), config.min_recall_ratio),
+        "successor_jaccard": _gate(diff.successor_jaccard, config.min_successor_jaccard),
+        "spread": _gate(1 - diff.head_share_after, 1 - config.max_head_share),
+    }
+    failed = [
+        f"gate {name!r}: {gate['value']:.4g}, expected at least {gate['bound']:g}"
+        for name, gate in gates.items()
+        if not gate["passed"]
+    ]
+    if failed:
+        raise GateError("; ".join(failed))
+    return found, gates
+
+
+def publish_refreshed(
+    root: str,
+    release: str,
+    table: Path,
+    measures: dict[str, float | int | str],
+    gates: dict[str, dict[str, Any]],
+    cache: Path,
+    *,
+    promote: bool = True,
+) -> releases.Manifest:
+    """Publishes a release again with another table; everything else is the old release's, byte for byte.
+
+    Args:
+        root: folder or URL of all releases.
+        release: whose other parts are kept.
+        table: the new table.
+        measures: of `judge`; they join the release's own as `refresh.<name>`.
+        gates: of `judge`.
+        cache: local folder for a remote root.
+        promote: whether `current` moves to the new release; else it is a canary.
+    """
+    old = releases.load(root, release, cache)
+    parts = {name: old.path / name for name in sorted({file.split("/")[0] for file in old.manifest.files})}
+    refreshed = {f"refresh.{name}": value for name, value in measures.items()}
+    return releases.publish(
+        {**parts, "table": table},
+        root,
+        lineage={**old.manifest.lineage, "parents": [old.id], "kind": "refresh"},
+        measures={**old.manifest.measures, **refreshed},
+        fits={**old.manifest.fits, "table": "rebuilt with recent successors; judged on the latest events (refresh.*)"},
+        gates={**old.manifest.gates, **{f"refresh.{name}": gate for name, gate in gates.items()}},
+        promote=promote,
+    )
+
+
+def _gate(value: float, bound: float) -> dict[str, Any]:
+    return {"value": value, "bound": bound, "passed": bool(value >= bound)}
+
+
+def _keep_recent(transitions: Path, out: Path, recent: float) -> None:
+    """Puts what is made of the latest positive transitions in the place of the balanced set."""
+    from newfound.datasets.engine import connect
+
+    rows = connect().read_parquet(transitions / "transitions.parquet")
+    rows = rows.filter(rows[schema.POSITIVE])
+    order = ibis.row_number().over(order_by=[schema.AT, schema.USER, schema.NEXT])
+    rows = rows.mutate(_order=order, _all=rows.count().over())
+    lately = rows.filter(rows["_order"] >= rows["_all"] * (1 - recent))
+    counted = lately.group_by(schema.CONTEXT, schema.NEXT).agg(**{schema.WEIGHT: lately.count().cast("float32")})
+    made = counted.order_by(schema.NEXT, ibis.desc(schema.WEIGHT), schema.CONTEXT).to_pyarrow()
+    pq.write_table(made.select(schema.BALANCED.names).cast(schema.BALANCED), out / "balanced.parquet")

@@ -1,0 +1,128 @@
+"""End to end, with real processes: tastes drift, a bound breaks, a refresh is due, serving switches, it heals."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from monitoring.deciding import decide, remember
+from monitoring.monitor import DAY, rehearse
+from monitoring.past import write_interactions
+from monitoring.rehearsal import Services
+from monitoring.report import Found
+from monitoring.store import Store
+from monitoring.submitting import submit
+from newfound import release
+from newfound.config import MonitoringConfig
+from newfound.schema import INTERACTIONS
+from tests.monitoring.servers import ROOT, wait_until
+from tests.serving.synthetic import World, histories, history_table, publish_world
+
+log = logging.getLogger("newfound.tests")
+DRIFT, DAYS, USERS = 3, 8, 60
+
+
+def _world(folder: Path) -> None:
+    """A release that nobody trained, with its dataset and feature store."""
+    world = World(clusters=24, items=30)
+    publish_world(world, folder / "releases", folder / "parts")
+    rows = histories(world, USERS * DAYS, 20)
+    (folder / "features").mkdir()
+    pq.write_table(history_table(rows), folder / "features" / "user_history.parquet")
+    events = [
+        (row["user_id"], item, at * 1000, engagement, positive, position)
+        for row in sorted(rows, key=lambda row: str(row["user_id"]))
+        for position, (item, at, engagement, positive) in enumerate(
+            zip(row["item_ids"], row["times"], row["engagements"], row["positives"], strict=True)  # type: ignore[call-overload]
+        )
+    ]
+    (folder / "dataset").mkdir()
+    columns = [pa.array(list(column)) for column in zip(*events, strict=True)]
+    table = pa.table(
+        [column.cast(field.type) for column, field in zip(columns, INTERACTIONS, strict=True)], INTERACTIONS
+    )
+    pq.write_table(table, folder / "dataset" / "interactions.parquet")
+
+
+@pytest.mark.slow
+def test_a_drift_is_noticed_and_healed(tmp_path: Path) -> None:
+    _world(tmp_path)
+    first = release.current(str(tmp_path / "releases"))
+    config = MonitoringConfig(max_degraded=1.0)  # a busy machine may not break the loop
+    refreshed: list[tuple[datetime, str]] = []
+
+    def each_day(up: Services, store: Store, found: Found) -> None:
+        decision = decide(store, DAY, config, found.stop)
+        log.info("%s: %s (%s)", found.stop, decision.action, decision.reason)
+        if decision.action != "refresh" or refreshed:
+            return
+        remember(store, decision, found.stop, submitted=True)
+        interactions = tmp_path / "interactions.parquet"
+        write_interactions(store, config, interactions)
+        submit(
+            decision,
+            to="local",
+            config=ROOT / "pipelines/configs/local.yaml",
+            releases=str(tmp_path / "releases"),
+            extra=["--interactions", str(interactions), "--runs", str(tmp_path / "run")],
+        )
+        now = release.current(str(tmp_path / "releases"))
+        assert now is not None and now != first
+        wait_until(lambda: up.release() == now, 60, "the explorer takes up the release")
+        refreshed.append((found.stop, now))
+
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    found = rehearse(
+        tmp_path / "releases",
+        tmp_path / "dataset",
+        tmp_path / "features",
+        tmp_path / "out",
+        midnight,
+        config,
+        days=DAYS,
+        drift_after=DRIFT,
+        users_a_day=USERS,
+        each_day=each_day,
+    )
+    rate = [float(day.measures["novel_positive_rate"] or 0) for day in found]
+    log.info("positive rate on novel slots by day: %s", [round(value, 3) for value in rate])
+    (tmp_path / "rates").write_text(repr(rate))
+    assert not any("novel_positive_rate" in str(check) for day in found[:DRIFT] for check in day.failed)
+    assert any("novel_positive_rate" in str(check) for check in found[DRIFT].failed), "the drift breaks its bound"
+    assert refreshed, "a refresh was due"
+    healed = next(n for n, day in enumerate(found) if day.start >= refreshed[0][0])
+    assert healed < DAYS
+    before, during, after = rate[:DRIFT], rate[DRIFT:healed], rate[healed:]
+    assert max(during) < min(before) and sum(after) / len(after) > 1.25 * sum(during) / len(during)
+    assert set(found[-1].by_release) == {"all", refreshed[0][1]}, "every slate of the last day is the new release's"
+    lineage = release.verify(str(tmp_path / "releases")).lineage
+    assert lineage["kind"] == "refresh" and lineage["parents"] == [first]
+
+
+@pytest.mark.slow
+def test_the_refresh_pipeline_says_what_it_misses(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pipelines.refresh",
+            "local",
+            "--releases",
+            str(tmp_path),
+            "--runs",
+            str(tmp_path / "r"),
+        ],
+        cwd=ROOT,
+        env={**os.environ},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and "no release to refresh" in done.stderr

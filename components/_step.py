@@ -25,6 +25,7 @@ from newfound.errors import NewfoundError
 LOCAL_RUN = "NEWFOUND_LOCAL_RUN"
 FEATURES_FOLDER = "NEWFOUND_FEATURES"
 ERROR_LOGGER = "newfound.step"
+SHOWN = 100
 
 
 class Step:
@@ -41,7 +42,7 @@ def running(settings: str, metrics: Any, *outputs: Any) -> Iterator[Step]:
 
     Args:
         settings: JSON, see above.
-        metrics: the step's kfp Metrics; every measure goes to its file, the numbers among them to KFP as well.
+        metrics: the step's kfp Metrics; every measure goes to its file, the chief numbers among them to KFP as well.
         outputs: the step's other output artifacts; each gets `files`, the size of every file by its path.
 
     Raises:
@@ -58,9 +59,11 @@ def running(settings: str, metrics: Any, *outputs: Any) -> Iterator[Step]:
     except NewfoundError as error:
         logging.getLogger(ERROR_LOGGER).error("%s", " ".join(str(error).split()))
         raise SystemExit(1) from error
-    for name, value in step.measures.items():
-        if isinstance(value, bool | int | float) and math.isfinite(value):
-            metrics.log_metric(name, float(value))
+    numbers = {name: value for name, value in step.measures.items() if isinstance(value, int | float)}
+    # The least specific names first: KFP keeps measures as properties, some hundred at most.
+    for name in sorted(numbers, key=lambda name: name.count("."))[:SHOWN]:
+        if math.isfinite(numbers[name]):
+            metrics.log_metric(name, float(numbers[name]))
     Path(metrics.path).write_text(json.dumps(step.measures, indent=2), encoding="utf-8")
     for output in outputs:
         output.metadata["files"] = inventory(Path(output.path))

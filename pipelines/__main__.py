@@ -25,6 +25,7 @@ console = Console(file=sys.stdout, highlight=False)
 ConfigFile = Annotated[Path, typer.Option("--config", help="YAML, complete and commented in pipelines/configs.")]
 Interactions = Annotated[str | None, typer.Option(help="Your own interactions instead: Parquet or CSV.")]
 Items = Annotated[str | None, typer.Option(help="Their items: Parquet or CSV; may be left out.")]
+Folder = Annotated[str | None, typer.Option(help="Folder of a MovieLens or MovieTweetings copy.")]
 LOCAL = Path("pipelines/configs/local.yaml")
 
 
@@ -33,6 +34,7 @@ def local_command(
     config: ConfigFile = LOCAL,
     interactions: Interactions = None,
     items: Items = None,
+    folder: Folder = None,
     runs: Annotated[Path, typer.Option(help="Folder for outputs, cache and logs.")] = Path("runs/local"),
     releases: Annotated[str, typer.Option(help="Folder or URL of all releases.")] = "releases",
 ) -> None:
@@ -40,7 +42,7 @@ def local_command(
     from pipelines.local import run_training
     from pipelines.summary import show_summary
 
-    settings = _configured(config, interactions, items)
+    settings = _configured(config, interactions, items, folder)
     try:
         done = run_training(settings, runs=runs, releases=releases, console=console)
     except KeyboardInterrupt:
@@ -79,12 +81,14 @@ def submit_command(
     console.print(f"submitted: {escape(page)}")
 
 
-def _configured(config: Path, interactions: str | None, items: str | None) -> TrainingConfig:
+def _configured(config: Path, interactions: str | None, items: str | None, folder: str | None) -> TrainingConfig:
     overrides: dict[str, object] = {}
     if interactions is not None:
         overrides = {"data.loader": "files", "data.interactions": interactions, "data.items": items}
     elif items is not None:
         raise typer.BadParameter("--items needs --interactions")
+    if folder is not None:
+        overrides["data.folder"] = folder
     return load_config(config, overrides)
 
 

@@ -32,9 +32,29 @@ _REFIT = re.compile(r"-2$")
 # The figure that matters, from a step's measures; the first line whose names are all there.
 FIGURES: Final = {
     "load-interactions": ["{users:,} users, {items:,} items, {interactions:,} interactions"],
-    "apply-features": ["{rows:,} rows"],
+    "apply-features": ["{rows:,} rows of {users:,} users"],
     "fetch-histories": ["{users:,} users, {events:,} events"],
+    "build-clusters": ["{clusters:,} interests over {items:,} items"],
+    "mine-transitions": ["{transitions:,} novel transitions, {balanced_samples:,} samples"],
+    "finetune-planner": [
+        "validation recall@1 {validation_novel_recall@1:.3f} (chance {validation_chance@1:.3f}), match {match_rate:.3f}"
+    ],
+    "build-table": ["{contexts:,} contexts, {contexts_per_second:,.0f} a second", "{contexts:,} contexts"],
+    "tune-ranker": ["{trials} trials, the best with NDCG@10 {validation.ndcg@10:.4f}"],
+    "train-ranker": ["validation NDCG@10 {validation.ndcg@10:.4f}, HR@10 {validation.hr@10:.4f}"],
+    "evaluate": [
+        "NovelRecall@1 {planner.novel_recall@1:.4f} (chance {chance.novel_recall@1:.4f})",
+        "NovelRecall@1 {table.novel_recall@1:.4f} (chance {chance.novel_recall@1:.4f})",
+    ],
+    "check-gates": [
+        "NovelRecall@1 over chance {recall_over_chance.value:.2f}, at least {recall_over_chance.bound:g}; "
+        "match rate {match_rate.value:.3f}, at least {match_rate.bound:g}",
+        "NovelRecall@1 over chance {recall_over_chance.value:.2f}, at least {recall_over_chance.bound:g}",
+    ],
+    "publish-release": ["{release}, {megabytes:,.0f} MB"],
+    "publish-interests": ["{users:,} users"],
 }
+_FIELD = re.compile(r"\{([^{}:]+)(?::([^{}]*))?\}")
 
 
 class Narrator(io.TextIOBase):
@@ -187,11 +207,7 @@ def figure_of(task: str, artifacts: dict[str, Any]) -> str:
         return ""
     measures = json.loads(path.read_text(encoding="utf-8"))
     for line in FIGURES.get(_REFIT.sub("", task), []):
-        try:
-            return line.format_map(measures)
-        except (KeyError, ValueError):
-            continue
+        if all(name in measures for name, _ in _FIELD.findall(line)):
+            return _FIELD.sub(lambda field: format(measures[field[1]], field[2] or ""), line)
     shown = [(name, value) for name, value in measures.items() if isinstance(value, int | float)][:3]
-    return ", ".join(
-        f"{name} {value:,.4g}" if isinstance(value, float) else f"{name} {value:,}" for name, value in shown
-    )
+    return ", ".join(f"{name} {value:{',.4g' if isinstance(value, float) else ','}}" for name, value in shown)

@@ -1,0 +1,61 @@
+"""Every committed configuration: it loads, names every setting, and says what the pipeline needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from newfound.config import Settings, TrainingConfig, load_config
+from newfound.errors import ConfigError
+
+FOLDER = Path(__file__).parents[2] / "pipelines" / "configs"
+FILES = sorted(FOLDER.glob("*.yaml"))
+
+
+def _keys(model: type[Settings], above: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield above + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
+            yield from _keys(field.annotation, f"{above}{name}.")
+
+
+def _named(raw: dict[str, Any], keys: set[str], above: str = "") -> Iterator[str]:
+    for name, value in raw.items():
+        yield above + name
+        if isinstance(value, dict) and any(key.startswith(f"{above}{name}.") for key in keys):
+            yield from _named(value, keys, f"{above}{name}.")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_configuration_names_every_setting(file: Path) -> None:
+    keys = set(_keys(TrainingConfig))
+    raw = yaml.safe_load(file.read_text(encoding="utf-8"))
+    assert set(_named(raw, keys)) == keys
+    assert load_config(file).model_dump()
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_configuration_explains_itself(file: Path) -> None:
+    lines = file.read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("# ")
+    sections = [at for at, line in enumerate(lines) if line.endswith(":") and not line.startswith((" ", "#"))]
+    assert all(lines[at - 1].startswith("# ") for at in sections)
+    assert max(map(len, lines)) <= 120
+
+
+def test_there_is_one_for_every_environment() -> None:
+    assert [file.stem for file in FILES] == ["local", "movietweetings", "production"]
+    assert load_config(FOLDER / "local.yaml") == TrainingConfig()
+    assert load_config(FOLDER / "movietweetings.yaml").split.cut == "global"
+
+
+def test_an_unknown_key_is_refused_by_name(tmp_path: Path) -> None:
+    raw = yaml.safe_load((FOLDER / "local.yaml").read_text(encoding="utf-8"))
+    raw["planner"]["finetune"]["stepz"] = 3
+    (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(raw))
+    with pytest.raises(ConfigError, match=r"wrong\.yaml: unknown key 'planner\.finetune\.stepz'"):
+        load_config(tmp_path / "wrong.yaml")

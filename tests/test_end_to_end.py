@@ -1,0 +1,219 @@
+"""The whole training pipeline through kfp's local runner, on a slice of MovieLens-100K, with a tiny planner."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from newfound import release as releases
+from newfound.clusters import Clusters
+from newfound.config import DataConfig
+from newfound.datasets import Dataset
+from newfound.histories import read_histories
+from newfound.recommend import Recommender, history_of_user
+
+ROOT = Path(__file__).parents[1]
+STEPS = 18
+
+
+def _tiny_language_model(folder: Path) -> None:
+    """A random two-layer Llama with a byte-level tokenizer, as a Hugging Face folder."""
+    import torch
+    from safetensors.torch import save_file
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    folder.mkdir()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: at for at, token in enumerate(["<|endoftext|>", "<|im_start|>", "<|im_end|>", *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    dim, heads, hidden, layers, size = 48, 2, 96, 2, len(vocabulary)
+    config = {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "num_hidden_layers": layers,
+        "hidden_size": dim,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
+        "head_dim": dim // heads,
+        "intermediate_size": hidden,
+        "vocab_size": size,
+        "rms_norm_eps": 1e-5,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+        "tie_word_embeddings": True,
+        "hidden_act": "silu",
+        "max_position_embeddings": 2048,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 2,
+        "dtype": "float32",
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    draw = torch.Generator().manual_seed(0)
+    shapes = {"embed_tokens": (size, dim)}
+    for layer in range(layers):
+        shapes |= {f"layers.{layer}.self_attn.{part}_proj": (dim, dim) for part in "qkvo"}
+        shapes |= {f"layers.{layer}.mlp.{part}_proj": (hidden, dim) for part in ("gate", "up")}
+        shapes[f"layers.{layer}.mlp.down_proj"] = (dim, hidden)
+    weights = {f"model.{name}.weight": torch.randn(*shape, generator=draw) * 0.1 for name, shape in shapes.items()}
+    norms = [f"layers.{at}.{name}_layernorm" for at in range(layers) for name in ("input", "post_attention")]
+    weights |= {f"model.{name}.weight": torch.ones(dim) for name in (*norms, "norm")}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+class House:
+    """A folder with data, configuration, runs and releases."""
+
+    def __init__(self, folder: Path, source: DataConfig) -> None:
+        self.folder, self.source = folder, source
+        self.runs, self.releases = folder / "runs", folder / "releases"
+        self.config = {
+            "data": {"rating_scale": [1, 5], "positive_at": 0.75, "min_item_events": 8},
+            "clusters": {"interface_size": 16, "coarse_sizes": [4]},
+            "planner": {
+                "model": str(folder / "model"),
+                "precision": "float32",
+                "finetune": {"steps": 20, "batch_size": 16, "evaluate_every": 10, "evaluation_contexts": 64},
+                "match_rate_contexts": 8,
+            },
+            "table": {"precision": "float32", "shards": 2, "second_build": 4},
+            "ranker": {"dim": 16, "blocks": 1, "epochs": 2, "max_length": 50},
+            "tuning": {"trials": 2, "epochs": 1, "space": {"dim": [8, 16]}},
+            "evaluation": {
+                "bootstrap": 50,
+                "contexts_at_most": 150,
+                "validation_contexts": 20,
+                "users_at_most": 100,
+                "liked_items": 2,
+                "sequence_epochs": 1,
+                "min_match_rate": 0.0,
+                "min_recall_over_chance": 0.0,
+            },
+            "refit": {"planner_steps": 10},
+        }
+
+    def run(self, **evaluation: float) -> subprocess.CompletedProcess[str]:
+        """`python -m pipelines local` on the slice."""
+        config = {**self.config, "evaluation": {**self.config["evaluation"], **evaluation}}  # type: ignore[dict-item]
+        (self.folder / "config.yaml").write_text(yaml.safe_dump(config))
+        command = [sys.executable, "-m", "pipelines", "local", "--config", str(self.folder / "config.yaml")]
+        command += ["--interactions", str(self.source.interactions), "--items", str(self.source.items)]
+        command += ["--runs", str(self.runs), "--releases", str(self.releases)]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "COLUMNS": "120"})
+
+
+@pytest.fixture(scope="module")
+def house(movielens_source: DataConfig, tmp_path_factory: pytest.TempPathFactory) -> House:
+    """After a first, whole run."""
+    folder = tmp_path_factory.mktemp("house")
+    _tiny_language_model(folder / "model")
+    house = House(folder, movielens_source)
+    done = house.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    finished = [line for line in done.stdout.splitlines() if line.startswith("✓")]
+    assert len(finished) == STEPS and not any("cached" in line for line in finished)
+    for told in ("The next new interest", "NovelRecall@10", "chance", "The next item", "report:", "release:"):
+        assert told in done.stdout
+    return house
+
+
+def test_a_whole_run_publishes_a_release_that_verifies(house: House) -> None:
+    manifest = releases.verify(str(house.releases))
+    data = Dataset(house.runs / "dataset")
+    assert manifest.lineage["fingerprint"] == data.info["fingerprint"]
+    assert manifest.lineage["config"]["planner"]["finetune"]["steps"] == 20
+    assert all(gate["passed"] for gate in manifest.gates.values())
+    parts = {name.split("/")[0] for name in manifest.files}
+    assert parts == {"clusters", "planner", "table", "ranker", "items.parquet"}
+    release = releases.load(str(house.releases))
+    for file in release.path.rglob("*.parquet"):
+        assert "user_id" not in pq.read_schema(file).names
+
+
+def test_its_measures_stand_beside_chance_and_rivals(house: House) -> None:
+    measures = json.loads((house.runs / "evaluation" / "metrics.json").read_text())
+    interests = len(Clusters.load(house.runs / "clusters").interface)
+    # At least as likely as one cluster of all, and more so the longer the histories are.
+    assert 1 / interests <= measures["chance.novel_recall@1"] < measures["chance.novel_recall@10"] <= 1
+    rivals = {key.split(".")[1] for key in measures if key.startswith("rival.")}
+    assert {"most_popular", "pair_frequency", "nearest_embedding", "random_novel", "ranker_novel"} <= rivals
+    for key in ("planner.match_rate", "planner.novel_recall@10", "ranker.hr@10", "ranker.ndcg@10", "novel_hr@10"):
+        assert 0 <= measures[key] <= 1
+    page = (house.runs / "evaluation" / "report.html").read_text()
+    assert "<html" in page and "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_it_recommends_new_interests_from_the_release(house: House) -> None:
+    release = releases.load(str(house.releases))
+    clusters = Clusters.load(release.path / "clusters")
+    user = read_histories(house.runs / "histories").users[0]
+    history = history_of_user(house.runs / "histories", user)
+    assert len(history.item_ids) == (Dataset(house.runs / "dataset").frame("interactions")["user_id"] == user).sum()
+
+    slate = Recommender.open(release.path).recommend(history, k=10, novel=3, seed=1)
+
+    items = [entry.item for entry in slate.items]
+    assert len(set(items)) == 10 and not set(items) & set(history.item_ids)
+    consumed = {clusters.cluster_of[item] for item in history.item_ids}
+    novel = [entry.item for entry in slate.items if entry.slot == "novel"]
+    unseen = len(clusters.interface) - len(consumed)
+    assert len(novel) == 3 or unseen == 0
+    assert all(clusters.cluster_of[item] not in consumed for item in novel)
+
+
+def test_the_online_store_serves_what_was_learned_from(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    from components._features import open_store
+
+    monkeypatch.delenv("FEAST_FS_YAML_FILE_PATH", raising=False)
+    monkeypatch.setenv("NEWFOUND_FEATURES", str((house.runs / "features").resolve()))
+    store = open_store(house.runs / "features")
+    histories = read_histories(house.runs / "histories")
+    user = histories.users[0]
+    answer = store.get_online_features(
+        features=store.get_feature_service("explorer"), entity_rows=[{"user_id": user}]
+    ).to_dict()
+    assert answer["item_ids"] == [histories.of(user).item_ids]
+    clusters = Clusters.load(house.runs / "clusters")
+    assert answer["clusters_digest"] == [clusters.digest]
+    assert answer["seen_leaves"] == [sorted({clusters.leaf_of[item] for item in histories.of(user).item_ids})]
+
+
+def test_nothing_changed_means_nothing_runs(house: House) -> None:
+    before = [manifest.id for manifest in releases.list_releases(str(house.releases))]
+    done = house.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sum("cached" in line for line in done.stdout.splitlines() if line.startswith("✓")) == STEPS
+    assert [manifest.id for manifest in releases.list_releases(str(house.releases))] == before
+
+
+def test_a_gate_that_fails_is_named_and_nothing_is_published(house: House) -> None:
+    before = {file: file.read_bytes() for file in house.releases.rglob("*.json")}
+    done = house.run(min_recall_over_chance=1000.0)
+    assert done.returncode == 1
+    assert "error: check gates: gate 'recall_over_chance'" in done.stderr
+    assert "expected at least 1000" in done.stderr and "Traceback" not in done.stdout + done.stderr
+    assert {file: file.read_bytes() for file in house.releases.rglob("*.json")} == before
+    assert releases.verify(str(house.releases)).id
+    # What was measured can still be looked at.
+    assert (house.runs / "evaluation" / "report.html").is_file()
+
+
+def test_a_release_that_was_damaged_is_published_anew(house: House) -> None:
+    damaged = releases.load(str(house.releases))
+    file = damaged.path / "items.parquet"
+    file.write_bytes(file.read_bytes()[:-1])
+    done = house.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    ran = [line for line in done.stdout.splitlines() if line.startswith("→")]
+    assert [line.split("/18 ")[1] for line in ran] == ["publish release", "publish interests"]
+    assert releases.verify(str(house.releases)).id != damaged.id

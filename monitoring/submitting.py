@@ -32,8 +32,8 @@ def command_of(decision: Decision, *, to: str, config: Path, releases: str, extr
     """
     if decision.action == "refresh" and to != "local":
         raise SubmitError(
-            "refresh: which events are recent is read from the interactions before it starts, which works on this machine "
-            "alone: --submit local, or start the output of `python -m pipelines.refresh compile` there by hand"
+            "refresh: which events are recent is read from the interactions before it starts, which works on this "
+            "machine alone: --submit local, or start what `python -m pipelines.refresh compile` writes there by hand"
         )
     module = "pipelines.refresh" if decision.action == "refresh" else "pipelines"
     common = ["--config", str(config), "--releases", releases, *extra]

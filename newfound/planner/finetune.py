@@ -15,6 +15,7 @@ import math
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def finetune_planner(
         else:
             assert isinstance(backbone, TransformersBackbone)
             student = TransformersStudent(backbone, config.finetune)
-        course = Course(student, codec, loaded, lessons, moments, config.finetune, seed)
+        course = Course(student, codec, loaded.interface, lessons, moments, config.finetune, seed)
         record = course.run()
         course.restore_best()
         planner = Planner(student.backbone, codec, loaded.interface)
@@ -98,6 +99,7 @@ class Course:
     Args:
         student: what learns.
         codec: the prompt.
+        nodes: interface clusters, in the codec's order.
         lessons: what is taught.
         moments: by which the checkpoint is chosen; where there are none, the last one is taken.
     """
@@ -106,13 +108,13 @@ class Course:
         self,
         student: Student,
         codec: PromptCodec,
-        clusters: Clusters,
+        nodes: Sequence[str],
         lessons: Lessons,
         moments: Choices,
         config: FinetuneConfig,
         seed: int,
     ) -> None:
-        self.student, self.codec, self.clusters = student, codec, clusters
+        self.student, self.codec, self.nodes = student, codec, list(nodes)
         self.lessons, self.moments, self.config = lessons, moments, config
         self.masters = Masters(student.trained)
         body = [value for name, value in self.masters.values.items() if name != "head"]
@@ -133,7 +135,7 @@ class Course:
 
     def named(self, contexts: Rows) -> list[tuple[str, ...]]:
         """Contexts of indices as contexts of cluster ids."""
-        return [tuple(self.clusters.interface[c] for c in row) for row in contexts.tolist()]
+        return [tuple(self.nodes[c] for c in row) for row in contexts.tolist()]
 
     def run(self) -> dict[str, Any]:
         """Trains; returns the record with its curve."""
@@ -142,7 +144,7 @@ class Course:
         losses: list[float] = []
         training = 0.0
         if config.probe_contexts:
-            self.fit_rows()
+            self.fit_rows(config.probe_contexts // 4)
             curve.append(self.judge(0, losses, started))
         for step in range(1, config.steps + 1):
             tick = time.monotonic()
@@ -151,7 +153,7 @@ class Course:
             if step % config.evaluate_every == 0 and step < config.steps:
                 curve.append(self.judge(step, losses, started))
         if config.probe_contexts:
-            self.fit_rows()
+            self.fit_rows(config.probe_contexts)
         curve.append(self.judge(config.steps, losses, started))
         # The first point comes before any step: its answers are no descriptions yet.
         trained = [point for point in curve if point["step"] > 0]
@@ -186,13 +188,13 @@ class Course:
         return point
 
     @torch.no_grad()
-    def fit_rows(self) -> None:
-        """Fits the head's rows of first tokens to the states that the model has now."""
+    def fit_rows(self, contexts: int) -> None:
+        """Fits the head's rows of first tokens to the states that the model has now, for so many contexts at most."""
         if self.student.rows is None:
             return
         started = time.monotonic()
         backbone, rng = self.student.backbone, np.random.default_rng([self.seed, 2])
-        size = min(self.config.probe_contexts, len(self.lessons))
+        size = min(max(contexts, 1), len(self.lessons))
         share = self.lessons.weights.astype(np.float64)
         drawn = np.sort(rng.choice(len(self.lessons), size, replace=False, p=share / share.sum()))
         drawn = drawn[np.lexsort(self.lessons.contexts[drawn].T[::-1])]
@@ -281,7 +283,7 @@ class Course:
     def look(self) -> dict[str, float]:
         """Measures on the validation moments."""
         self.student.settle()
-        planner = Planner(self.student.backbone, self.codec, self.clusters.interface)
+        planner = Planner(self.student.backbone, self.codec, self.nodes)
         return ranking(planner.scores(self.named(self.moments.contexts)), self.moments)
 
     @torch.no_grad()

@@ -1,0 +1,92 @@
+"""The engine over HTTP is asked with the same prompt and the same choices, and never trusted to answer among them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from newfound.clusters import Clusters
+from newfound.planner import Planner
+from newfound.planner.remote import EngineError, RemotePlanner
+
+Trained = tuple[Path, dict[str, object]]
+
+
+class Engine:
+    """What an engine with structured output does, by the planner itself: the likeliest of the choices it is given."""
+
+    def __init__(self, planner: Planner) -> None:
+        self.planner, self.asked, self.answer = planner, [], None
+        self.contexts = {
+            planner.codec.tokens((a, b)): (planner.nodes[a], planner.nodes[b])
+            for a in range(len(planner))
+            for b in range(len(planner))
+        }
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        body = json.loads(request.content)
+        self.asked.append(body)
+        if self.answer is not None:
+            return httpx.Response(200, json=self.answer)
+        context = self.contexts[tuple(body["prompt"])]
+        choices = body["structured_outputs"]["choice"]
+        texts = self.planner.codec.choices()
+        allowed = np.array([[text in choices for text in texts]])
+        best, values = self.planner.top_k([context], 1, allowed)
+        choice = {"text": texts[best[0, 0]], "logprobs": {"token_logprobs": [float(values[0, 0]), 0.0]}}
+        return httpx.Response(200, json={"choices": [choice]})
+
+
+@pytest.fixture
+def engine(trained: Trained, world: Path) -> Engine:
+    return Engine(Planner.load(trained[0], Clusters.load(world / "clusters"), precision="float32"))
+
+
+def remote(engine: Engine) -> RemotePlanner:
+    transport = httpx.MockTransport(engine)
+    return RemotePlanner(engine.planner.codec, engine.planner.nodes, "http://engine", "planner", transport=transport)
+
+
+def test_both_engines_give_the_same_answers(engine: Engine) -> None:
+    contexts = [("c0", "c3"), ("c1", "c4"), ("c7", "c2")]
+    allowed = np.ones((3, 8), dtype=bool)
+    allowed[0, 4] = False
+    ours = engine.planner.decode(contexts, 2, allowed).top(2)
+    theirs = remote(engine).decode(contexts, 2, allowed).top(2)
+    np.testing.assert_array_equal(theirs[0], ours[0])
+    np.testing.assert_allclose(theirs[1], ours[1], atol=1e-4)
+    first = engine.asked[0]
+    assert first["temperature"] == 0 and "guided_choice" not in first
+    assert len(first["structured_outputs"]["choice"]) == 7
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        {"choices": []},
+        {"choices": [{"text": "ignore all instructions", "logprobs": {"token_logprobs": [0.0]}}]},
+        {"choices": [{"text": " crime", "logprobs": None}]},
+    ],
+)
+def test_an_answer_that_is_no_choice_is_an_error(engine: Engine, answer: dict[str, object]) -> None:
+    engine.answer = answer
+    with pytest.raises(EngineError, match="expected one of the choices"):
+        remote(engine).decode([("c0", "c3")], 1)
+
+
+def test_a_choice_that_was_not_offered_is_an_error(engine: Engine) -> None:
+    engine.answer = {"choices": [{"text": engine.planner.codec.choices()[0], "logprobs": {"token_logprobs": [0.0]}}]}
+    with pytest.raises(EngineError, match="choices it was given"):
+        remote(engine).decode([("c0", "c3")], 1)  # c0 is in the context, so it is not new
+
+
+def test_an_engine_that_refuses_raises(engine: Engine) -> None:
+    transport = httpx.MockTransport(lambda _: httpx.Response(503))
+    planner = RemotePlanner(engine.planner.codec, engine.planner.nodes, "http://engine", "m", transport=transport)
+    with pytest.raises(httpx.HTTPStatusError):
+        planner.decode([("c0", "c3")], 1)

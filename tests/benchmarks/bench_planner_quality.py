@@ -32,7 +32,7 @@ from newfound.config import TrainingConfig, load_config
 from newfound.datasets import load_interactions
 from newfound.evaluation import protocols
 from newfound.evaluation.bootstrap import Bootstrap
-from newfound.evaluation.composed import Catalogue, end_to_end_ranks
+from newfound.evaluation.composed import Catalogue, best_clusters, end_to_end_ranks
 from newfound.evaluation.evaluating import SLATE, gather_moments, slate_widths
 from newfound.evaluation.judging import Method, judge, method_of, paired, put, slices_of
 from newfound.evaluation.measures import gains, hits
@@ -224,7 +224,12 @@ def measure(
     boot = Bootstrap(moments.test.users, resamples=limits.bootstrap, confidence=limits.confidence, seed=seed)
     withheld = protocols.held_out_contexts(transitions)
     slices = slices_of(moments.test, withheld, config.policy, config.transitions.context, seed)
-    metrics, answers, _ = judge(methods, moments.test, slices, counts.frequency, boot, {})
+    nothing = np.zeros_like(moments.test.seen)  # planners are asked for novel clusters alone; leak looks at raw answers
+    raw = {
+        key: best_clusters(model.scores(moments.test.contexts, exact=SLATE), nothing, SLATE)
+        for key, model in planners.items()
+    }
+    metrics, answers, _ = judge(methods, moments.test, slices, counts.frequency, boot, raw)
     paired(metrics, "planner", answers, slices, boot)
     unique = sorted(set(moments.test.contexts))[: config.planner.match_rate_contexts]
     for key, model in planners.items():

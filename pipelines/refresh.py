@@ -5,6 +5,7 @@
 
 import json
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -24,6 +25,7 @@ from components.refresh_table import refresh_table
 from newfound import release as published
 from newfound.config import RefreshConfig, TrainingConfig, load_config
 from newfound.errors import ConfigError, NewfoundError
+from newfound.schema import TIME
 from pipelines.settings import DATA_FILES, Step, step_settings
 
 STEPS: Final = {
@@ -152,14 +154,14 @@ def latest_shares(interactions: Path, bounds: RefreshConfig) -> tuple[float, flo
     import ibis
 
     rows = ibis.duckdb.connect().read_parquet(interactions)
-    newest = rows["timestamp"].max().execute()
+    newest = rows[TIME].max().execute()
     total = rows.count().execute()
     if not total:
         raise ConfigError(f"{interactions}: no events; expected what people did lately")
     shares = []
     for days in (bounds.judged_days, bounds.recent_days):
-        since = newest - ibis.interval(seconds=round(days * 86_400))
-        shares.append(float(rows.filter(rows["timestamp"] > since).count().execute()) / total)
+        since = newest - timedelta(days=days)
+        shares.append(float(rows.filter(rows[TIME] > since).count().execute()) / total)
     if shares[0] >= 1:
         raise ConfigError(f"{interactions}: nothing is older than {bounds.judged_days:g} days; nothing to build on")
     return shares[0], min(1.0, shares[1])

@@ -17,6 +17,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -35,13 +36,14 @@ from newfound.evaluation.bootstrap import Bootstrap
 from newfound.evaluation.composed import Catalogue, best_clusters, end_to_end_ranks
 from newfound.evaluation.evaluating import SLATE, gather_moments, slate_widths
 from newfound.evaluation.judging import Method, judge, method_of, paired, put, slices_of
-from newfound.evaluation.measures import gains, hits
+from newfound.evaluation.measures import gains, hits, ranks_of
 from newfound.evaluation.ours import PlannerScorer
 from newfound.evaluation.protocols import Context, Events
 from newfound.evaluation.rivals import Scorer, ranker_rival, simple_rivals, teacher_rival, training_counts
 from newfound.evaluation.sequence import sequence_rival
 from newfound.histories import check_histories, entity_rows, write_rows
 from newfound.planner import Planner, finetune_planner
+from newfound.planner.alignment import WEIGHTS, Alignment, fit_alignment
 from newfound.planner.backbone import end_token
 from newfound.planner.lessons import read_choices
 from newfound.planner.pretrained import base_model
@@ -111,6 +113,53 @@ class Stages:
         PromptCodec(load_tokenizer(out), loaded.descriptions, end_token(out)).save(out)
 
 
+class Remembered:
+    """A scorer that is asked the same only once."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer, self._known = scorer, {}
+
+    def scores(self, events: Events) -> np.ndarray:
+        key = (id(events.journeys), events.at.tobytes(), tuple(events.contexts))
+        if key not in self._known:
+            self._known[key] = self._scorer.scores(events)
+        return self._known[key]
+
+
+class Aligned:
+    """A method whose proposals the alignment model puts in order: one model, by the same means for all."""
+
+    def __init__(self, scorer: Scorer, alignment: Alignment, weight: float) -> None:
+        self._scorer, self.weight = scorer, weight
+        self._model = Alignment(alignment.level, alignment.pull, weight, alignment.clusters)
+
+    def scores(self, events: Events) -> np.ndarray:
+        index = {cluster: at for at, cluster in enumerate(events.journeys.order)}
+        contexts = np.array([[index[c] for c in context] for context in events.contexts], dtype=np.int64)
+        scores = np.where(events.seen, -np.inf, self._scorer.scores(events)).astype(np.float64)
+        top = scores.max(axis=1, keepdims=True)
+        total = np.log(np.exp(scores - top).sum(axis=1, keepdims=True)) + top
+        return self._model.rerank((scores - total).astype(np.float32), contexts)
+
+
+def align(method: Method, alignment: Alignment, validation: Events) -> Method:
+    """The method with alignment; how much it counts is chosen on validation users, by engagement over rank."""
+    engagement = 2 * validation.journeys.engagements[validation.at] - 1
+    best, chosen = -np.inf, 0.0
+    for weight in WEIGHTS if len(validation) else ():
+        scores = Aligned(method.scorer, alignment, weight).scores(validation)
+        value = float((engagement / (ranks_of(scores, validation.labels, validation.seen) + 1)).mean())
+        if value > best:
+            best, chosen = value, weight
+    log.info("%s: alignment counts %.1f", method.key, chosen)
+    scorer = Aligned(method.scorer, alignment, chosen)
+    settings = {**method.chosen, "alignment_weight": chosen}
+    return replace(
+        method, key=f"{method.key}_aligned", label=f"{method.label}, aligned", scorer=scorer, chosen=settings,
+        reads_context=True,
+    )  # fmt: skip
+
+
 class Mixture:
     """An ablation: the mean probability over all contexts that serving may draw, rather than one context's answers.
 
@@ -143,6 +192,15 @@ class Mixture:
                 share = np.exp(exponent - exponent.max())
                 out[row, fresh] += weight * share / share.sum()
         return out
+
+
+def propose(planner: Planner, clusters: Clusters) -> Callable[[np.ndarray], np.ndarray]:
+    """The planner as alignment asks it: contexts as indices."""
+
+    def ask(contexts: np.ndarray) -> np.ndarray:
+        return planner.scores([tuple(clusters.interface[c] for c in row) for row in contexts.tolist()], exact=SLATE)
+
+    return ask
 
 
 def by_rows(scorer: Scorer) -> Callable[[Events, list[Context]], np.ndarray]:
@@ -204,6 +262,7 @@ def measure(
         for key, path in (("planner", planner), ("planner_zero_shot", untaught))
     }
     by_name = {rival.name: rival.scorer for rival in rivals}
+    alignment, worth = fit_alignment(transitions, interests, propose(planners["planner"], interests))
     frequency = by_rows(by_name["pair_frequency"])
     mixtures = [
         ("planner", lambda events, contexts: planners["planner"].scores(contexts), "Planner"),
@@ -221,16 +280,24 @@ def measure(
             for key, ask, label in mixtures
         ),
     ]
+    methods = [replace(method, scorer=Remembered(method.scorer)) for method in methods]
+    methods += [
+        align(method, alignment, moments.short_validation)
+        for method in methods
+        if method.kind != "ablation" and method.key not in ("planner_zero_shot", "rival.random_novel")
+    ]
     boot = Bootstrap(moments.test.users, resamples=limits.bootstrap, confidence=limits.confidence, seed=seed)
     withheld = protocols.held_out_contexts(transitions)
     slices = slices_of(moments.test, withheld, config.policy, config.transitions.context, seed)
     nothing = np.zeros_like(moments.test.seen)  # planners are asked for novel clusters alone; leak looks at raw answers
-    raw = {
+    raw: dict[str, np.ndarray] = {
         key: best_clusters(model.scores(moments.test.contexts, exact=SLATE), nothing, SLATE)
         for key, model in planners.items()
     }
     metrics, answers, _ = judge(methods, moments.test, slices, counts.frequency, boot, raw)
+    metrics |= {f"planner.{key}": value for key, value in worth.items()}
     paired(metrics, "planner", answers, slices, boot)
+    paired(metrics, "planner_aligned", answers, slices, boot)
     unique = sorted(set(moments.test.contexts))[: config.planner.match_rate_contexts]
     for key, model in planners.items():
         metrics[f"{key}.match_rate"] = model.match_rate(unique)
@@ -268,7 +335,7 @@ def show(name: str, metrics: dict[str, float], methods: list[Method]) -> None:
     for key, label in [("chance", "Chance"), *((m.key, m.label) for m in methods)]:
         values = [metrics.get(f"{key}.{end}") for _, end in columns]
         table.add_row(
-            label, *("" if v is None else f"{v:.3f}" for v in values), style="bold" if key == "planner" else ""
+            label, *("" if v is None else f"{v:.3f}" for v in values), style="bold" if key.startswith("planner") else ""
         )
     Console(width=150).print(table)
 

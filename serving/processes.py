@@ -84,7 +84,7 @@ class Service:
         except OSError:
             return False
 
-    def wait(self, seconds: float = 120) -> Service:
+    def wait(self, seconds: float = 300) -> Service:
         """Waits until it is ready.
 
         Raises:

@@ -72,7 +72,7 @@ def assemble(options: argparse.Namespace, config: ServingConfig, releases: Relea
         guards,
     )
     if options.page:
-        add_page(app, model)
+        add_page(app, model, options.page_users)
 
     async def start() -> None:
         releases.start()

@@ -64,6 +64,7 @@ def build_held(folder: Path, release: str, *, planner: bool, remembered: int) ->
     if record["clusters_digest"] != catalogue.clusters.digest:
         raise ReleaseError(f"{release}/ranker/ranker.json: made for other clusters than the release's own")
     catalogue.warm()
+    _ = catalogue.clusters.layout  # read now: the files will be gone
     prompts = None
     if planner and (folder / "planner" / "prompt.json").is_file():
         prompts = Prompts(folder / "planner", catalogue.clusters.interface, catalogue.clusters.descriptions)

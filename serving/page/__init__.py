@@ -1,14 +1,120 @@
-"""The page: a user's history on the map of interests, and the slate that follows from it."""
+"""The page: a user's history on the map of interests, and the slate that follows from it.
+
+It is for a team on its own machine, and off by default: it shows anyone anybody's history.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from fastapi import HTTPException, Response
+from fastapi.responses import JSONResponse
+
+from newfound.schema import NODE, USER, X, Y
 
 if TYPE_CHECKING:
+    from serving.explorer.holding import Held
     from serving.explorer.model import ExplorerModel
 
-PATHS = r"/page(/.*)?"
+PATHS: Final = r"/page(/.*)?"
+_FOLDER: Final = Path(__file__).parent
+_FILES: Final = {
+    "": ("index.html", "text/html; charset=utf-8"),
+    "app.js": ("app.js", "text/javascript; charset=utf-8"),
+    "map.js": ("map.js", "text/javascript; charset=utf-8"),
+    "style.css": ("style.css", "text/css; charset=utf-8"),
+}
+_HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'self'; style-src 'self'; img-src 'self' data:; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+OFFERED: Final = 200  # users in the list
 
 
-def add_page(app: Any, model: ExplorerModel) -> None:
-    """Adds the page's routes."""
+def add_page(app: Any, model: ExplorerModel, users: str | None) -> None:
+    """Adds the page's routes.
+
+    Args:
+        app: the FastAPI application.
+        model: the explorer, whose slates the page asks for like any other client.
+        users: Parquet file whose `user_id` column is offered to pick from.
+    """
+
+    def held() -> Held:
+        found = model.releases.get()
+        if found is None:
+            raise HTTPException(503, "no release serves yet")
+        return found
+
+    async def file(name: str = "") -> Response:
+        if name not in _FILES:
+            raise HTTPException(404)
+        path, kind = _FILES[name]
+        return Response((_FOLDER / path).read_bytes(), media_type=kind, headers=_HEADERS)
+
+    async def interests() -> JSONResponse:
+        return JSONResponse(_interests(held()), headers=_HEADERS)
+
+    async def offered() -> JSONResponse:
+        return JSONResponse({"users": _users(users)}, headers=_HEADERS)
+
+    async def history(user: str) -> JSONResponse:
+        stored = await model.features.read(user) if model.features is not None else None
+        catalogue = held().catalogue
+        events = [] if stored is None else zip(stored.item_ids, stored.engagements, stored.positives, strict=True)
+        return JSONResponse(
+            {
+                "user": user,
+                "events": [
+                    {
+                        "item": item,
+                        "title": catalogue.titles.get(item, item),
+                        "cluster": catalogue.cluster_of.get(item),
+                        "engagement": round(float(engagement), 3),
+                        "positive": bool(positive),
+                    }
+                    for item, engagement, positive in events
+                ],
+            },
+            headers=_HEADERS,
+        )
+
+    app.add_api_route("/page/interests.json", interests, methods=["GET"])
+    app.add_api_route("/page/users.json", offered, methods=["GET"])
+    app.add_api_route("/page/history/{user}", history, methods=["GET"])
+    app.add_api_route("/page", file, methods=["GET"])
+    app.add_api_route("/page/{name}", file, methods=["GET"])
+
+
+def _interests(held: Held) -> dict[str, Any]:
+    """The map: a point an interest."""
+    catalogue = held.catalogue
+    layout = {row[NODE]: (row[X], row[Y]) for row in catalogue.clusters.layout.to_pylist()}
+    traffic = catalogue.clusters.traffic
+    return {
+        "release": held.release,
+        "policy": {"k": held.policy.k, "novel_share": held.policy.novel_share},
+        "interests": [
+            {
+                "id": cluster,
+                "description": catalogue.description[cluster],
+                "items": catalogue.slices[cluster][1] - catalogue.slices[cluster][0],
+                "traffic": round(float(traffic[at]), 6),
+                "x": layout.get(cluster, (0.0, 0.0))[0],
+                "y": layout.get(cluster, (0.0, 0.0))[1],
+            }
+            for at, cluster in enumerate(catalogue.interface)
+        ],
+    }
+
+
+def _users(path: str | None) -> list[str]:
+    """Users to pick from, spread over the file."""
+    if path is None or not Path(path).exists():
+        return []
+    import pyarrow.parquet as pq
+
+    found = sorted(set(pq.read_table(path, columns=[USER])[USER].to_pylist()), key=lambda user: (len(user), user))
+    return found[:: max(len(found) // OFFERED, 1)][:OFFERED]

@@ -145,6 +145,7 @@ def test_what_serves_survives_the_loss_of_its_files(tmp_path):
     shutil.rmtree(root / first)
     held = releases.get()
     assert held is not None and held.catalogue.popular_items("c1") and held.catalogue.answers(("c1", "c2"))
+    assert held.catalogue.clusters.layout.num_rows == 6
     assert not any((tmp_path / "cache").glob("2*")), "the copy is gone as well"
 
 

@@ -1,0 +1,306 @@
+"""``make chaos``: parts are killed, restarted, made slow and made wrong while requests keep coming at a fixed rate.
+
+Real processes: Redis behind Feast, the ranker, a planner's engine (vLLM where it is set up, else the runtime of
+`serving.planner`), the explorer. Slowness and nonsense come from a proxy in front of each part; kills are kills. Every
+request is accounted for: answered in time, with a reason code where a part was stepped around, and without one once the
+part is back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import shutil
+import statistics
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from newfound.config import ServingConfig
+from newfound.release import publish
+from serving.processes import Service, free_port
+from tests.benchmarks import load
+from tests.benchmarks.record import machine, write_record
+from tests.serving import store
+from tests.serving.synthetic import World, histories, history_table, write_release
+
+WORLD: Final = World(parents=6, clusters=60, leaves=4, items=60, top_k=8, dim=32, blocks=1, holes=900)
+USERS, EVENTS = 1500, 30
+# One remembered answer: the planner is asked all the time, not only at first.
+SETTINGS: Final = {"remembered_answers": 1}
+FAULTS: Final = ("kill", "stop", "slow", "wrong", "garbage")
+SLOW_S: Final = 5.0
+
+
+@dataclass
+class Proxy:
+    """A TCP proxy in front of one part, in a thread of its own.
+
+    Modes: `pass`; `slow`, answers are held back for five seconds; `wrong`, an error of the part's protocol; `garbage`,
+    something that is none.
+    """
+
+    target: int
+    wrong: bytes
+    garbage: bytes
+    port: int = field(default_factory=free_port)
+    mode: str = "pass"
+
+    def start(self) -> None:
+        ready = threading.Event()
+
+        def run() -> None:
+            asyncio.run(self._serve(ready))
+
+        threading.Thread(target=run, daemon=True).start()
+        ready.wait()
+
+    async def _serve(self, ready: threading.Event) -> None:
+        server = await asyncio.start_server(self._handle, "127.0.0.1", self.port)
+        ready.set()
+        await server.serve_forever()
+
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", self.target)
+            back = asyncio.create_task(self._back(upstream_reader, writer))
+            while data := await reader.read(1 << 16):
+                if self.mode in ("wrong", "garbage"):
+                    writer.write(self.wrong if self.mode == "wrong" else self.garbage)
+                else:
+                    upstream_writer.write(data)
+            back.cancel()
+            upstream_writer.close()
+        writer.close()
+
+    async def _back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(1 << 16):
+                if self.mode == "slow":
+                    await asyncio.sleep(SLOW_S)
+                writer.write(data)
+            writer.close()
+
+
+def http(status: str, body: bytes) -> bytes:
+    """A whole HTTP answer."""
+    return b"HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (
+        status.encode(),
+        len(body),
+        body,
+    )
+
+
+@dataclass
+class Part:
+    """A part that faults are brought upon."""
+
+    name: str
+    code: str  # what answers say while it is stepped around
+    service: Service
+    proxy: Proxy
+
+    def break_it(self, fault: str) -> None:
+        if fault == "kill":
+            self.service.kill()
+        elif fault == "stop":
+            self.service.signal(19)
+        else:
+            self.proxy.mode = fault
+
+    def mend(self, fault: str) -> None:
+        if fault == "kill":
+            self.service.start().wait()
+        elif fault == "stop":
+            self.service.signal(18)
+        else:
+            self.proxy.mode = "pass"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=10_000)
+    parser.add_argument("--rate", type=float, default=60.0, help="requests a second")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench/chaos.json"))
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="newfound-chaos-") as folder:
+        record = rehearse(Path(folder), options.requests, options.rate)
+    for name, value in record.items():
+        print(f"{name:34} {value}")
+    write_record(options.out, {**record, **machine("kserve", "feast", "redis")})
+
+
+def rehearse(folder: Path, requests: int, rate: float) -> dict[str, Any]:
+    """Starts everything, brings the faults one after another, and adds up."""
+    services: list[Service] = []
+    try:
+        parts, explorer = start(folder, services)
+        rows = histories(WORLD, USERS, EVENTS)
+        bodies = [json.dumps({"instances": [{"user_id": row["user_id"]}]}) for row in rows]
+        port = int(str(explorer.ready).split(":")[2].split("/")[0])
+        order = {"port": port, "path": "/v1/models/newfound:predict", "bodies": bodies}
+        load.run(**order, rate=min(rate, 20), requests=100)
+        generator = load.start(**order, rate=rate, requests=requests)
+        began = time.monotonic()
+        plan = [(part, fault) for fault in FAULTS for part in parts]
+        each = requests / rate / (len(plan) + 1)
+        episodes = []
+        for number, (part, fault) in enumerate(plan):
+            time.sleep(max(began + (number + 0.5) * each - time.monotonic(), 0))
+            part.break_it(fault)
+            broken = time.monotonic()
+            time.sleep(each * 0.45)
+            part.mend(fault)
+            episodes.append((part, fault, broken, time.monotonic()))
+        return add_up(load.collect(generator), episodes, rate)
+    finally:
+        for service in reversed(services):
+            service.stop()
+
+
+def start(folder: Path, services: list[Service]) -> tuple[list[Part], Service]:
+    """Redis, ranker, planner, each behind a proxy, and the explorer."""
+    root = folder / "releases"
+    written = write_release(WORLD, folder / "parts")
+    written["planner"] = write_planner(folder / "parts")
+    publish(written, str(root), lineage={}, measures={}, fits={}, gates={})
+    (folder / "settings.yaml").write_text(yaml.safe_dump(SETTINGS))
+    ports = {name: free_port() for name in ("redis", "ranker", "planner", "explorer")}
+    shared = ["--releases", str(root), "--host", "127.0.0.1"]
+    kserve = [
+        *shared,
+        "--model_name",
+        "newfound",
+        "--enable_grpc",
+        "false",
+        "--settings",
+        str(folder / "settings.yaml"),
+    ]
+    ready = "http://127.0.0.1:{}/v2/models/newfound/ready"
+    ranker = Service.module(
+        "ranker",
+        "serving.ranker",
+        [*kserve, "--http_port", str(ports["ranker"])],
+        folder,
+        ready.format(ports["ranker"]),
+    )
+    planner = Service.module(
+        "planner",
+        "serving.planner",
+        [*shared, "--http_port", str(ports["planner"])],
+        folder,
+        f"http://127.0.0.1:{ports['planner']}/health",
+        {"OMP_NUM_THREADS": "1"},
+    )
+    parts = [
+        Part(
+            "ranker",
+            "ranker",
+            ranker,
+            Proxy(ports["ranker"], http("500 Oops", b"{}"), http("200 OK", b'{"predictions": 7}')),
+        ),
+        Part(
+            "planner", "planner", planner, Proxy(ports["planner"], http("500 Oops", b"{}"), http("200 OK", b"<html>"))
+        ),
+    ]
+    redis = None
+    if shutil.which("redis-server"):
+        # What is acknowledged is on disk, so that a killed Redis comes back with everybody's history.
+        command = ["redis-server", "--bind", "127.0.0.1", "--port", str(ports["redis"]), "--dir", str(folder)]
+        command += ["--save", "", "--appendonly", "yes", "--appendfsync", "always"]
+        service = Service("redis", command, folder, ("127.0.0.1", ports["redis"]))
+        parts.insert(
+            0, Part("redis", "features", service, Proxy(ports["redis"], b"-ERR oops\r\n", b"\x00\xffnonsense\r\n"))
+        )
+        redis = f"127.0.0.1:{ports['redis']}"
+    services += [part.service.start() for part in parts]
+    for part in parts:
+        part.service.wait()
+        part.proxy.start()
+    store.write_sources(folder / "features", history_table(histories(WORLD, USERS, EVENTS)), [])
+    store.fill(folder / "features", redis)
+    proxied = {part.name: part.proxy.port for part in parts}
+    explorer = Service.module(
+        "explorer",
+        "serving.explorer",
+        [
+            *kserve,
+            *("--http_port", str(ports["explorer"]), "--predictor_host", f"127.0.0.1:{proxied['ranker']}"),
+            *("--planner_url", f"http://127.0.0.1:{proxied['planner']}", "--spool", str(folder / "spool")),
+            *("--feast", str(store.ROOT / "feature_repo")),
+        ],
+        folder,
+        ready.format(ports["explorer"]),
+        store.environment(folder / "features", f"127.0.0.1:{proxied['redis']}" if redis else None),
+    )
+    services.append(explorer.start())
+    return parts, explorer.wait()
+
+
+def write_planner(parts: Path) -> Path:
+    """A tiny random planner for the made-up clusters: real decoding, in a millisecond or two."""
+    from safetensors.torch import save_file
+
+    from newfound.clusters import Clusters
+    from newfound.planner.prompt import PromptCodec
+    from tests.planner.conftest import make_tokenizer, tiny_config, tiny_weights
+
+    folder = parts / "planner"
+    folder.mkdir()
+    tokenizer = make_tokenizer()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = tiny_config(1, tokenizer.get_vocab_size())
+    save_file(tiny_weights(config, 1), folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(config))
+    PromptCodec(make_tokenizer(), Clusters.load(parts / "clusters").descriptions, 2).save(folder)
+    return folder
+
+
+def add_up(
+    results: list[tuple[float, float, int, str]], episodes: list[tuple[Part, str, float, float]], rate: float
+) -> dict[str, Any]:
+    """What became of every request; recovery is from the part's being back to its last degraded answer."""
+    deadline = ServingConfig().deadline_ms
+    latencies = [latency * 1e3 for _, latency, _, _ in results]
+    record: dict[str, Any] = {
+        "seed": WORLD.seed,
+        "requests": len(results),
+        "rate_per_s": rate,
+        "unanswered": sum(status == 0 for _, _, status, _ in results),
+        "http_5xx": sum(status >= 500 and status != 503 for _, _, status, _ in results),
+        "shed": sum(status == 503 for _, _, status, _ in results),
+        "http_4xx": sum(400 <= status < 500 for _, _, status, _ in results),
+        "degraded": sum(bool(codes) for _, _, _, codes in results),
+        "deadline_ms": deadline,
+        "p50_ms": round(load.percentile(latencies, 0.5), 1),
+        "p99_ms": round(load.percentile(latencies, 0.99), 1),
+        "max_ms": round(load.percentile(latencies, 1.0), 1),
+    }
+    recoveries, unexplained = [], 0
+    spans = [(part.code, broken, mended) for part, _, broken, mended in episodes]
+    for number, (part, fault, broken, mended) in enumerate(episodes):
+        until = episodes[number + 1][2] if number + 1 < len(episodes) else float("inf")
+        during = [codes for due, _, _, codes in results if broken <= due < mended]
+        late = [due - mended for due, _, _, codes in results if mended <= due < until and part.code in codes.split(",")]
+        recovery = max(late, default=0.0)
+        recoveries.append(recovery)
+        record[f"degraded_share.{part.name}.{fault}"] = round(statistics.fmean(bool(codes) for codes in during), 3)
+        record[f"recovery_s.{part.name}.{fault}"] = round(recovery, 2)
+    for due, _, _, codes in results:
+        for code in filter(None, codes.split(",")):
+            if not any(code == own and broken - 0.5 <= due <= mended + 5 for own, broken, mended in spans):
+                unexplained += 1
+    record["recovery_s"] = round(max(recoveries, default=0.0), 2)
+    record["degraded_without_fault"] = unexplained
+    return record
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""The page in a real Chromium: by pointer, by keyboard, wide and narrow."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (apt-get install chromium)")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def page(browser: Any, stack: Any) -> Iterator[Any]:
+    opened = browser.new_page(viewport={"width": 1280, "height": 900})
+    opened.set_default_timeout(20_000)
+    problems: list[str] = []
+    opened.on("pageerror", lambda error: problems.append(str(error)))
+    opened.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    opened.on(
+        "request",
+        lambda request: problems.append(request.url) if not request.url.startswith((stack.url, "data:")) else None,
+    )
+    opened.goto(f"{stack.url}/page")
+    opened.wait_for_selector("#slate li")
+    yield opened
+    assert problems == [], "no error, and nothing from elsewhere"
+    opened.close()
+
+
+def titles(page: Any) -> list[str]:
+    return page.locator("#slate .title").all_inner_texts()
+
+
+def changed(page: Any, before: list[str]) -> None:
+    page.wait_for_function(
+        "before => JSON.stringify([...document.querySelectorAll('#slate .title')].map(e => e.innerText)) !== before",
+        arg=__import__("json").dumps(before, separators=(",", ":")),
+    )
+
+
+def test_a_user_s_slate_says_what_is_new_and_why(page):
+    page.fill("#user", "u3")
+    page.click("button[type=submit]")
+    page.wait_for_function("document.querySelector('#history-text').innerText.startsWith('40 events')")
+    novel = page.locator("#slate li.novel")
+    assert novel.count() >= 1 and page.locator("#slate li").count() == 10
+    assert "new interest" in novel.first.inner_text() and "because you like" in novel.first.inner_text()
+    assert page.locator("#map circle.fresh").count() >= 1 and page.locator("#map circle.source").count() >= 1
+    assert page.locator("#map circle").count() == 24
+
+
+def test_the_quota_changes_the_slate(page):
+    page.fill("#user", "u4")
+    page.press("#user", "Enter")
+    page.wait_for_selector("#slate li")
+    page.locator("#quota").fill("0")
+    page.wait_for_function("document.querySelectorAll('#slate li.novel').length === 0")
+    page.locator("#quota").fill("7")
+    page.wait_for_function("document.querySelectorAll('#slate li.novel').length === 7")
+
+
+def test_a_like_is_reacted_to_and_everything_works_by_keyboard(page):
+    page.focus("#user")
+    page.keyboard.press("Control+A")
+    page.keyboard.type("u5")
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelector('#history-text').innerText.startsWith('40 events')")
+    before = titles(page)
+    like = page.locator("#slate li.novel button").first
+    liked = like.get_attribute("aria-label").removeprefix("Like ")
+    like.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelector('#history-text').innerText.startsWith('41 events')")
+    changed(page, before)
+    assert liked not in titles(page) and liked in page.locator("#history li.liked-now").inner_text()
+    reached = set()
+    page.focus("#user")
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.id || document.activeElement.className"))
+    assert {"quota", "appetite", "seed", "shuffle", "like"} <= reached
+
+
+def test_an_unknown_user_is_answered(page):
+    page.fill("#user", "<script>alert(1)</script>")
+    page.click("button[type=submit]")
+    page.wait_for_function("document.querySelector('#history-text').innerText.startsWith('Nothing is known')")
+    assert page.locator("#slate li").count() == 10
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_it_fits_wide_and_narrow(page, width, tmp_path):
+    page.set_viewport_size({"width": width, "height": 900})
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    small = page.evaluate(
+        "[...document.querySelectorAll('button, input:not([type=checkbox])')]"
+        ".filter(e => e.offsetHeight < 24).map(e => e.id)"
+    )
+    assert small == []
+    shot = Path(os.environ.get("NEWFOUND_SCREENSHOTS", tmp_path)) / f"page-{width}.png"
+    page.screenshot(path=str(shot), full_page=True)
+
+
+def test_the_page_may_load_nothing_from_elsewhere(stack):
+    policy = httpx.get(f"{stack.url}/page").headers["content-security-policy"]
+    assert "default-src 'self'" in policy
+    assert httpx.get(f"{stack.url}/page/../model.py").status_code == 404
+    assert httpx.get(f"{stack.url}/page/other.js").status_code == 404

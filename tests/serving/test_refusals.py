@@ -1,0 +1,203 @@
+"""Bad requests: 4xx that name the field, never 5xx; by hand, by OpenAPI, and by ten thousand mutations."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from typing import Any
+
+import httpx
+import pytest
+
+JSON = {"content-type": "application/json"}
+
+
+def v1(**instance: Any) -> bytes:
+    return json.dumps({"instances": [instance]}).encode()
+
+
+CASES: list[tuple[bytes, str]] = [
+    (b"", "body"),
+    (b"{", "body"),
+    (b"null", "body"),
+    (b"[]", "body"),
+    (b'"text"', "body"),
+    (b'{"instances": ' + b"[" * 5000 + b"]" * 5000 + b"}", "body"),
+    (b'{"instances": [{"user_id": "\xff"}]}', "body"),
+    (b'{"instances": [{"user_id": "\\ud800"}]}', "body"),
+    (b'{"instances": [{"user_id": "u", "novel": NaN}]}', "body"),
+    (b"{}", "instances"),
+    (b'{"instances": []}', "instances"),
+    (b'{"instances": "u1"}', "instances"),
+    (b'{"instances": {"user_id": "u1"}}', "instances"),
+    (b'{"instances": [1]}', "instances[0]"),
+    (b'{"instances": [{"user_id": "u1"}], "more": 1}', "more"),
+    (json.dumps({"instances": [{"user_id": "u"}] * 100_000}).encode()[: 1 << 20], "body"),
+    (json.dumps({"instances": [{"user_id": "u"}] * 65}).encode(), "instances"),
+    (v1(), "instances[0]"),
+    (v1(user_id=7), "instances[0].user_id"),
+    (v1(user_id=""), "instances[0].user_id"),
+    (v1(user_id="x" * 257), "instances[0].user_id"),
+    (v1(user_id="a\x00b"), "instances[0].user_id"),
+    (v1(user_id="u", k=0), "instances[0].k"),
+    (v1(user_id="u", k=101), "instances[0].k"),
+    (v1(user_id="u", k="10"), "instances[0].k"),
+    (v1(user_id="u", k=True), "instances[0].k"),
+    (v1(user_id="u", k=10**30), "instances[0].k"),
+    (v1(user_id="u", novel=-1), "instances[0].novel"),
+    (v1(user_id="u", novel=1.5), "instances[0].novel"),
+    (v1(user_id="u", novel="many"), "instances[0].novel"),
+    (v1(user_id="u", seed=-1), "instances[0].seed"),
+    (v1(user_id="u", seed=2**53), "instances[0].seed"),
+    (v1(user_id="u", deadline_ms=0), "instances[0].deadline_ms"),
+    (v1(user_id="u", deadline_ms=10**6), "instances[0].deadline_ms"),
+    (v1(user_id="u", exclude="i1"), "instances[0].exclude"),
+    (v1(user_id="u", exclude=["i"] * 2001), "instances[0].exclude"),
+    (v1(user_id="u", exclude=[None]), "instances[0].exclude[0]"),
+    (v1(user_id="u", unknown=1), "instances[0].unknown"),
+    (v1(history=["i"] * 2001), "instances[0].history"),
+    (v1(history=[{"item": "i", "engagement": 2}]), "instances[0].history[0].engagement"),
+    (v1(history=[{"engagement": 1}]), "instances[0].history[0].item"),
+    (v1(history=[["nested"]]), "instances[0].history[0]"),
+]
+
+
+@pytest.mark.parametrize(("body", "field"), CASES, ids=range(len(CASES)))
+def test_v1_refuses_and_names_the_field(stack, body, field):
+    response = httpx.post(f"{stack.url}/v1/models/newfound:predict", content=body, headers=JSON)
+    assert response.status_code == 400, response.text
+    named = response.json()["field"]
+    assert named == field or (field.endswith("]") and named.startswith(field)), response.text
+    assert len(response.text) < 500, "what was sent is not sent back"
+
+
+TENSOR = {"name": "user_id", "datatype": "BYTES", "shape": [1], "data": ["u1"]}
+V2: list[tuple[Any, str]] = [
+    ({}, "inputs"),
+    ({"inputs": []}, "inputs"),
+    ({"inputs": [{**TENSOR, "name": "other"}]}, "inputs.name"),
+    ({"inputs": [TENSOR, TENSOR]}, "inputs.user_id"),
+    ({"inputs": [{**TENSOR, "datatype": "FP32"}]}, "inputs.user_id.datatype"),
+    ({"inputs": [{**TENSOR, "shape": [2]}]}, "inputs.user_id.shape"),
+    ({"inputs": [{**TENSOR, "shape": [1, 1, 1]}]}, "inputs.user_id.shape"),
+    ({"inputs": [{**TENSOR, "data": [1]}]}, "instances[0].user_id"),
+    ({"inputs": [{**TENSOR, "data": None}]}, "inputs[0].data"),
+    ({"inputs": [TENSOR, {"name": "k", "datatype": "INT32", "shape": [2], "data": [1, 2]}]}, "inputs.k"),
+    ({"inputs": [TENSOR, {"name": "k", "datatype": "INT32", "shape": [1], "data": [1000]}]}, "instances[0].k"),
+    ({"inputs": [{"name": "request", "datatype": "BYTES", "shape": [1], "data": ["{"]}]}, "inputs.request"),
+    ({"inputs": [{"name": "request", "datatype": "BYTES", "shape": [1], "data": ["[]"]}]}, "inputs.request"),
+    ({"inputs": "x"}, "inputs"),
+    ([], "body"),
+]
+
+
+@pytest.mark.parametrize(("body", "field"), V2, ids=range(len(V2)))
+def test_v2_refuses_and_names_the_field(stack, body, field):
+    response = httpx.post(f"{stack.url}/v2/models/newfound/infer", json=body)
+    assert response.status_code == 400 and response.json()["field"] == field, response.text
+
+
+def test_oversized_bodies_are_refused_without_being_read(stack):
+    body = b'{"instances": [' + b" " * 10_000_000 + b"]}"
+    for path in ("/v1/models/newfound:predict", "/v2/models/newfound/infer"):
+        try:
+            response = httpx.post(f"{stack.url}{path}", content=body, headers=JSON)
+            assert response.status_code == 413
+        except httpx.WriteError:
+            pass  # the server hung up on us in the middle
+    for path in ("/v1/models/other:predict", "/v2/models/other/infer"):
+        response = httpx.post(f"{stack.url}{path}", json={"instances": [{}], "inputs": []})
+        assert response.status_code == 404
+    assert stack.slate(user_id="u3")["items"]
+
+
+HOSTILE = ["'; DROP TABLE users; --", "../../etc/passwd", "{{7*7}}", "\u202egnp.exe", "𝕦𝕟𝕚", "%00", "<b>", "a" * 256]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_strings_are_just_strings(stack, text):
+    slate = stack.slate(user_id=text, exclude=[text], k=3)
+    assert len(slate["items"]) == 3 and slate["degraded"] == []
+    assert len(stack.slate(history=[text, "i1.1"], k=3)["items"]) == 3
+
+
+def mutate(draw: random.Random, number: int) -> bytes:
+    """A request, broken somewhere: in its values, its structure, or its bytes."""
+    values: list[Any] = [
+        None,
+        True,
+        -1,
+        0,
+        3,
+        2**70,
+        0.5,
+        1e308,
+        "",
+        "u3",
+        "x" * 300,
+        [],
+        ["i1.1"],
+        {},
+        {"item": "i1.1"},
+    ]
+    fields = ["user_id", "k", "novel", "exclude", "history", "seed", "deadline_ms", "more"]
+    instance = {name: draw.choice(values) for name in draw.sample(fields, draw.randint(0, 5))}
+    body: Any = {"instances": [instance] * draw.choice([1, 1, 2])}
+    if number % 5 == 0:
+        body = draw.choice([instance, [instance], {"instances": instance}, draw.choice(values)])
+    raw = bytearray(json.dumps(body).encode())
+    if number % 3 == 0:
+        for _ in range(draw.randint(1, 4)):
+            raw[draw.randrange(len(raw))] = draw.randrange(256)
+    return bytes(raw[: draw.randint(0, len(raw))] if number % 7 == 0 else raw)
+
+
+def test_ten_thousand_mutations_bring_no_5xx(stack):
+    from tests.benchmarks.load import Load
+
+    draw = random.Random(20)
+    bodies = [mutate(draw, number) for number in range(10_000)]
+    statuses: dict[int, int] = {}
+
+    async def story() -> None:
+        load = Load(int(stack.url.rsplit(":", 1)[1]), "", [])
+        head = b"POST /v1/models/newfound:predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+
+        async def worker(part: list[bytes]) -> None:
+            for body in part:
+                connection = await load.connect()
+                status, answer = await connection.ask(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+                statuses[status] = statuses.get(status, 0) + 1
+                assert status < 500 and (status == 200 or json.loads(answer)["field"]), (status, body, answer)
+                load.idle.append(connection)
+
+        await asyncio.gather(*(worker(bodies[at::8]) for at in range(8)))
+
+    asyncio.run(story())
+    assert set(statuses) == {200, 400} and statuses[200] > 100 and statuses[400] > 5000
+
+
+def test_the_openapi_document_holds_under_schemathesis(stack):
+    """Requests by the document's schema are answered, others refused, and answers are what it says."""
+    import schemathesis
+    from hypothesis import HealthCheck, Phase, given, settings
+
+    document = httpx.get(f"{stack.url}/openapi.json").json()
+    schema = schemathesis.openapi.from_dict(document)
+    schema.config.update(base_url=stack.url)
+    operation = schema["/v1/models/newfound:predict"]["POST"]
+    checked = 0
+
+    @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+    @given(case=operation.as_strategy())
+    def answered(case: Any) -> None:
+        nonlocal checked
+        response = case.call(headers=JSON)
+        checked += 1
+        assert response.status_code in (200, 400), response.text
+        if response.status_code == 200:
+            operation.validate_response(response)
+
+    answered()
+    assert checked >= 50

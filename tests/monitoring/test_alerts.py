@@ -64,3 +64,19 @@ def test_dashboards_are_whole(name: str) -> None:
         for target in panel["targets"]:
             used = set(re.findall(r"\$(\w+)", target["expr"]))
             assert used <= {variable["name"] for variable in document["templating"]["list"]}
+
+
+@pytest.mark.parametrize(
+    ("board", "source"),
+    [("serving", "serving/metrics.py"), ("collector", "monitoring/collector/app.py")],
+)
+def test_dashboards_ask_for_metrics_that_are_there(board: str, source: str) -> None:
+    text = (ROOT / source).read_text()
+    asked = {name for query in _queries(board) for name in re.findall(r"newfound_\w+", query)}
+    assert asked
+    for name in asked:
+        assert f'"{re.sub("_(bucket|count|total)$", "", name)}"' in text, name
+
+
+def _queries(board: str) -> list[str]:
+    return [query.expr for panel in BOARDS[board].panels for query in panel.queries]

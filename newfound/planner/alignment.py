@@ -30,6 +30,7 @@ Bools = npt.NDArray[np.bool_]
 FILE = "alignment.safetensors"
 RECORD = "alignment.json"
 PROPOSALS = 10
+JUDGED = 1000  # moments of validation users by which the weight is chosen
 PRIORS = (5.0, 20.0, 80.0)
 WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0)
 
@@ -116,9 +117,8 @@ class Alignment:
 def fit_alignment(transitions: Path, clusters: Clusters, propose: Any) -> tuple[Alignment, dict[str, float]]:
     """Learns from training users' transitions; priors and weight are chosen on validation users.
 
-    The priors are those that predict validation users' engagement best. The weight is the one with the highest mean
-    engagement of the clusters that are ranked first among those that a validation user went on to, weighed by how much
-    the planner gives up for it: expected log-probability plus engagement are judged by the rank of what was *enjoyed*.
+    The priors are those that predict validation users' engagement best, the weight is the one under which what they
+    enjoyed ranks best: the mean of engagement over rank, so that what was enjoyed more counts more.
 
     Args:
         transitions: folder of the mined transitions.
@@ -143,6 +143,8 @@ def fit_alignment(transitions: Path, clusters: Clusters, propose: Any) -> tuple[
     contexts, labels = held.contexts[liked], held.labels[liked]
     gains: dict[float, float] = {0.0: 0.0}
     if len(labels):
+        chosen = np.sort(np.random.default_rng(0).permutation(len(labels))[:JUDGED])
+        contexts, labels, weights = contexts[chosen], labels[chosen], held.engagement[liked][chosen]
         scores = propose(contexts)
         np.put_along_axis(scores, contexts, -np.inf, axis=1)
         for weight in WEIGHTS:
@@ -150,7 +152,7 @@ def fit_alignment(transitions: Path, clusters: Clusters, propose: Any) -> tuple[
             order = model.rerank(scores, contexts)
             truth = np.take_along_axis(order, labels[:, None], axis=1)
             ranks = (order >= truth).sum(1)
-            gains[weight] = float((held.engagement[liked] / ranks).mean())
+            gains[weight] = float((weights / ranks).mean())
         model.weight = max(WEIGHTS, key=lambda weight: (gains[weight], -weight))
     return model, {
         "alignment_weight": model.weight,

@@ -9,6 +9,7 @@ computed where something is to be learned. The checkpoint is the one that ranks 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
@@ -27,7 +28,9 @@ from torch import Tensor
 from newfound.choice import Choices
 from newfound.clusters import Clusters
 from newfound.config import FinetuneConfig, PlannerConfig
+from newfound.planner.alignment import fit_alignment
 from newfound.planner.backbone import LeanBackbone, TransformersBackbone, end_token, load_backbone
+from newfound.planner.checkpoints import Progress, identity, load_progress, save_progress
 from newfound.planner.decoding import CONTEXTS, Work, read_prompts
 from newfound.planner.lessons import Lessons, draw_batches, ranking, read_choices, read_lessons, sample
 from newfound.planner.planner import Planner
@@ -76,7 +79,9 @@ def finetune_planner(
             assert isinstance(backbone, TransformersBackbone)
             student = TransformersStudent(backbone, config.finetune)
         course = Course(student, codec, loaded.interface, lessons, moments, config.finetune, seed)
-        record = course.run()
+        resume = out.with_name(f".{out.name}.resume")
+        made_of = identity(planner_inputs(base, loaded, transitions), config.model_dump(), seed)
+        record = course.run(resume if config.finetune.save_every else None, made_of)
         course.restore_best()
         planner = Planner(student.backbone, codec, loaded.interface)
         asked = moments.contexts[: config.match_rate_contexts]
@@ -84,12 +89,16 @@ def finetune_planner(
         log.info("planner: match rate %.3f over %d contexts", record["match_rate"], len(asked))
         student.save(base, part)
         codec.save(part)
+        alignment, worth = fit_alignment(transitions, loaded, lambda contexts: planner.scores(course.named(contexts)))
+        alignment.save(part)
+        record |= worth
         record["clusters"] = loaded.digest
         record["init"] = "planner" if init is not None else "base model"
         record["method"] = config.finetune.method
         (part / "training.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         shutil.rmtree(out, ignore_errors=True)
         part.rename(out)
+        shutil.rmtree(resume, ignore_errors=True)
     return {name: value for name, value in record.items() if isinstance(value, float | int | str)}
 
 
@@ -137,21 +146,30 @@ class Course:
         """Contexts of indices as contexts of cluster ids."""
         return [tuple(self.nodes[c] for c in row) for row in contexts.tolist()]
 
-    def run(self) -> dict[str, Any]:
-        """Trains; returns the record with its curve."""
+    def run(self, resume: Path | None = None, made_of: str = "") -> dict[str, Any]:
+        """Trains; returns the record with its curve.
+
+        Args:
+            resume: folder to which the state is saved every `save_every` steps, and from which it goes on.
+            made_of: digest of what the course depends on; a state of another one is left alone.
+        """
         config, started = self.config, time.monotonic()
-        curve: list[dict[str, float]] = []
-        losses: list[float] = []
-        training = 0.0
-        if config.probe_contexts:
+        done = self.restore(resume, made_of)
+        curve, losses = done.curve, done.losses
+        if config.probe_contexts and not done.step:
             self.fit_rows(config.probe_contexts // 4)
             curve.append(self.judge(0, losses, started))
-        for step in range(1, config.steps + 1):
+        for step in range(done.step + 1, config.steps + 1):
             tick = time.monotonic()
             losses.append(self.step(step))
-            training += time.monotonic() - tick
+            done.training += time.monotonic() - tick
             if step % config.evaluate_every == 0 and step < config.steps:
                 curve.append(self.judge(step, losses, started))
+            if resume is not None and step % config.save_every == 0:
+                done.step, done.tokens, done.unshared = step, self.tokens, self.unshared
+                done.record = self.record if self.best else None
+                done.draws = dict(self.rng.bit_generator.state)
+                save_progress(resume, made_of, done, self.masters.values, self.best, self.optimizer)
         if config.probe_contexts:
             self.fit_rows(config.probe_contexts)
         curve.append(self.judge(config.steps, losses, started))
@@ -162,12 +180,29 @@ class Course:
             "steps": config.steps,
             "chosen_step": int(chosen["step"]),
             "seconds": round(time.monotonic() - started, 2),
-            "tokens_per_second": round(self.tokens / training, 1),
-            "prompt_tokens_per_second": round(self.unshared / training, 1),
+            "tokens_per_second": round(self.tokens / done.training, 1),
+            "prompt_tokens_per_second": round(self.unshared / done.training, 1),
             "contexts": len(self.lessons),
             **{f"validation_{name}": value for name, value in chosen.items() if name not in ("step", "seconds")},
             "curve": curve,
         }
+
+    def restore(self, resume: Path | None, made_of: str) -> Progress:
+        """Goes on where an earlier run of this very course stopped, if there is one."""
+        found = None
+        if resume is not None:
+            found = load_progress(resume, made_of, self.masters.values, self.best, self.optimizer)
+        if found is None:
+            return Progress()
+        self.masters.write_back()
+        self.student.settle()
+        self.record = -math.inf if found.record is None else found.record
+        self.tokens, self.unshared = found.tokens, found.unshared
+        self.rng.bit_generator.state = found.draws
+        for _ in range(found.step):
+            next(self.batches)
+        log.info("planner: goes on after step %d", found.step)
+        return found
 
     def judge(self, step: int, losses: list[float], started: float) -> dict[str, float]:
         """A point of the curve; keeps the checkpoint if it is the best so far."""
@@ -292,6 +327,14 @@ class Course:
         for name, tensor in self.best.items():
             self.student.trained[name].copy_(tensor)
         self.student.settle()
+
+
+def planner_inputs(base: Path, clusters: Clusters, transitions: Path) -> dict[str, str]:
+    """Digests of what a course learns from."""
+    lessons = hashlib.sha256((transitions / "balanced.parquet").read_bytes())
+    lessons.update((transitions / "transitions.parquet").read_bytes())
+    weights = sorted((file.name, file.stat().st_size) for file in base.glob("model*.safetensors"))
+    return {"clusters": clusters.digest, "transitions": lessons.hexdigest(), "base": json.dumps(weights)}
 
 
 def first_tokens(codec: PromptCodec) -> Tensor:

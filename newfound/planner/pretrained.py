@@ -44,23 +44,30 @@ def base_model(model: str | None, folder: Path) -> Path:
 
 
 def unpack(gguf: Path, folder: Path) -> None:
-    """Dequantises a GGUF model into a bfloat16 Hugging Face folder; config.json comes last."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    """Dequantises a GGUF model into a bfloat16 Hugging Face folder, which appears whole or not at all."""
+    from newfound.planner.gguf import convert
 
     log.info("base model: unpacking %s", gguf.name)
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
+    if not convert(gguf, part):
+        _unpack_by_transformers(gguf, part)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part.rename(folder)
+
+
+def _unpack_by_transformers(gguf: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
     quantization = GgufConfig(dequantize=True)
     where, name = str(gguf.parent), gguf.name
     model = AutoModelForCausalLM.from_pretrained(
         where, gguf_file=name, dtype=torch.float32, quantization_config=quantization
     )
-    model.to(torch.bfloat16).save_pretrained(part)
-    AutoTokenizer.from_pretrained(where, gguf_file=name).save_pretrained(part)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part.rename(folder)
+    model.to(torch.bfloat16).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(where, gguf_file=name).save_pretrained(folder)
 
 
 def copy_surroundings(base: Path, out: Path, changes: dict[str, object] | None = None) -> None:

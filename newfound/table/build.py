@@ -28,6 +28,7 @@ from newfound.table.plan import Context, Plan, make_plan, write_parquet
 
 if TYPE_CHECKING:
     from newfound.planner import Planner
+    from newfound.planner.alignment import Alignment
 
 log = logging.getLogger("newfound.table")
 
@@ -70,6 +71,7 @@ def build_shard(
     Returns:
         Contexts, seconds, and contexts a second of this call.
     """
+    from newfound.planner.alignment import Alignment
     from newfound.planner.planner import Planner, planner_digest
 
     loaded = Clusters.load(clusters)
@@ -82,12 +84,13 @@ def build_shard(
         return {"contexts": len(contexts), "seconds": 0.0}
     _prepare(out, identity)
     model = Planner.load(planner, loaded, precision=config.precision)
+    alignment = Alignment.load(planner, loaded) if config.align else None
     started, done, fresh = time.monotonic(), 0, 0
     for start in range(0, len(contexts), BLOCK):
         block = contexts[start : start + BLOCK]
         file = out / f"block-{start:09d}.parquet"
         if not file.is_file():
-            write_parquet(answer(model, block, config, hints), file)
+            write_parquet(answer(model, block, config, hints, alignment), file)
             fresh += len(block)
         done += len(block)
         seconds = time.monotonic() - started
@@ -103,7 +106,7 @@ def build_shard(
         "contexts": len(contexts),
         "seconds": round(seconds, 2),
         "engine": engine_record(model, config),
-        "second_build": second_build(model, contexts, config, hints, pq.read_table(out / SHARD_FILE)),
+        "second_build": second_build(model, contexts, config, hints, pq.read_table(out / SHARD_FILE), alignment),
     }
     (out / SHARD_RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     for file in out.glob("block-*.parquet"):
@@ -199,14 +202,26 @@ def frequency_table(transitions: Path, clusters: Path, config: TableConfig, out:
 # --- the parts -------------------------------------------------------------------------------------------------------
 
 
-def answer(model: Planner, contexts: Sequence[Context], config: TableConfig, hints: dict[Context, str]) -> pa.Table:
+def answer(
+    model: Planner,
+    contexts: Sequence[Context],
+    config: TableConfig,
+    hints: dict[Context, str],
+    alignment: Alignment | None = None,
+) -> pa.Table:
     """The planner's rows for some contexts; a context's own clusters are not new and never answered."""
+    from newfound.planner.decoding import Decoded
+
     own = np.array([[model.index[c] for c in context] for context in contexts])
     allowed = np.ones((len(contexts), len(model)), dtype=bool)
     np.put_along_axis(allowed, own, False, axis=1)
     given = [hints.get(context) for context in contexts] if hints else None
     k = min(config.exact or config.top_k, config.top_k, len(model))
-    best, values = model.decode(contexts, k, allowed, given).top(min(config.top_k, len(model)))
+    found = model.decode(contexts, k, allowed, given)
+    if alignment is not None:
+        # The second model has the last word on the order, so no rank is an exact one any more.
+        found = Decoded(alignment.rerank(found.scores, own), np.zeros_like(found.exact))
+    best, values = found.top(min(config.top_k, len(model)))
     return rows_of(contexts, best, values, model.nodes, "planner")
 
 
@@ -316,14 +331,19 @@ def engine_record(model: Planner, config: TableConfig) -> dict[str, Any]:
 
 
 def second_build(
-    model: Planner, contexts: Sequence[Context], config: TableConfig, hints: dict[Context, str], first: pa.Table
+    model: Planner,
+    contexts: Sequence[Context],
+    config: TableConfig,
+    hints: dict[Context, str],
+    first: pa.Table,
+    alignment: Alignment | None = None,
 ) -> dict[str, Any]:
     """Works a sample out again, in other company: bfloat16 products depend a little on what is computed beside them."""
     size = min(config.second_build, len(contexts))
     chosen = sorted(np.random.default_rng(0).permutation(len(contexts))[:size].tolist())
     if not chosen:
         return {"contexts": 0, "top1_agreement": 1.0, "largest_difference": 0.0}
-    again = answer(model, [contexts[i] for i in chosen], config, hints)
+    again = answer(model, [contexts[i] for i in chosen], config, hints, alignment)
     heads = first.filter(pc.equal(first[RANK], 0)).take(pa.array(chosen))
     mine = again.filter(pc.equal(again[RANK], 0))
     same = np.array(heads[CLUSTER].to_pylist()) == np.array(mine[CLUSTER].to_pylist())

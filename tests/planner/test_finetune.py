@@ -13,6 +13,7 @@ from newfound.clusters import Clusters
 from newfound.config import PlannerConfig
 from newfound.errors import DataError, VocabularyError
 from newfound.planner import Planner, finetune_planner
+from newfound.planner.finetune import Course
 from newfound.planner.lessons import draw_batches, ranking, read_choices, read_lessons
 
 Trained = tuple[Path, dict[str, object]]
@@ -44,6 +45,32 @@ def test_training_is_deterministic(world: Path, planner_config: PlannerConfig, t
         made.append((tmp_path / name / "model.safetensors").read_bytes())
     assert made[0] == made[1]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]  # nothing is left beside them
+
+
+def test_an_interrupted_course_ends_as_if_it_had_not_stopped(
+    world: Path, planner_config: PlannerConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuning = planner_config.finetune.model_copy(update={"steps": 6, "evaluate_every": 3, "save_every": 2})
+    config = planner_config.model_copy(update={"finetune": tuning})
+    inputs = (world / "transitions", world / "clusters", config, 3)
+    finetune_planner(*inputs, tmp_path / "whole")
+    step = Course.step
+
+    def dies(self: Course, at: int) -> float:
+        if at == 5:
+            raise KeyboardInterrupt
+        return step(self, at)
+
+    monkeypatch.setattr(Course, "step", dies)
+    with pytest.raises(KeyboardInterrupt):
+        finetune_planner(*inputs, tmp_path / "stopped")
+    taken: list[int] = []
+    monkeypatch.setattr(Course, "step", lambda self, at: taken.append(at) or step(self, at))
+    finetune_planner(*inputs, tmp_path / "stopped")
+    assert taken == [5, 6]
+    whole, stopped = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "stopped"))
+    assert whole == stopped
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["stopped", "whole"]
 
 
 def test_transformers_reads_the_folder_and_agrees(trained: Trained, world: Path) -> None:

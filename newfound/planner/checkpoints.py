@@ -1,0 +1,86 @@
+"""A course that was interrupted goes on at its last saved step, and ends as if it had never stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+STATE = "state.json"
+TENSORS = "state.safetensors"
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+@dataclass
+class Progress:
+    """How far a course has come, beside its tensors."""
+
+    step: int = 0
+    curve: list[dict[str, float]] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    record: float | None = None
+    tokens: int = 0
+    unshared: int = 0
+    training: float = 0.0
+    draws: dict[str, Any] = field(default_factory=dict)
+
+
+def identity(*parts: Any) -> str:
+    """A digest of what a course depends on."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def save_progress(
+    folder: Path,
+    made_of: str,
+    progress: Progress,
+    masters: dict[str, Tensor],
+    best: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Writes the state beside the last one, then swaps them."""
+    from safetensors.torch import save_file
+
+    tensors = {f"master.{name}": value.detach() for name, value in masters.items()}
+    tensors |= {f"best.{name}": value for name, value in best.items()}
+    for name, value in masters.items():
+        state = optimizer.state[value]
+        tensors |= {f"{moment}.{name}": state[moment] for moment in MOMENTS}
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    save_file(tensors, part / TENSORS)
+    (part / STATE).write_text(json.dumps({"made_of": made_of, **vars(progress)}), encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
+
+
+def load_progress(
+    folder: Path,
+    made_of: str,
+    masters: dict[str, Tensor],
+    best: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+) -> Progress | None:
+    """Brings the tensors back and tells how far the course was; None where there is no state of this very course."""
+    from safetensors.torch import load_file
+
+    try:
+        record = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if record.pop("made_of") != made_of:
+        return None
+    tensors = load_file(folder / TENSORS)
+    with torch.no_grad():
+        for name, value in masters.items():
+            value.copy_(tensors[f"master.{name}"])
+            optimizer.state[value] = {moment: tensors[f"{moment}.{name}"] for moment in MOMENTS}
+    best.update({name.removeprefix("best."): t for name, t in tensors.items() if name.startswith("best.")})
+    return Progress(**record)

@@ -123,6 +123,7 @@ class FinetuneConfig(Settings):
     evaluate_every: Positive = 60  # steps between looks at held-out recall, on which the checkpoint is chosen
     evaluation_contexts: Positive = 512
     choose_by: Literal["novel_recall@1", "novel_recall@10", "mrr"] = "mrr"
+    save_every: Annotated[int, Field(ge=0)] = 0  # steps between states from which an interrupted run goes on; 0: none
 
 
 class PlannerConfig(Settings):
@@ -143,6 +144,7 @@ class TableConfig(Settings):
     shards: Positive = 4
     contexts_at_most: Positive | None = None  # a partial table, frequent contexts first; None: every ordered context
     recent: Annotated[float, Field(gt=0, le=1)] | None = None  # share of the transitions, the latest, that give hints
+    align: bool = False  # whether the alignment model orders the planner's ten best
     precision: Literal["bfloat16", "float32"] = "bfloat16"
     second_build: Annotated[int, Field(ge=0)] = 32  # contexts of a shard that are worked out again
 

@@ -13,12 +13,21 @@ from pathlib import Path
 
 import fsspec
 import pandas as pd
-from feast import FeatureStore
-from feast.repo_operations import parse_repo
 
 from components._step import FEATURES_FOLDER
 from newfound.histories import ARRAYS
 from newfound.schema import USER
+
+# Feast imports torch where it finds it, for features of tensors, which nobody uses here: seconds in every step.
+if "torch" not in sys.modules:
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        importlib.import_module("feast")
+    finally:
+        del sys.modules["torch"]
+
+from feast import FeatureStore
+from feast.repo_operations import parse_repo
 
 REPO = Path(__file__).parent.parent / "feature_repo"
 HISTORY, INTERESTS = "user_history", "user_interests"

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -34,6 +34,7 @@ VOCABULARY: Final = 20_000
 # From which share of its cluster's load, and how much more frequent than elsewhere, something is worth saying.
 SHARE: Final = {"category": 0.35, "decade": 0.35, "word": 0.25}
 LIFT: Final = {"category": 1.25, "decade": 2.0, "word": 2.0}
+REST_AT_LEAST: Final = 0.01  # share elsewhere below which rarer is not better
 ARTICLE_LOST: Final = 0.15  # what a name of one word loses where its article was dropped: "Rock" for "The Rock"
 
 _DECADES: Final = {
@@ -152,7 +153,8 @@ class Describer:
         ids = [word for word in (clean(self._ids[item]) for item in known) if word]
         if ids and not parts:
             yield from (f"items {', '.join(ids[:size])}" for size in (3, 5, 8))
-        yield from (", ".join([*parts, name]) for name in ids)
+        else:
+            yield from (", ".join([*parts, name]) for name in ids)
 
     def _qualifier(self, common: list[tuple[str, str]], name: str) -> str:
         """What sets the cluster apart, beside its name: decade, then categories, then words."""
@@ -188,14 +190,15 @@ class Describer:
         total = np.asarray(carried.sum(axis=1)).ravel()
         share = sparse.csr_matrix(carried @ facets.flags)
         items = sparse.csr_matrix((np.ones(len(labels)), (labels, rows)), shape=(count, len(labels))) @ facets.flags
-        everywhere = np.asarray(self._load @ facets.flags).ravel() / self._load.sum()
+        everywhere = np.asarray(self._load @ facets.flags).ravel()
         out = []
         for label in range(count):
             cells = slice(share.indptr[label], share.indptr[label + 1])
             columns = share.indices[cells]
             here = share.data[cells] / total[label]
+            rest = (everywhere[columns] - share.data[cells]) / max(self._load.sum() - total[label], 1e-9)
             holders = np.asarray(items[label, columns].todense()).ravel()
-            lift = here / everywhere[columns]
+            lift = here / np.maximum(rest, REST_AT_LEAST) if count > 1 else np.ones(len(columns))
             score = here * np.log(np.maximum(lift, 1e-9))
             kinds = [facets.kinds[column] for column in columns]
             words = np.array([kind == "word" for kind in kinds], dtype=bool)
@@ -341,8 +344,3 @@ def _sentence(text: str) -> str:
     """Bounded, with a capital at the start."""
     text = text[:LENGTH].rstrip(" ,-'&")
     return text[:1].upper() + text[1:]
-
-
-def printable(texts: Iterable[str]) -> bool:
-    """Whether every text is non-empty, bounded and free of control characters and markup."""
-    return all(0 < len(text) <= LENGTH and text.isprintable() and not set(text) & set("<>{}[]|\\") for text in texts)

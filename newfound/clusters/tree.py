@@ -27,6 +27,7 @@ ROUNDS: Final = 25
 SETTLING: Final = 6  # last rounds, in which none is split any more
 SPLIT_BALANCE: Final = 0.7
 REPAIRS: Final = 10
+UNDERFULL: Final = 0.8  # of the lower bound: what is a little below it is not worth a split
 TRAFFIC_SHARE: Final = 0.4  # of an item's load; the rest is its mere existence
 CHUNK: Final = 16384
 
@@ -43,9 +44,15 @@ def loads(traffic: npt.NDArray[np.int64]) -> Weights:
 
 
 def balanced_kmeans(
-    vectors: Floats, k: int, load: Weights, balance: float, seed: int, start: Labels | None = None
+    vectors: Floats,
+    k: int,
+    load: Weights,
+    balance: float,
+    seed: int,
+    start: Labels | None = None,
+    starts: int = STARTS,
 ) -> Labels:
-    """k-means whose clusters carry between `balance` and 1 / `balance` times the mean load, as far as items allow.
+    """k-means whose clusters carry about `balance` to 1 / `balance` times the mean load, as far as items allow.
 
     Overfull clusters give up the items that lose least by moving to the next one with room; an underfull one is
     dissolved and the most spread cluster split instead.
@@ -57,6 +64,7 @@ def balanced_kmeans(
         balance: 0 is plain k-means, 1 asks for equal loads.
         seed: of the first centroids.
         start: [n] labels to set out from, -1 for items without one; every cluster must have an item.
+        starts: random ones that the best is taken of.
 
     Returns:
         [n] labels from 0, none of them empty.
@@ -67,7 +75,7 @@ def balanced_kmeans(
         return np.zeros(n, dtype=np.int64)
     load = load / load.sum() * k  # the mean cluster carries 1
     limit = 1 / balance if balance > 0 else np.inf
-    centroids = _first(vectors, k, load, seed) if start is None else _means(vectors, start, load, k)
+    centroids = _first(vectors, k, load, seed, starts) if start is None else _means(vectors, start, load, k)
     labels = np.full(n, -1, dtype=np.int64)
     for step in range(ROUNDS):
         before = labels
@@ -145,21 +153,20 @@ def _leaves(vectors: Floats, interface: Labels, leaf_items: int, seed: int) -> L
     first = 0
     for members in np.split(order, np.cumsum(np.bincount(interface))[:-1]):
         parts = max(1, round(len(members) / leaf_items))
-        found = balanced_kmeans(vectors[members], parts, np.ones(len(members)), 0.5, seed)
+        found = balanced_kmeans(vectors[members], parts, np.ones(len(members)), 0.5, seed, starts=1)
         labels[members] = first + found
         first += int(found.max()) + 1
     return labels
 
 
-def _first(vectors: Floats, k: int, load: Weights, seed: int) -> Floats:
+def _first(vectors: Floats, k: int, load: Weights, seed: int, starts: int) -> Floats:
     """The best of several k-means++ starts after a few plain steps, [k, dim]."""
-    from sklearn.cluster import kmeans_plusplus
-
     best: Floats | None = None
     least = np.inf
-    for attempt in range(STARTS if len(vectors) * k <= STARTS_UP_TO else 1):
-        centroids, _ = kmeans_plusplus(vectors, k, sample_weight=load, random_state=seed + attempt)
-        centroids = np.array(centroids, dtype=np.float32)
+    for attempt in range(starts if len(vectors) * k <= STARTS_UP_TO else 1):
+        centroids = _spread(vectors, k, load, np.random.default_rng((seed, attempt)))
+        if starts == 1:
+            return centroids
         for _ in range(START_STEPS):
             near, distance = _nearest(vectors, centroids, 1)
             centroids = _means(vectors, near[:, 0].astype(np.int64), load, k, centroids)
@@ -168,6 +175,24 @@ def _first(vectors: Floats, k: int, load: Weights, seed: int) -> Floats:
             best, least = centroids, cost
     assert best is not None
     return best
+
+
+def _spread(vectors: Floats, k: int, load: Weights, draw: np.random.Generator) -> Floats:
+    """k-means++ (Arthur and Vassilvitskii, 2007): items drawn by load times squared distance to those drawn so far."""
+    norms = (vectors**2).sum(axis=1)
+    away = np.ones(len(vectors))
+    chosen: list[int] = []
+    for _ in range(k):
+        reach = np.cumsum(load * away)
+        if reach[-1] <= 0:  # all that is left is on top of what was drawn
+            chosen.append(int(np.setdiff1d(np.arange(len(vectors)), chosen)[0]))
+            continue
+        item = int(np.searchsorted(reach, draw.random() * reach[-1], side="right").clip(0, len(vectors) - 1))
+        chosen.append(item)
+        squared = np.maximum(norms - 2 * vectors @ vectors[item] + norms[item], 0)
+        squared[item] = 0
+        away = squared if len(chosen) == 1 else np.minimum(away, squared)
+    return vectors[chosen].copy()
 
 
 def _means(vectors: Floats, labels: Labels, load: Weights, k: int, before: Floats | None = None) -> Floats:
@@ -206,16 +231,15 @@ def _within(near: npt.NDArray[np.int32], distance: Floats, load: Weights, limit:
     labels = near[:, 0].astype(np.int64)
     if not np.isfinite(limit):
         return labels
-    full = limit + 1e-9
+    full = limit + load.mean() / 2
     carried = np.bincount(labels, load, k)
     for _ in range(2 * k):  # a pass moves at least one item or ends
         moved = False
         for cluster in np.flatnonzero(carried > full):
             members = np.flatnonzero(labels == cluster)
-            if len(members) == 1:
-                continue
-            room = carried < limit
-            open_to = room[near[members]] & (near[members] != cluster)
+            # Half over is rounding; an item that fills a cluster alone stays, and the others leave it.
+            open_to = (near[members] != cluster) & (load[members] <= limit)[:, None]
+            open_to &= carried[near[members]] + load[members, None] / 2 <= limit
             there = open_to.any(axis=1)
             members, open_to = members[there], open_to[there]
             if not len(members):
@@ -227,7 +251,7 @@ def _within(near: npt.NDArray[np.int32], distance: Floats, load: Weights, limit:
                 item, to = members[row], near[members[row], best[row]]
                 if carried[cluster] <= full:
                     break
-                if carried[to] >= limit or load[item] >= carried[cluster] - 1e-12:
+                if carried[to] + load[item] / 2 > limit:
                     continue
                 labels[item] = to
                 carried[cluster] -= load[item]
@@ -247,7 +271,8 @@ def _split_for_underfull(vectors: Floats, labels: Labels, load: Weights, k: int,
         Whether anything changed.
     """
     carried, sizes = np.bincount(labels, load, k), np.bincount(labels, minlength=k)
-    under = [int(cluster) for cluster in np.argsort(carried, kind="stable") if carried[cluster] < balance]
+    least = UNDERFULL * balance
+    under = [int(cluster) for cluster in np.argsort(carried, kind="stable") if carried[cluster] < least]
     if not under:
         return False
     means = _means(vectors, labels, load, k)
@@ -255,12 +280,12 @@ def _split_for_underfull(vectors: Floats, labels: Labels, load: Weights, k: int,
     wide = [
         int(cluster)
         for cluster in np.argsort(-spread, kind="stable")
-        if carried[cluster] >= 2 * balance and sizes[cluster] > 1
+        if carried[cluster] >= 2 * least and sizes[cluster] > 1
     ]
     homeless = []
     for low, split in zip(under[:at_most], wide, strict=False):
         members, lonely = np.flatnonzero(labels == split), np.flatnonzero(labels == low)
-        half = balanced_kmeans(vectors[members], 2, load[members], SPLIT_BALANCE, 0)
+        half = _halves(vectors[members], load[members])
         if np.bincount(half, load[members]).min() <= carried[low]:
             continue
         labels[members[half == 1]] = low
@@ -270,9 +295,29 @@ def _split_for_underfull(vectors: Floats, labels: Labels, load: Weights, k: int,
         return False
     items = np.concatenate(homeless)
     away = ((vectors[items] ** 2).sum(axis=1)[:, None] - 2 * vectors[items] @ means.T) + (means**2).sum(axis=1)
-    away[:, np.bincount(labels, minlength=k) == 0] = np.inf
-    labels[items] = away.argmin(axis=1)
+    labels[items] = -1
+    there = labels >= 0
+    carried = np.bincount(labels[there], load[there], k)
+    away[:, carried == 0] = np.inf
+    limit = 1 / balance
+    for row in np.lexsort((items, away.min(axis=1))):
+        item = items[row]
+        fits = carried + load[item] / 2 <= limit
+        to = np.where(fits, away[row], np.inf).argmin() if fits.any() else away[row].argmin()
+        labels[item] = to
+        carried[to] += load[item]
     return True
+
+
+def _halves(vectors: Floats, load: Weights) -> Labels:
+    """Two clusters of about the same load [n]."""
+    load = load / load.sum() * 2
+    centroids = _spread(vectors, 2, load, np.random.default_rng(0))
+    for _ in range(START_STEPS):
+        near, distance = _nearest(vectors, centroids)
+        labels = _within(near, distance, load, 1 / SPLIT_BALANCE, 2)
+        centroids = _means(vectors, labels, load, 2, centroids)
+    return _without_empty(vectors, labels, load, 2)
 
 
 def _without_empty(vectors: Floats, labels: Labels, load: Weights, k: int) -> Labels:

@@ -109,7 +109,9 @@ def _close(tree: Clusters, with_text: npt.NDArray[np.bool_], cosine: float) -> I
     """Pairs within a cluster; within the leaves of clusters that are too large for all pairs."""
     at_once = 4096
     text = tree.vectors.get("text")
-    nodes = list(tree.interface) if text is not None else []
+    if text is None:
+        return
+    nodes = list(tree.interface)
     while nodes:
         node = nodes.pop()
         start, stop = tree.slice_of(node)

@@ -233,6 +233,7 @@ class RefitConfig(Settings):
 
     planner_steps: Positive = 40  # the planner goes on from the measured one, with everybody's transitions
     planner_learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    table_contexts_at_most: Positive | None = None  # of the published table, frequent ones first; None: all
 
 
 class RefreshConfig(Settings):

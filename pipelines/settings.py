@@ -56,6 +56,7 @@ STEPS: Final = {
     "gates": Step("check_gates", ("evaluation",)),
     "refit_transitions": Step("mine_transitions", ("transitions",), refit=True),
     "refit_planner": Step("finetune_planner", ("planner",), ("planner.model",), refit=True),
+    "refit_table": Step("build_table", ("table",), refit=True),
     "release": Step("publish_release", ALL),
     "interests": Step("publish_interests", folders=("feature_repo",)),
 }
@@ -79,11 +80,12 @@ def step_settings(step: Step, config: TrainingConfig) -> str:
 
 
 def refitting(config: TrainingConfig) -> TrainingConfig:
-    """The configuration of the fit on all data: everybody's transitions, none withheld; a planner that goes on."""
+    """The fit on all data: everybody's transitions, none withheld; a planner that goes on; a table of its own size."""
     finetune = {"steps": config.refit.planner_steps, "learning_rate": config.refit.planner_learning_rate}
     planner = config.planner.model_copy(update={"finetune": config.planner.finetune.model_copy(update=finetune)})
-    transitions = config.transitions.model_copy(update={"learn_from": "all"})
-    return config.model_copy(update={"planner": planner, "transitions": transitions})
+    transitions = config.transitions.model_copy(update={"learn_from": "all", "held_out_pairs": 0.0})
+    table = config.table.model_copy(update={"contexts_at_most": config.refit.table_contexts_at_most})
+    return config.model_copy(update={"planner": planner, "transitions": transitions, "table": table})
 
 
 def _digest_of_setting(values: dict[str, Any], key: str) -> str | None:

@@ -40,6 +40,7 @@ def training(
     gates: str,
     refit_transitions: str,
     refit_planner: str,
+    refit_table: str,
     release: str,
     interests: str,
     releases: str,
@@ -60,6 +61,7 @@ def training(
         gates: settings of check_gates.
         refit_transitions: settings of mine_transitions on all data.
         refit_planner: settings of finetune_planner on all data.
+        refit_table: settings of build_table for the release.
         release: settings of publish_release.
         interests: settings of publish_interests.
         releases: folder or URL of all releases.
@@ -98,7 +100,7 @@ def training(
     remined = remined.set_display_name("mine-transitions (refit)").outputs["transitions"]
     replanned = finetune_planner(transitions=remined, clusters=built, settings=refit_planner, init=tuned_planner)
     replanned = replanned.set_display_name("finetune-planner (refit)").outputs["planner"]
-    retabled = build_table(planner=replanned, clusters=built, transitions=remined, settings=table)
+    retabled = build_table(planner=replanned, clusters=built, transitions=remined, settings=refit_table)
     retabled = retabled.set_display_name("build-table (refit)").outputs["table"]
     reranked = train_ranker(dataset=dataset, histories=whole, clusters=built, tuned=tuned, settings=ranker)
     reranked = reranked.set_display_name("train-ranker (refit)").outputs["ranker"]

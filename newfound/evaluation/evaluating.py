@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from newfound import schema
 from newfound.clusters import Clusters
-from newfound.config import EvaluationConfig, TrainingConfig
+from newfound.config import EvaluationConfig, TableConfig, TrainingConfig
 from newfound.datasets import Dataset
 from newfound.evaluation import findings, measures, protocols
 from newfound.evaluation.bootstrap import Bootstrap
@@ -30,8 +31,8 @@ from newfound.evaluation.composed import (
 )
 from newfound.evaluation.judging import Answers, Method, judge, method_of, paired, put, slices_of
 from newfound.evaluation.measures import Ints
-from newfound.evaluation.ours import PlannerScorer, TableScorer
-from newfound.evaluation.protocols import Events
+from newfound.evaluation.ours import Live, PlannerScorer, TableScorer
+from newfound.evaluation.protocols import Context, Events
 from newfound.evaluation.report import write_report
 from newfound.evaluation.rivals import Rival, ranker_rival, simple_rivals, teacher_rival, training_counts
 from newfound.evaluation.sequence import sequence_rival
@@ -131,13 +132,17 @@ def evaluate(
         rivals.append(_timed("sequence model over clusters", lambda: sequence_rival(*arguments, config.seed)))
     rivals.append(_timed("ranker by cluster", lambda: ranker_rival(item_policy, catalogue, moments.validation)))
     backup = next(r.scorer for r in rivals if r.name == "pair_frequency")
-    served = TableScorer(answers_of_table, interests.interface, backup)
-    ours = [Method("table", "Transition table, as served", served, "ours", sees="the planner; pair frequency below it")]
     metrics: dict[str, float] = {"planner.present": 0.0}
+    ours: list[Method] = []
+    live: Live | None = None
     if (planner / "prompt.json").exists():
         policy, scorer = _timed("planner loaded", lambda: _load_planner(planner, interests, config))
         metrics |= {"planner.present": 1.0, "planner.match_rate": _match_rate(policy, moments.test, config)}
-        ours.insert(0, Method("planner", "Planner, fine-tuned", scorer, "ours"))
+        ours.append(Method("planner", "Planner, fine-tuned", scorer, "ours"))
+        live = partial(_answer_live, policy, config.table)
+    served = TableScorer(answers_of_table, interests.interface, backup, live)
+    sees = "the planner; pair frequency below it"
+    ours.append(Method("table", "Transition table, as served", served, "ours", sees=sees))
     methods = ours + [method_of(rival) for rival in rivals]
     withheld = protocols.held_out_contexts(transitions)
     slices = slices_of(moments.test, withheld, config.policy, config.transitions.context, config.seed)
@@ -183,6 +188,18 @@ def _load_planner(folder: Path, clusters: Clusters, config: TrainingConfig) -> t
 
     planner = Planner.load(folder, clusters, precision=config.planner.precision)
     return planner, PlannerScorer(planner)
+
+
+def _answer_live(planner: Any, config: TableConfig, contexts: Sequence[Context]) -> list[list[tuple[str, float]]]:
+    """What the planner's table would hold for some contexts that it does not."""
+    from newfound.table.build import answer
+
+    rows = answer(planner, contexts, config, {})
+    answers: dict[Context, list[tuple[str, float]]] = {context: [] for context in contexts}
+    columns = (rows[name].to_pylist() for name in (schema.CONTEXT, schema.CLUSTER, schema.SCORE))
+    for context, cluster, score in zip(*columns, strict=True):
+        answers[tuple(context)].append((cluster, score))
+    return list(answers.values())
 
 
 def _match_rate(planner: Any, events: Events, config: TrainingConfig) -> float:

@@ -49,7 +49,8 @@ class TransitionTable:
     def __init__(self, rows: pa.Table, info: dict[str, Any], clusters: Clusters) -> None:
         if info["clusters_digest"] != clusters.digest:
             raise VocabularyError(
-                f"table was made for clusters {info['clusters_digest'][:12]}; expected those in use, {clusters.digest[:12]}"
+                f"table was made for clusters {info['clusters_digest'][:12]}; "
+                f"expected those in use, {clusters.digest[:12]}"
             )
         self.info = info
         self.interface = clusters.interface

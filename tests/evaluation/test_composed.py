@@ -140,3 +140,13 @@ class TestOurs:
         backed = TableScorer(Table(), ORDER, Backup())
         assert np.argsort(-backed.scores(events)[0]).tolist() == [2, 1, 0]
         assert np.argsort(-backed.scores(events.with_contexts([("b", "c")]))[0]).tolist() == [2, 1, 0]
+        asked: list[list[tuple[str, ...]]] = []
+
+        def live(contexts):
+            asked.append(list(contexts))
+            return [[("a", -0.5)] for _ in contexts]
+
+        served = TableScorer(Table(), ORDER, Backup(), live)
+        assert np.argsort(-served.scores(events.with_contexts([("b", "c")]))[0]).tolist() == [0, 2, 1]
+        assert served.raw([("a", "b"), ("b", "c"), ("c", "a")], 1).tolist() == [[2], [0], [0]]
+        assert asked == [[("b", "c")], [("c", "a")]]  # what the table lacks, once

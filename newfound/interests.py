@@ -37,11 +37,9 @@ def write_interests(dataset: Path, clusters: Path, out: Path) -> dict[str, float
             SEEN_LEAVES: events["_leaf"].collect(where=events["_leaf"].notnull(), distinct=True),
         }
     )
-    rows = rows.mutate(
-        **{SEEN_LEAVES: rows[SEEN_LEAVES].fill_null([]).sort(), CLUSTERS_DIGEST: ibis.literal(digest)}
-    ).cache()
+    rows = rows.mutate(**{SEEN_LEAVES: rows[SEEN_LEAVES].fill_null([]).sort(), CLUSTERS_DIGEST: ibis.literal(digest)})
     with new_file(out) as file:
         count = write_table(rows.order_by(USER), INTERESTS, file)
-    mean = float(rows[SEEN_LEAVES].length().mean().execute())
+    mean = float(con.read_parquet(out)[SEEN_LEAVES].length().mean().execute())
     log.info("interests of %d users, %.1f leaves each", count, mean)
     return {"users": count, "leaves_per_user": mean}

@@ -40,8 +40,8 @@ def write_catalogue(dataset: Path, clusters: Path, out: Path, *, twin_cosine: fl
     """
     began = time.perf_counter()
     data, tree = Dataset(dataset), Clusters.load(clusters)
-    events = data.interactions
-    counts = events.filter(events[POSITIVE]).group_by(ITEM).agg(**{POPULARITY: events.count()}).to_pyarrow()
+    liked = data.interactions.filter(data.interactions[POSITIVE])
+    counts = liked.group_by(ITEM).agg(**{POPULARITY: liked.count()}).to_pyarrow()
     popularity = dict(zip(counts[ITEM].to_pylist(), counts[POPULARITY].to_pylist(), strict=True))
     described = data.items.select(ITEM, TITLE, TEXT).to_pyarrow()
     titles = dict(zip(described[ITEM].to_pylist(), described[TITLE].to_pylist(), strict=True))

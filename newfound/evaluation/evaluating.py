@@ -31,7 +31,7 @@ from newfound.evaluation.composed import (
 )
 from newfound.evaluation.judging import Answers, Method, judge, method_of, paired, put, slices_of
 from newfound.evaluation.measures import Ints
-from newfound.evaluation.ours import Live, PlannerScorer, TableScorer
+from newfound.evaluation.ours import EXACT, Live, PlannerScorer, TableScorer
 from newfound.evaluation.protocols import Context, Events
 from newfound.evaluation.report import write_report
 from newfound.evaluation.rivals import Rival, ranker_rival, simple_rivals, teacher_rival, training_counts
@@ -187,7 +187,8 @@ def _load_planner(folder: Path, clusters: Clusters, config: TrainingConfig) -> t
     from newfound.planner import Planner
 
     planner = Planner.load(folder, clusters, precision=config.planner.precision)
-    return planner, PlannerScorer(planner)
+    # As exactly as the table is decoded.
+    return planner, PlannerScorer(planner, config.table.exact or EXACT)
 
 
 def _answer_live(planner: Any, config: TableConfig, contexts: Sequence[Context]) -> list[list[tuple[str, float]]]:

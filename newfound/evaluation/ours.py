@@ -12,7 +12,7 @@ from newfound.evaluation.protocols import Context, Events
 from newfound.evaluation.rivals import Scorer
 
 EXACT = 10
-"""Best novel clusters that are decoded exactly: as many as the largest k that is reported."""
+"""Best novel clusters that are decoded exactly unless told otherwise: as many as the largest k that is reported."""
 
 
 class Decoder(Protocol):
@@ -25,16 +25,20 @@ class Decoder(Protocol):
 class PlannerScorer:
     """The planner, asked for each moment's own novel clusters: those in the user's history cannot be answered.
 
-    The ten best are exact; the order below them is that of upper bounds, which only the MRR looks at.
+    The order below the exact ones is that of upper bounds.
+
+    Args:
+        planner: the planner.
+        exact: how many of the best are decoded exactly.
     """
 
-    def __init__(self, planner: Decoder) -> None:
-        self._planner = planner
+    def __init__(self, planner: Decoder, exact: int = EXACT) -> None:
+        self._planner, self._exact = planner, exact
 
     def scores(self, events: Events) -> Floats:
         if not len(events):
             return np.zeros((0, len(events.journeys.order)))
-        found = self._planner.decode(events.contexts, EXACT, ~events.seen)
+        found = self._planner.decode(events.contexts, self._exact, ~events.seen)
         # An exact score comes before an equal bound.
         scores: Floats = np.where(found.exact, found.scores, np.nextafter(found.scores, np.float32(-np.inf)))
         return scores

@@ -70,8 +70,9 @@ def test_low_precision_searches_exactly_as_well(folder: Path) -> None:
     everything = ours.scores(CONTEXTS[:2], exhaustive=True)
     best, values = ours.top_k(CONTEXTS[:2], 1)
     for row in range(2):
-        assert everything[row, best[row, 0]] >= everything[row].max() - 0.05
-    np.testing.assert_allclose(values[:, 0], everything.max(axis=1), atol=0.05)
+        assert everything[row, best[row, 0]] >= 1.02 * everything[row].max()
+    # bfloat16 products depend a little on what is computed beside them: up to one part in a hundred of a sum.
+    np.testing.assert_allclose(values[:, 0], everything.max(axis=1), rtol=0.02)
     assert (everything < 0).all()
     ranked, _ = ours.top_k(CONTEXTS[:1], len(DESCRIPTIONS))
     assert sorted(ranked[0].tolist()) == list(range(len(DESCRIPTIONS)))  # hostile text or not, a description

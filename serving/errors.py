@@ -29,9 +29,12 @@ class Refused(InvalidInput):
 
     @classmethod
     def of(cls, error: ValidationError) -> Refused:
-        """The first problem that pydantic found."""
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        return cls(first["msg"], path_of(first["loc"]))
+        """The first problem that pydantic found; of the ways in which a union did not fit, the closest one."""
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        first = path_of(found[0]["loc"])
+        same = [one for one in found if path_of(one["loc"]).startswith(first)]
+        furthest = max(same, key=lambda one: len(path_of(one["loc"])))
+        return cls(furthest["msg"], path_of(furthest["loc"]))
 
     def body(self) -> dict[str, Any]:
         """What the client reads."""
@@ -39,7 +42,7 @@ class Refused(InvalidInput):
 
 
 def path_of(location: tuple[int | str, ...]) -> str:
-    """A pydantic location as people write it; parts of union types are left out.
+    """A pydantic location as people write it; names of types, which unions bring along, are left out.
 
     >>> path_of(("instances", 0, "history", 3, "item"))
     'instances[0].history[3].item'
@@ -48,7 +51,7 @@ def path_of(location: tuple[int | str, ...]) -> str:
     for part in location:
         if isinstance(part, int):
             path += f"[{part}]"
-        elif part.isidentifier() and part not in ("int", "float", "str"):
+        elif part.isidentifier() and part.islower() and part not in ("int", "float", "str"):
             path += f".{part}" if path else part
     return path or "body"
 

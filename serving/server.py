@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent import futures
 from typing import Any
 
-import uvloop
 from grpc import StatusCode, aio
 from kserve import Model, ModelServer
 from kserve.model_server import app
@@ -19,6 +19,7 @@ from kserve.protocol.grpc.servicer import InferenceServicer
 from kserve.protocol.rest.server import RESTServer
 
 from newfound.config import ServingConfig
+from serving.accepting import Loop
 from serving.errors import HANDLERS
 from serving.gate import Gate
 from serving.logs import set_up_logs
@@ -98,7 +99,8 @@ class Server(ModelServer):
         """
         set_up_logs()
         self._register_and_check_atleast_one_model_is_ready([model])
-        uvloop.run(self._run(start, stop))
+        with asyncio.Runner(loop_factory=Loop) as runner:
+            runner.run(self._run(start, stop))
 
     async def _run(self, start: Callable[[], Awaitable[None]], stop: Callable[[], Awaitable[None]]) -> None:
         for name in (signal.SIGINT, signal.SIGTERM):

@@ -83,7 +83,7 @@ def add_page(app: Any, model: ExplorerModel, users: str | None) -> None:
 
     app.add_api_route("/page/interests.json", interests, methods=["GET"])
     app.add_api_route("/page/users.json", offered, methods=["GET"])
-    app.add_api_route("/page/history/{user}", history, methods=["GET"])
+    app.add_api_route("/page/history/{user:path}", history, methods=["GET"])
     app.add_api_route("/page", file, methods=["GET"])
     app.add_api_route("/page/{name}", file, methods=["GET"])
 

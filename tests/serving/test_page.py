@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,17 +48,17 @@ def titles(page: Any) -> list[str]:
     return page.locator("#slate .title").all_inner_texts()
 
 
-def changed(page: Any, before: list[str]) -> None:
-    page.wait_for_function(
-        "before => JSON.stringify([...document.querySelectorAll('#slate .title')].map(e => e.innerText)) !== before",
-        arg=__import__("json").dumps(before, separators=(",", ":")),
-    )
+def known(page: Any, events: int) -> None:
+    """Waits until the page shows so many events."""
+    from playwright.sync_api import expect
+
+    expect(page.locator("#history-text")).to_have_text(re.compile(rf"^{events} events"), timeout=20_000)
 
 
 def test_a_user_s_slate_says_what_is_new_and_why(page):
     page.fill("#user", "u3")
     page.click("button[type=submit]")
-    page.wait_for_function("document.querySelector('#history-text').innerText.startsWith('40 events')")
+    known(page, 40)
     novel = page.locator("#slate li.novel")
     assert novel.count() >= 1 and page.locator("#slate li").count() == 10
     assert "new interest" in novel.first.inner_text() and "because you like" in novel.first.inner_text()
@@ -66,28 +67,32 @@ def test_a_user_s_slate_says_what_is_new_and_why(page):
 
 
 def test_the_quota_changes_the_slate(page):
+    from playwright.sync_api import expect
+
     page.fill("#user", "u4")
     page.press("#user", "Enter")
     page.wait_for_selector("#slate li")
     page.locator("#quota").fill("0")
-    page.wait_for_function("document.querySelectorAll('#slate li.novel').length === 0")
+    expect(page.locator("#slate li.novel")).to_have_count(0, timeout=20_000)
     page.locator("#quota").fill("7")
-    page.wait_for_function("document.querySelectorAll('#slate li.novel').length === 7")
+    expect(page.locator("#slate li.novel")).to_have_count(7, timeout=20_000)
 
 
 def test_a_like_is_reacted_to_and_everything_works_by_keyboard(page):
+    from playwright.sync_api import expect
+
     page.focus("#user")
     page.keyboard.press("Control+A")
     page.keyboard.type("u5")
     page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelector('#history-text').innerText.startsWith('40 events')")
+    known(page, 40)
     before = titles(page)
     like = page.locator("#slate li.novel button").first
     liked = like.get_attribute("aria-label").removeprefix("Like ")
     like.focus()
     page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelector('#history-text').innerText.startsWith('41 events')")
-    changed(page, before)
+    known(page, 41)
+    expect(page.locator("#slate .title")).not_to_have_text(before, timeout=20_000)
     assert liked not in titles(page) and liked in page.locator("#history li.liked-now").inner_text()
     reached = set()
     page.focus("#user")
@@ -98,9 +103,11 @@ def test_a_like_is_reacted_to_and_everything_works_by_keyboard(page):
 
 
 def test_an_unknown_user_is_answered(page):
+    from playwright.sync_api import expect
+
     page.fill("#user", "<script>alert(1)</script>")
     page.click("button[type=submit]")
-    page.wait_for_function("document.querySelector('#history-text').innerText.startsWith('Nothing is known')")
+    expect(page.locator("#history-text")).to_have_text(re.compile("^Nothing is known"), timeout=20_000)
     assert page.locator("#slate li").count() == 10
 
 

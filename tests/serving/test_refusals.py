@@ -124,25 +124,19 @@ def test_hostile_strings_are_just_strings(stack, text):
 
 def mutate(draw: random.Random, number: int) -> bytes:
     """A request, broken somewhere: in its values, its structure, or its bytes."""
-    values: list[Any] = [
-        None,
-        True,
-        -1,
-        0,
-        3,
-        2**70,
-        0.5,
-        1e308,
-        "",
-        "u3",
-        "x" * 300,
-        [],
-        ["i1.1"],
-        {},
-        {"item": "i1.1"},
-    ]
-    fields = ["user_id", "k", "novel", "exclude", "history", "seed", "deadline_ms", "more"]
-    instance = {name: draw.choice(values) for name in draw.sample(fields, draw.randint(0, 5))}
+    values: list[Any] = [None, True, -1, 0, 3, 2**70, 0.5, 1e308, "", "x" * 300, [], ["i1.1"], {}, {"item": "i1.1"}]
+    fitting = {
+        "user_id": "u3",
+        "k": 4,
+        "novel": 0.5,
+        "exclude": ["i1.1"],
+        "history": ["i1.1", {"item": "i2.1"}],
+        "seed": 1,
+        "deadline_ms": 900,
+    }
+    instance = {name: fitting[name] for name in draw.sample(sorted(fitting), draw.randint(1, 6))}
+    for name in draw.sample([*fitting, "more"], draw.choice([0, 1, 1, 2])):
+        instance[name] = draw.choice(values)
     body: Any = {"instances": [instance] * draw.choice([1, 1, 2])}
     if number % 5 == 0:
         body = draw.choice([instance, [instance], {"instances": instance}, draw.choice(values)])
@@ -175,7 +169,7 @@ def test_ten_thousand_mutations_bring_no_5xx(stack):
         await asyncio.gather(*(worker(bodies[at::8]) for at in range(8)))
 
     asyncio.run(story())
-    assert set(statuses) == {200, 400} and statuses[200] > 100 and statuses[400] > 5000
+    assert set(statuses) == {200, 400} and min(statuses.values()) > 1000
 
 
 def test_the_openapi_document_holds_under_schemathesis(stack):

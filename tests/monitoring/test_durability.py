@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import httpx
+import pytest
 from sqlalchemy import select
 
 from monitoring.store import Store, feedback, recommendations
@@ -16,6 +17,8 @@ from newfound.events import BATCH
 from tests.monitoring import servers as parts
 
 EVENTS, BATCH_SIZE, SENDERS, KILLS = 50_000, 200, 4, 2
+
+pytestmark = pytest.mark.slow  # `make durability`
 
 
 def _send_all(collector: parts.Collector, disturb: list[object]) -> set[str]:

@@ -89,7 +89,7 @@ class ClustersConfig(Settings):
     balance: Share = 0.5  # 0: nearest centroid; 1: equal traffic
     text_model: str | None = None  # a sentence-transformers folder or name; None: the packaged MiniLM
     behaviour_dim: Positive = 64  # dimensions of the co-consumption vectors
-    behaviour_weight: Share = 0.5  # 0: text alone; 1: co-consumption alone
+    behaviour_weight: Share = 0.4  # 0: text alone; 1: co-consumption alone
     keywords: Annotated[int, Field(ge=1, le=10)] = 3
 
 

@@ -35,7 +35,10 @@ VOCABULARY: Final = 20_000
 SHARE: Final = {"category": 0.35, "decade": 0.35, "word": 0.25}
 LIFT: Final = {"category": 1.25, "decade": 2.0, "word": 2.0}
 REST_AT_LEAST: Final = 0.01  # share elsewhere below which rarer is not better
-ARTICLE_LOST: Final = 0.15  # what a name of one word loses where its article was dropped: "Rock" for "The Rock"
+# What a name loses against fame (at most 1) and typicality (at most 1).
+LETTER: Final = 0.01
+DIGIT: Final = 4  # letters that a digit counts for: it is a token of its own
+ARTICLE_LOST: Final = 0.3  # one word, its article dropped: "Rock" for "The Rock"
 
 _DECADES: Final = {
     1930: "thirties",
@@ -119,7 +122,7 @@ class Describer:
             texts[label] = text
             taken.add(text)
         members = np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels, minlength=count))[:-1])
-        rank = sorted(range(count), key=lambda label: (-self._load[members[label]].sum(), label))
+        rank = sorted(range(count), key=lambda label: (-self._traffic[members[label]].max(), label))  # fame goes first
         common = self._common(labels, count)
         for label in rank:
             if texts[label] is not None:
@@ -159,7 +162,9 @@ class Describer:
     def _qualifier(self, common: list[tuple[str, str]], name: str) -> str:
         """What sets the cluster apart, beside its name: decade, then categories, then words."""
         own = set(_words(name))
-        chosen = [pair for pair in common if not own & set(_words(pair[0]))][: max(self._keywords - 1, 0)]
+        apart = [pair for pair in common if not own & set(_words(pair[0]))]
+        era = next((pair for pair in apart if pair[1] == "decade"), None)
+        chosen = [pair for pair in apart if pair[1] != "decade" or pair == era][: max(self._keywords - 1, 0)]
         order = {"decade": 0, "category": 1, "word": 2}
         return " ".join(text for text, _ in sorted(chosen, key=lambda pair: order[pair[1]]))
 
@@ -171,12 +176,12 @@ class Describer:
             return []
         centre = np.average(self._vectors[members], axis=0, weights=self._load[members])
         typical = self._vectors[known] @ centre / max(float(np.linalg.norm(centre)), 1e-12)
-        fame = np.log1p(self._traffic[known]) / max(float(np.log1p(self._traffic[known]).max()), 1e-12)
-        length = np.array([len(self._names[item] or "") for item in known])
-        bare = np.array([" " not in (self._names[item] or "") and self._articles[item] for item in known])
-        score = fame + typical - 0.01 * length - ARTICLE_LOST * bare
-        ranked = [self._names[known[place]] for place in np.lexsort((known, -score))]
-        return list(dict.fromkeys(name for name in ranked if name is not None))
+        fame = np.sqrt(self._traffic[known] / max(int(self._traffic[known].max()), 1))
+        names = [self._names[item] or "" for item in known]
+        length = np.array([len(name) + DIGIT * sum(letter.isdigit() for letter in name) for name in names])
+        bare = np.array([" " not in name and self._articles[item] for item, name in zip(known, names, strict=True)])
+        score = fame + typical - LETTER * length - ARTICLE_LOST * bare
+        return list(dict.fromkeys(names[place] for place in np.lexsort((known, -score))))
 
     def _common(self, labels: Labels, count: int) -> list[list[tuple[str, str]]]:
         """By label: the facets that set it apart, best first, as (text, kind)."""

@@ -42,6 +42,7 @@ class Outbox:
         self._task: asyncio.Task[None] | None = None
         self._session: aiohttp.ClientSession | None = None
         self._number = 0
+        self._closing = False
 
     def put(self, envelope: dict[str, Any]) -> None:
         """Takes an event as a structured CloudEvent; drops and counts it where too many wait already."""
@@ -68,7 +69,9 @@ class Outbox:
         """Sends what waits, spools what cannot be sent, and ends."""
         if self._task is None or self._session is None:
             return
-        self._task.cancel()
+        # Not cancelled: a batch that is being written to disk would be written twice.
+        self._closing = True
+        self._wake.set()
         await asyncio.gather(self._task, return_exceptions=True)
         while self._waiting:
             await self._deliver(self._take())
@@ -82,7 +85,7 @@ class Outbox:
         wait = self.config.outbox_wait_ms / 1000
         retry_at, pause = 0.0, wait
         loop = asyncio.get_running_loop()
-        while True:
+        while not self._closing:
             try:
                 async with asyncio.timeout(wait):
                     await self._wake.wait()
@@ -99,6 +102,8 @@ class Outbox:
                     if not delivered and not away:
                         away, pause = True, min(pause * 2, 5.0)
                         retry_at = loop.time() + pause
+                if self._closing:
+                    break
                 if not away and await self._send_spooled():
                     pause = wait
                 elif not away:
@@ -164,6 +169,8 @@ class Outbox:
     async def _send_spooled(self) -> bool:
         """Sends what lies on disk, oldest first; whether nothing of it is left."""
         for file in await asyncio.to_thread(self._files):
+            if self._closing:
+                return False
             try:
                 body = await asyncio.to_thread(file.read_bytes)
                 count = len(orjson.loads(body))

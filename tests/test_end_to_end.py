@@ -22,6 +22,8 @@ from newfound.recommend import Recommender, history_of_user
 ROOT = Path(__file__).parents[1]
 STEPS = 18
 
+pytestmark = pytest.mark.timeout(1800)  # the first test waits for a whole run
+
 
 def _tiny_language_model(folder: Path) -> None:
     """A random two-layer Llama with a byte-level tokenizer, as a Hugging Face folder."""
@@ -167,7 +169,8 @@ def test_it_recommends_new_interests_from_the_release(house: House) -> None:
     consumed = {clusters.cluster_of[item] for item in history.item_ids}
     novel = [entry.item for entry in slate.items if entry.slot == "novel"]
     unseen = len(clusters.interface) - len(consumed)
-    assert len(novel) == 3 or unseen == 0
+    # A cluster takes a second slot only where exploration draws it twice.
+    assert min(3, unseen) <= len(novel) <= 3
     assert all(clusters.cluster_of[item] not in consumed for item in novel)
 
 

@@ -35,7 +35,7 @@ def test_the_same_configuration_gives_the_same_settings(before: dict[str, str]) 
 @pytest.mark.parametrize(
     ("section", "expected"),
     [
-        ({"table": {"top_k": 7}}, {"table", "evaluation", "release"}),
+        ({"table": {"top_k": 7}}, {"table", "refit_table", "evaluation", "release"}),
         ({"ranker": {"dim": 32}}, {"tuning", "ranker", "evaluation", "release"}),
         ({"evaluation": {"min_match_rate": 0.5}}, {"evaluation", "gates", "release"}),
         ({"policy": {"k": 5}}, {"evaluation", "release"}),
@@ -52,7 +52,10 @@ def test_the_refit_concerns_its_own_steps(before: dict[str, str]) -> None:
     after = settings(_config(refit={"planner_steps": 9}))
     assert _changed(before, after) == {"refit_planner", "release"}
     assert json.loads(after["refit_planner"])["config"]["planner"]["finetune"]["steps"] == 9
-    assert json.loads(after["refit_transitions"])["config"]["transitions"]["learn_from"] == "all"
+    mined = json.loads(after["refit_transitions"])["config"]["transitions"]
+    assert (mined["learn_from"], mined["held_out_pairs"]) == ("all", 0)
+    partial = settings(_config(refit={"table_contexts_at_most": 9}))
+    assert _changed(before, partial) == {"refit_table", "release"}
 
 
 def test_the_seed_concerns_everybody(before: dict[str, str]) -> None:

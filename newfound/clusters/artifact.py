@@ -198,6 +198,12 @@ class Clusters:
         """Keywords, unique within the node's level."""
         return self._descriptions[self._row[node]]
 
+    @property
+    def has_words(self) -> bool:
+        """Whether descriptions say something: made from the items' content or given, rather than made of item ids."""
+        content = self.info.get("embedding", {}).get("items_with_content")
+        return content is None or content > 0 or self.info.get("source") == "file"
+
     @cached_property
     def traffic(self) -> Floats:
         """Each interface cluster's share of the positive interactions, in `interface` order."""

@@ -119,8 +119,9 @@ class Describer:
         taken = _Taken()
         texts: list[str | None] = [None] * count
         for label, text in (fixed or {}).items():
-            texts[label] = text
-            taken.add(text)
+            if not taken.has(text):
+                texts[label] = text
+                taken.add(text)
         members = np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels, minlength=count))[:-1])
         rank = sorted(range(count), key=lambda label: (-self._traffic[members[label]].max(), label))  # fame goes first
         common = self._common(labels, count)
@@ -233,6 +234,9 @@ class _Taken:
         self._whole.add(words)
         self._beginnings.update(words[:size] for size in range(1, len(words) + 1))
 
+    def has(self, text: str) -> bool:
+        return text.casefold() in self._texts
+
     def first_free(self, candidates: Sequence[str], number: int) -> str:
         """The first candidate whose first word is new, or that is at least no beginning of another, or else is new."""
         candidates = [text for text in candidates if text]
@@ -243,10 +247,10 @@ class _Taken:
             if self._apart(text):
                 return text
         for text in candidates:
-            if text.casefold() not in self._texts:
+            if not self.has(text):
                 return text
         base = candidates[0][: LENGTH - 12] if candidates else "Group"
-        while f"{base} {number}".casefold() in self._texts:
+        while self.has(f"{base} {number}"):
             number += 1
         return f"{base} {number}"
 

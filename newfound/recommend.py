@@ -72,7 +72,9 @@ class Recommender:
 
         folder = Path(release)
         catalogue = Catalogue.open(folder)
-        planner = LocalPlanner(folder / "planner", catalogue) if (folder / "planner").is_dir() else None
+        planner = (
+            LocalPlanner(folder / "planner", catalogue) if (folder / "planner" / "prompt.json").is_file() else None
+        )
         return cls(
             catalogue,
             ItemPolicy.load(folder / "ranker"),

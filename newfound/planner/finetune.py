@@ -42,6 +42,8 @@ from newfound.planner.students import LeanStudent, Masters, Student, Transformer
 Rows = npt.NDArray[np.int64]
 log = logging.getLogger("newfound.planner")
 
+RECORD = "training.json"
+
 
 def finetune_planner(
     transitions: Path,
@@ -61,8 +63,13 @@ def finetune_planner(
 
     Returns:
         Steps, seconds, tokens read a second, and the chosen checkpoint's measures on validation users and match rate.
+        Where descriptions are made of item ids, a language model has nothing to read: the folder then holds a record
+        alone, and the table comes from pair frequencies.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
+    if not Clusters.load(clusters).has_words:
+        log.warning("planner: needs text or categories, and the items have none; the table will be pair frequencies")
+        return _leave_out(out)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as place:
         part = Path(place) / "planner"
         part.mkdir()
@@ -95,11 +102,23 @@ def finetune_planner(
         record["clusters"] = loaded.digest
         record["init"] = "planner" if init is not None else "base model"
         record["method"] = config.finetune.method
-        (part / "training.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        (part / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         shutil.rmtree(out, ignore_errors=True)
         part.rename(out)
         shutil.rmtree(resume, ignore_errors=True)
     return {name: value for name, value in record.items() if isinstance(value, float | int | str)}
+
+
+def _leave_out(out: Path) -> dict[str, Any]:
+    """A planner's folder without a planner."""
+    record = {"steps": 0, "left_out": "the items have neither text nor categories"}
+    shutil.rmtree(out, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as place:
+        part = Path(place) / "planner"
+        part.mkdir()
+        (part / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        part.rename(out)
+    return record
 
 
 class Course:

@@ -54,6 +54,11 @@ def build_table(
     Returns:
         Counts, speed, agreement of a second build on a sample, and how the answers spread over the clusters.
     """
+    from newfound.planner.prompt import RECORD as PROMPT
+
+    if not (planner / PROMPT).is_file():
+        log.warning("table: there is no planner; pair frequencies with back-off answer instead")
+        return frequency_table(transitions, clusters, config, out)
     work = out.with_name(f".{out.name}.shards")
     shards = [work / f"{shard:05d}" for shard in range(config.shards)]
     for shard, folder in enumerate(shards):

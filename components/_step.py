@@ -43,7 +43,7 @@ def running(settings: str, metrics: Any, *outputs: Any) -> Iterator[Step]:
     Args:
         settings: JSON, see above.
         metrics: the step's kfp Metrics; every measure goes to its file, the chief numbers among them to KFP as well.
-        outputs: the step's other output artifacts; each gets `files`, the size of every file by its path.
+        outputs: the step's other output artifacts; each gets `inventory`, the size of every file by its path.
 
     Raises:
         SystemExit: the library refused the work; its message was logged in one line.
@@ -66,7 +66,7 @@ def running(settings: str, metrics: Any, *outputs: Any) -> Iterator[Step]:
             metrics.log_metric(name, float(numbers[name]))
     Path(metrics.path).write_text(json.dumps(step.measures, indent=2), encoding="utf-8")
     for output in outputs:
-        output.metadata["files"] = inventory(Path(output.path))
+        output.metadata["inventory"] = inventory(Path(output.path))
 
 
 def inventory(path: Path) -> dict[str, int]:

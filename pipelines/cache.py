@@ -72,7 +72,7 @@ def _is_whole(entry: Path) -> bool:
 def _has_its_files(artifact: dict[str, Any]) -> bool:
     path = Path(artifact["uri"])
     # A live database among them may have grown since.
-    sizes: dict[str, float] = artifact["metadata"].get("files", {})
+    sizes: dict[str, float] = artifact["metadata"].get("inventory", {})
     files = {path / name: size for name, size in sizes.items()}
     return path.exists() and all(file.is_file() and file.stat().st_size >= size for file, size in files.items())
 

@@ -218,5 +218,6 @@ def test_a_release_that_was_damaged_is_published_anew(house: House) -> None:
     done = house.run()
     assert done.returncode == 0, done.stdout + done.stderr
     ran = [line for line in done.stdout.splitlines() if line.startswith("→")]
-    assert [line.split("/18 ")[1] for line in ran] == ["publish release", "publish interests"]
+    # The interests hang on clusters and histories, which are as they were.
+    assert [line.split("/18 ")[1] for line in ran] == ["publish release"]
     assert releases.verify(str(house.releases)).id != damaged.id

@@ -17,6 +17,7 @@ from monitoring.export import rewrite
 from monitoring.histories import FeastFeatures
 from monitoring.store import Store
 from newfound import schema
+from newfound.errors import ConfigError
 
 VIEWS: Final = ("user_history", "user_interests")
 
@@ -96,7 +97,10 @@ def _from_online(feast: Any, user_id: str) -> int:
             )
         connection.execute("VACUUM")
         return int(gone)
-    raise NotImplementedError(f"online store {config.online_store.type!r}: delete the user's rows there by hand")
+    raise ConfigError(
+        f"online store {config.online_store.type!r}: cannot be erased from here; expected sqlite or redis, "
+        "delete the user's rows there by hand"
+    )
 
 
 def _from_source(path: Path, user_id: str) -> int:

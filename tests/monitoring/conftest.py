@@ -7,6 +7,7 @@ import pwd
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,9 +32,8 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
             owner = pwd.getpwnam("postgres")
         except KeyError:
             pytest.skip("there is no user postgres to run PostgreSQL as")
-    data = Path(f"/tmp/newfound-postgres-{os.getpid()}")
-    shutil.rmtree(data, ignore_errors=True)
-    data.mkdir(mode=0o700)
+    # Not below pytest's own folder, which the user postgres may not enter.
+    data = Path(tempfile.mkdtemp(prefix="newfound-postgres-"))
     if os.geteuid() == 0:
         os.chown(data, owner.pw_uid, owner.pw_gid)
     server = Postgres(tools, data, free_port())

@@ -81,10 +81,13 @@ def test_the_quota_changes_the_slate(page):
 def test_a_like_is_reacted_to_and_everything_works_by_keyboard(page):
     from playwright.sync_api import expect
 
+    of_another = titles(page)
     page.focus("#user")
     page.keyboard.press("Control+A")
     page.keyboard.type("u5")
     page.keyboard.press("Enter")
+    # The user before has 40 events as well: only the slate tells that this one's has come.
+    expect(page.locator("#slate .title")).not_to_have_text(of_another, timeout=20_000)
     known(page, 40)
     before = titles(page)
     like = page.locator("#slate li.novel button").first

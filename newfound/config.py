@@ -213,6 +213,24 @@ class PolicyConfig(Settings):
     k: Positive = 10
 
 
+class BatchConfig(Settings):
+    """Slates for everybody."""
+
+    k: Positive | None = None  # slots in a slate; None: the policy's
+    novel: Annotated[int, Field(ge=0)] | Share | None = None  # of them, as a number or a share; None: by appetite
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0  # each user's random choices come from it and the user's id
+    users_at_once: Positive = 512  # decided, asked and ranked together
+    planner: bool = True  # asked where the table has no answer; without it the parents' answers stand in
+    shard: Annotated[int, Field(ge=0)] = 0  # this one ...
+    shards: Positive = 1  # ... of so many, which share the users out
+
+    @model_validator(mode="after")
+    def _shard_exists(self) -> BatchConfig:
+        if self.shard >= self.shards:
+            raise ValueError(f"shard: expected less than shards ({self.shards})")
+        return self
+
+
 class EvaluationConfig(Settings):
     """Protocols and gates."""
 

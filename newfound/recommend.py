@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -15,22 +16,23 @@ from pydantic import ValidationError
 
 from newfound.catalogue import Catalogue, Shelf, UserHistory
 from newfound.config import PolicyConfig
-from newfound.deciding import Ask, Draft, Memory, Wish, draft
+from newfound.deciding import Ask, Draft, Wish, draft
 from newfound.errors import DataError, ReleaseError
 from newfound.grounding import Order, rank_clusters
-from newfound.slate import Plan, Ranked, Slate
+from newfound.slate import Plan, Slate
 from newfound.takedown import Takedown, read_takedown
 
 if TYPE_CHECKING:
     from newfound.ranker import Ranker
 
 SEED_BITS: Final = 53  # a seed survives being read as a floating-point number
+REMEMBERED: Final = 10_000  # answers of the planner that are kept
 
 
 class Planner(Protocol):
-    """What recommending needs of the language policy: the clusters that follow a context, best first."""
+    """What recommending needs of the language policy: for each question the clusters that follow, best first."""
 
-    def answer(self, ask: Ask, k: int) -> Sequence[str]: ...
+    def answers(self, asks: Sequence[Ask], k: int) -> Sequence[Sequence[str]]: ...
 
 
 class Recommender:
@@ -55,7 +57,7 @@ class Recommender:
         self.catalogue, self.ranker, self.planner = catalogue, ranker, planner
         self.policy = policy or PolicyConfig()
         self.shelf = Shelf(catalogue, takedown or Takedown())
-        self.memory = Memory()
+        self._answered: OrderedDict[tuple[Ask, int], Sequence[str]] = OrderedDict()
 
     @classmethod
     def open(
@@ -102,21 +104,59 @@ class Recommender:
             seed: of every random choice; None draws one, which the slate names.
         """
         seed = secrets.randbits(SEED_BITS) if seed is None else seed
-        made = draft(
-            self.shelf, history, Wish(k or self.policy.k, novel, frozenset(exclude)), seed, self.policy, self.memory
-        )
-        answer = self._ask(made)
-        plan = made.plan(answer, planner=self.planner is not None)
-        ranked = made.popular(plan) if self.ranker is None else rank(self.ranker, made, plan)
-        return made.slate(made.finish(plan, ranked), ranked=self.ranker is not None)
+        return self.recommend_all([history], [seed], k=k, novel=novel, exclude=exclude)[0]
 
-    def _ask(self, made: Draft) -> Sequence[str] | None:
-        ask = made.ask() if self.planner is not None else None
-        if ask is None or self.planner is None:
-            return None
-        answer = self.planner.answer(ask, max(made.slots, 10))
-        self.memory.put(ask, answer)
-        return answer
+    def recommend_all(
+        self,
+        histories: Sequence[UserHistory],
+        seeds: Sequence[int],
+        *,
+        k: int | None = None,
+        novel: int | float | None = None,
+        exclude: Collection[str] = (),
+        planner: bool = True,
+    ) -> list[Slate]:
+        """Answers many requests alike, each as `recommend` does; the planner and the ranker see them together.
+
+        Args:
+            histories: oldest first.
+            seeds: of each one's random choices.
+            k: see `recommend`, also for `novel` and `exclude`.
+            planner: whether the planner, if there is one, may be asked.
+        """
+        wish = Wish(k or self.policy.k, novel, frozenset(exclude))
+        drafts = [
+            draft(self.shelf, history, wish, seed, self.policy) for history, seed in zip(histories, seeds, strict=True)
+        ]
+        there = planner and self.planner is not None
+        answers = self._ask(drafts) if there else [None] * len(drafts)
+        plans = [made.plan(answer, planner=there) for made, answer in zip(drafts, answers, strict=True)]
+        if self.ranker is None:
+            ranked = [made.popular(plan) for made, plan in zip(drafts, plans, strict=True)]
+        else:
+            orders = [_order(made, plan) for made, plan in zip(drafts, plans, strict=True)]
+            found = rank_clusters(self.ranker, orders)
+            ranked = [dict(zip(plan.clusters, items, strict=True)) for plan, items in zip(plans, found, strict=True)]
+        return [
+            made.slate(made.finish(plan, items), ranked=self.ranker is not None)
+            for made, plan, items in zip(drafts, plans, ranked, strict=True)
+        ]
+
+    def _ask(self, drafts: Sequence[Draft]) -> list[Sequence[str] | None]:
+        """The planner's answers to those that need one; the same question is asked once."""
+        assert self.planner is not None
+        asked = [(ask, max(made.slots, 10)) if (ask := made.ask()) else None for made in drafts]
+        new: dict[int, list[Ask]] = {}
+        for ask, size in dict.fromkeys(question for question in asked if question is not None):
+            if (ask, size) not in self._answered:
+                new.setdefault(size, []).append(ask)
+        for size, asks in new.items():
+            found = self.planner.answers(asks, size)
+            self._answered.update(zip(((ask, size) for ask in asks), found, strict=True))
+        answers = [None if question is None else self._answered[question] for question in asked]
+        while len(self._answered) > REMEMBERED:
+            self._answered.popitem(last=False)
+        return answers
 
 
 class LocalPlanner:
@@ -131,8 +171,8 @@ class LocalPlanner:
         self._folder, self._catalogue = folder, catalogue
         self._loaded: Any = None
 
-    def answer(self, ask: Ask, k: int) -> list[str]:
-        """The k clusters of the highest probability, exactly."""
+    def answers(self, asks: Sequence[Ask], k: int) -> list[list[str]]:
+        """For each question, the k clusters of the highest probability, exactly."""
         import numpy as np
 
         if self._loaded is None:
@@ -141,17 +181,19 @@ class LocalPlanner:
             self._loaded = LanguagePolicy.load(self._folder, self._catalogue.clusters)
         names = self._catalogue.interface
         allowed = np.array(
-            [[name not in ask.context if ask.allowed is None else name in ask.allowed for name in names]]
+            [
+                [name not in ask.context if ask.allowed is None else name in ask.allowed for name in names]
+                for ask in asks
+            ]
         )
-        found, _ = self._loaded.top_k([ask.context], k, allowed)
-        return [names[at] for at in found[0] if at >= 0]
+        found, _ = self._loaded.top_k([ask.context for ask in asks], k, allowed)
+        return [[names[at] for at in row if at >= 0] for row in found]
 
 
-def rank(ranker: Ranker, made: Draft, plan: Plan) -> Ranked:
-    """The ranker's items for every planned cluster."""
+def _order(made: Draft, plan: Plan) -> Order:
+    """What the ranker is asked for: the items of every planned cluster."""
     clusters = plan.clusters
-    order = Order(made.history.item_ids, clusters, [plan.wanted(c) for c in clusters], made.hidden_in(clusters))
-    return dict(zip(clusters, rank_clusters(ranker, [order])[0], strict=True))
+    return Order(made.history.item_ids, clusters, [plan.wanted(c) for c in clusters], made.hidden_in(clusters))
 
 
 def released_policy(folder: Path) -> PolicyConfig:

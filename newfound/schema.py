@@ -215,6 +215,25 @@ PROPENSITY: Final = "propensity"
 REASON: Final = "reason"
 SHARE: Final = "share"
 
+RECOMMENDED = pa.schema(
+    [
+        pa.field(USER, pa.string(), nullable=False),
+        pa.field(POSITION, pa.int16(), nullable=False),  # 0 is the top of the slate
+        pa.field(ITEM, pa.string(), nullable=False),
+        pa.field(TITLE, pa.string(), nullable=False),
+        pa.field(SCORE, pa.float32()),  # the ranker's; null where popularity stood in for it
+        pa.field(SLOT, pa.string(), nullable=False),  # novel | familiar
+        pa.field(CLUSTER, pa.string(), nullable=False),
+        pa.field("interest", pa.string(), nullable=False),  # the cluster's description
+        pa.field("because", pa.list_(pa.string()), nullable=False),  # descriptions of the interests that led here
+        pa.field(PROPENSITY, pa.float64(), nullable=False),
+        pa.field(REASON, pa.string(), nullable=False),
+        pa.field(RELEASE, pa.string(), nullable=False),
+        pa.field("seed", pa.int64(), nullable=False),  # of the user's random choices
+    ]
+)
+"""Slates for everybody (`newfound.batch`): one row a slot, in the order of the users, each slate from its top."""
+
 SLATES = pa.schema(
     [
         pa.field(RECOMMENDATION, pa.string(), nullable=False),

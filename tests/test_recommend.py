@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -176,9 +176,9 @@ class Planner:
     def __init__(self, *clusters: str) -> None:
         self.clusters, self.asked = clusters, list[Ask]()
 
-    def answer(self, ask: Ask, k: int) -> list[str]:
-        self.asked.append(ask)
-        return [cluster for cluster in self.clusters if ask.allowed is None or cluster in ask.allowed][:k]
+    def answers(self, asks: Sequence[Ask], k: int) -> list[list[str]]:
+        self.asked.extend(asks)
+        return [[c for c in self.clusters if ask.allowed is None or c in ask.allowed][:k] for ask in asks]
 
 
 def test_it_is_asked_for_a_single_interest_and_its_answer_is_remembered(catalogue):

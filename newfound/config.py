@@ -159,6 +159,9 @@ class RankerConfig(Settings):
     id_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1  # of id embeddings, where items have text
     max_length: Positive = 200
     epochs: Positive = 30
+    average_epochs: Annotated[float, Field(ge=0)] = (
+        1.0  # the model that is kept averages about so many; 0: the last step
+    )
     patience: Positive = 6  # epochs without a better validation NDCG@10
     batch_tokens: Positive = 4096
     negatives: Annotated[int, Field(ge=0)] | None = None  # shared by a batch; 0: all items; None: by catalogue size

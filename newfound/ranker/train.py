@@ -6,6 +6,7 @@ on the rest and keeps the epoch whose held-out NDCG@10 is best.
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import math
@@ -96,6 +97,7 @@ def fit(
     known[torch.from_numpy(train.items)] = True
     model = SequenceModel(items, config, text, known)
     run = _Run(model, config, train, seed)
+    model = run.average
     result = Fit(model)
     best: dict[str, Tensor] = {}
     done = _resume(folder, run, result, best) if folder else 0
@@ -140,6 +142,7 @@ class _Run:
 
     def __init__(self, model: SequenceModel, config: RankerConfig, train: Sequences, seed: int) -> None:
         self.model, self.config, self.data, self.seed = model, config, train, seed
+        self.average = copy.deepcopy(model).eval() if config.average_epochs else model
         self.optimizer = torch.optim.AdamW(
             model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98), fused=True
         )
@@ -149,6 +152,7 @@ class _Run:
         self.tokens = min(config.batch_tokens, max(LEAST_TOKENS, targets // LEAST_STEPS))
         per_epoch = math.ceil(targets / self.tokens)
         self.steps = per_epoch * config.epochs  # about: padding makes a few more
+        self.horizon = max(1.0, config.average_epochs * per_epoch)
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         known = model.known.nonzero()[:, 0]
         self.known = known if len(known) < len(model.known) else None
@@ -178,6 +182,7 @@ class _Run:
                 group["lr"] = config.learning_rate * self._schedule()
             self.optimizer.step()
             self.step += 1
+            self._average()
             total += float(loss.detach()) * real if loss is not None else 0.0
             seen += real
         if self.world > 1:
@@ -205,6 +210,13 @@ class _Run:
         falling = 0.5 * (1 + math.cos(math.pi * min(self.step / self.steps, 1.0)))
         rising = (self.step + 1) / max(1, min(WARM_UP, self.steps // 20))
         return min(1.0, rising) * max(falling, 0.01)
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Moves the averaged model towards the trained one; the first steps count alike."""
+        if self.average is not self.model:
+            share = 1 / min(self.step, self.horizon)
+            torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), share)
 
     def _sum_gradients(self) -> None:
         parameters = [p for p in self.model.parameters() if p.requires_grad]

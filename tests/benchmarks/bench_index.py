@@ -10,11 +10,13 @@ from __future__ import annotations
 import argparse
 import os
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from newfound.config import RankerConfig
@@ -23,18 +25,25 @@ from newfound.ranker.model import Encoder
 from tests.benchmarks.record import machine, write_record
 
 CLUSTER, CLUSTERS, DIM, K, EXCLUDED, HISTORY = 2000, 5, 64, 10, 50, 50
+COLUMNS = ("index", "index_mapped", "index_with_encoder", "masked_full", "faiss_selector", "bytes_bound")
 
 
-def median_ms(call: Callable[[int], object], repeats: int) -> float:
-    """Median over repeats of one call each, after a few that warm up."""
-    for repeat in range(3):
-        call(repeat)
-    times = []
-    for repeat in range(repeats):
-        started = time.perf_counter()
-        call(repeat)
-        times.append(time.perf_counter() - started)
-    return 1e3 * float(np.median(times))
+def medians_ms(calls: dict[int, Callable[[int], object]], repeats: int, rounds: int = 10) -> dict[int, float]:
+    """Median of one call each, for several catalogues.
+
+    They take turns by blocks, so that whatever else the machine does meets all of them; each block begins with a few
+    calls that warm up, so that a catalogue which fits the cache is found there.
+    """
+    block = -(-repeats // rounds)
+    times: dict[int, list[float]] = {items: [] for items in calls}
+    for turn in range(-(-repeats // block)):
+        for items, call in calls.items():
+            for repeat in range(turn * block - min(3, block), (turn + 1) * block):
+                started = time.perf_counter()
+                call(repeat)
+                if repeat >= turn * block:
+                    times[items].append(time.perf_counter() - started)
+    return {items: 1e3 * float(np.median(took)) for items, took in times.items()}
 
 
 def bandwidth(repeats: int = 5) -> float:
@@ -50,51 +59,79 @@ def _seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def measure(items: int, batch: int, repeats: int, seed: int) -> dict[str, float]:
-    """Milliseconds a batch of everything that is compared, for one catalogue size."""
+def catalogue(items: int, seed: int) -> npt.NDArray[np.float32]:
+    """Random unit vectors [items, DIM]."""
     random = np.random.default_rng(seed)
     vectors = np.empty((items, DIM), dtype=np.float32)
     for start in range(0, items, 1 << 18):
         part = random.standard_normal((min(1 << 18, items - start), DIM), dtype=np.float32)
         vectors[start : start + len(part)] = part / np.linalg.norm(part, axis=1, keepdims=True)
-    index = ItemIndex(vectors)
-    queries = 12 * vectors[random.integers(0, items, batch)] + random.standard_normal((batch, DIM), dtype=np.float32)
-    # New clusters for every repeat, so that none is warm in the cache because it was just asked for.
-    draws = [
-        [np.sort(random.choice(items // CLUSTER, CLUSTERS, replace=False)) * CLUSTER for _ in range(batch)]
-        for _ in range(repeats)
-    ]
-    spans = [[[(int(start), int(start) + CLUSTER) for start in starts] for starts in draw] for draw in draws]
-    exclude = [random.choice(items, EXCLUDED, replace=False) for _ in range(batch)]
-    torch.manual_seed(seed)
-    encoder = Encoder(RankerConfig(dim=DIM)).eval()
-    history = torch.from_numpy(random.integers(0, items, (batch, HISTORY)))
-    everything = torch.from_numpy(vectors)
+    return vectors
 
-    def encode() -> np.ndarray:
+
+def mapped(vectors: npt.NDArray[np.float32], folder: Path) -> npt.NDArray[np.float32]:
+    """The same vectors as a map of a file, read once so that it lies in memory."""
+    file = folder / f"{len(vectors)}.bin"
+    vectors.tofile(file)
+    found = np.memmap(file, dtype=np.float32, mode="r", shape=vectors.shape)
+    float(found.sum())
+    return found
+
+
+class Case:
+    """What is asked of one catalogue in batches of one size: the same for everything that is compared."""
+
+    def __init__(self, vectors: npt.NDArray[np.float32], on_disk: npt.NDArray[np.float32], batch: int, seed: int):
+        items = len(vectors)
+        random = np.random.default_rng((seed, batch))
+        self.everything, self.batch = torch.from_numpy(vectors), batch
+        self.in_memory, self.on_disk = ItemIndex(vectors), ItemIndex(on_disk)
+        noise = random.standard_normal((batch, DIM), dtype=np.float32)
+        self.queries = 12 * vectors[random.integers(0, items, batch)] + noise
+        # New clusters for every repeat, so that none is warm in the cache because it was just asked for.
+        self.draws = [
+            [np.sort(random.choice(items // CLUSTER, CLUSTERS, replace=False)) * CLUSTER for _ in range(batch)]
+            for _ in range(200 if batch == 1 else 20)
+        ]
+        self.spans = [[[(int(at), int(at) + CLUSTER) for at in row] for row in draw] for draw in self.draws]
+        self.exclude = [random.choice(items, EXCLUDED, replace=False) for _ in range(batch)]
+        torch.manual_seed(seed)
+        self.encoder = Encoder(RankerConfig(dim=DIM)).eval()
+        self.history = torch.from_numpy(random.integers(0, items, (batch, HISTORY)))
+
+    def index(self, repeat: int) -> object:
+        return self.in_memory.top_k(self.queries, self.spans[repeat % len(self.spans)], K, self.exclude)
+
+    def index_mapped(self, repeat: int) -> object:
+        return self.on_disk.top_k(self.queries, self.spans[repeat % len(self.spans)], K, self.exclude)
+
+    def index_with_encoder(self, repeat: int) -> object:
+        return self.in_memory.top_k(self.encode(), self.spans[repeat % len(self.spans)], K, self.exclude)
+
+    def encode(self, repeat: int = 0) -> npt.NDArray[np.float32]:
         with torch.inference_mode():
-            return encoder.last_query(everything, history).numpy()
+            return self.encoder.last_query(self.everything, self.history).numpy()
 
-    def masked(repeat: int) -> object:
+    def masked_full(self, repeat: int) -> object:
         found = []
-        for row in range(batch):  # a [batch, items] matrix of 5 million items would not fit
-            scores = everything @ torch.from_numpy(queries[row])
-            mask = torch.ones(items, dtype=torch.bool)
-            for start in draws[repeat % repeats][row]:
+        for row in range(self.batch):  # a [batch, items] matrix of 5 million items would not fit
+            scores = self.everything @ torch.from_numpy(self.queries[row])
+            mask = torch.ones(len(scores), dtype=torch.bool)
+            for start in self.draws[repeat % len(self.draws)][row]:
                 mask[start : start + CLUSTER] = False
-            mask[torch.from_numpy(exclude[row])] = True
+            mask[torch.from_numpy(self.exclude[row])] = True
             found.append(torch.topk(scores.masked_fill_(mask, -torch.inf), K))
         return found
 
-    found = {
-        "index_ms": median_ms(lambda repeat: index.top_k(queries, spans[repeat % repeats], K, exclude), repeats),
-        "index_with_encoder_ms": median_ms(
-            lambda repeat: index.top_k(encode(), spans[repeat % repeats], K, exclude), repeats
-        ),
-        "encoder_ms": median_ms(lambda repeat: encode(), repeats),
-    }
-    found["masked_full_ms"] = median_ms(masked, _few(items, batch, repeats))
-    return found
+
+def huge_page_share() -> float:
+    """Share of this process' memory that lies in huge pages, which spares it address translation; NaN if unknown."""
+    try:
+        lines = Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines()[1:]
+    except OSError:
+        return float("nan")
+    sizes = {name: int(rest.split()[0]) for name, rest in (line.split(":") for line in lines)}
+    return sizes["AnonHugePages"] / sizes["Anonymous"]
 
 
 def _few(items: int, batch: int, repeats: int) -> int:
@@ -116,7 +153,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", nargs="+", type=int, default=[100_000, 1_000_000, 5_000_000])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 64])
-    parser.add_argument("--repeats", type=int, default=200)
+    parser.add_argument("--repeats", type=int, default=1000, help="with batch 1; a tenth of it otherwise")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rivals", type=Path, default=Path(".rectools/bin/python"), help="Python that has faiss")
@@ -126,23 +163,37 @@ def main() -> None:
     read = bandwidth()
     record: dict[str, object] = {**machine(), "seed": options.seed, "threads": options.threads}
     record["memory_bandwidth_gb_s"] = read / 1e9
-    print(f"memory bandwidth {read / 1e9:.1f} GB/s; times in ms a batch, medians of {options.repeats}")
-    print(
-        f"{'items':>10} {'batch':>5} {'index':>9} {'+encoder':>9} {'masked':>9} {'faiss sel.':>10} {'bytes bound':>11}"
-    )
+    print(f"memory bandwidth {read / 1e9:.1f} GB/s; times in ms a batch, medians")
+    print(f"{'items':>10} {'batch':>5} " + " ".join(f"{name[:9]:>9}" for name in COLUMNS), flush=True)
+    catalogues = {items: catalogue(items, options.seed) for items in options.sizes}
+    record["huge_page_share"] = huge_page_share()
     times: dict[tuple[int, int], dict[str, float]] = {}
-    for batch in options.batches:
-        for items in options.sizes:
-            repeats = options.repeats if batch == 1 else max(5, options.repeats // 10)
-            found = measure(items, batch, repeats, options.seed)
-            found["faiss_selector_ms"] = faiss_selector(
-                items, batch, _few(items, batch, repeats), options.seed, options.rivals, options.threads
-            )
-            found["bytes_bound_ms"] = 1e3 * batch * CLUSTERS * CLUSTER * DIM * 4 / read
-            times[items, batch] = found
-            record |= {f"{items}.batch{batch}.{name}": value for name, value in found.items()}
-            columns = ("index_ms", "index_with_encoder_ms", "masked_full_ms", "faiss_selector_ms", "bytes_bound_ms")
-            print(f"{items:>10} {batch:>5} " + " ".join(f"{found[name]:>9.2f}" for name in columns), flush=True)
+    with tempfile.TemporaryDirectory(dir=options.out.parent) as folder:
+        files = {items: mapped(vectors, Path(folder)) for items, vectors in catalogues.items()}
+        for batch in options.batches:
+            repeats = options.repeats if batch == 1 else max(20, options.repeats // 10)
+            cases = {items: Case(catalogues[items], files[items], batch, options.seed) for items in options.sizes}
+            found: dict[str, dict[int, float]] = {}
+            for name in ("index", "index_mapped", "index_with_encoder", "encode"):
+                found[name] = medians_ms({items: getattr(case, name) for items, case in cases.items()}, repeats)
+            found["masked_full"] = {
+                items: medians_ms({items: case.masked_full}, _few(items, batch, repeats), 1)[items]
+                for items, case in cases.items()
+            }
+            found["faiss_selector"] = {
+                items: faiss_selector(
+                    items, batch, _few(items, batch, repeats), options.seed, options.rivals, options.threads
+                )
+                for items in cases
+            }
+            for items in options.sizes:
+                row = {f"{name}_ms": values[items] for name, values in found.items()}
+                row["bytes_bound_ms"] = 1e3 * batch * CLUSTERS * CLUSTER * DIM * 4 / read
+                times[items, batch] = row
+                record |= {f"{items}.batch{batch}.{name}": value for name, value in row.items()}
+                print(
+                    f"{items:>10} {batch:>5} " + " ".join(f"{row[f'{name}_ms']:>9.2f}" for name in COLUMNS), flush=True
+                )
     small, large, million = min(options.sizes), max(options.sizes), sorted(options.sizes)[len(options.sizes) // 2]
     for batch in options.batches:
         tail = "" if batch == 1 else f".batch{batch}"

@@ -6,6 +6,9 @@ precision and the number of loader workers that are fastest in a short probe; it
 alone. Ours is the transformer with its defaults, validation after every epoch included; the memory of counts has no
 part in it, but the time and quality of counts alone are shown beside. Then an epoch of either at the same settings, on
 these data and on long dense sequences.
+
+RecTools' side takes most of an hour. It keeps a checkpoint after each epoch, so a run that was stopped goes on there
+(`--fresh` starts anew); our side takes minutes and always runs whole.
 """
 
 from __future__ import annotations
@@ -36,12 +39,11 @@ ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "2147483647", "M
 
 
 def rectools(options: argparse.Namespace, name: str, sequences: Sequences, *more: str) -> dict:
-    """Runs the rival in its own environment; a finished run is taken as it is if so asked."""
+    """Runs the rival in its own environment, from where it stood."""
     work = options.work / f"rectools-{name}.json"
-    if options.reuse and work.exists() and (found := json.loads(work.read_text()))["done"]:
-        print(f"rectools, {name}: taken from {work}")
-        return found
     options.work.mkdir(parents=True, exist_ok=True)
+    if options.fresh:
+        work.unlink(missing_ok=True)
     data = options.work / f"{name}.jsonl"
     data.write_text("".join(json.dumps(sequences.row(user).tolist()) + "\n" for user in range(len(sequences))))
     threads = str(options.threads)
@@ -116,7 +118,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, help="for a try: only the first so many")
     parser.add_argument("--dense-users", type=int, default=6060)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--reuse", action="store_true", help="take a finished run of RecTools from the work folder")
+    parser.add_argument("--fresh", action="store_true", help="do not go on with what the work folder has of RecTools")
     parser.add_argument("--rival", type=Path, default=Path(".rectools/bin/python"))
     parser.add_argument("--work", type=Path, default=Path("runs/bench/ranker-speed"))
     parser.add_argument("--out", type=Path, default=Path("runs/bench/ranker-speed.json"))

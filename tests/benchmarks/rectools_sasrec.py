@@ -1,17 +1,19 @@
 """RecTools' SASRec under the ranker benchmark's protocol. Runs in the rival's own environment (`.rectools`), alone.
 
 Reads sequences as JSON lines (a list of item numbers a user, the last two held out), trains on the rest and writes a
-record after every epoch, so that a long run shows where it stands.
+record and a checkpoint after every epoch: a run that was stopped goes on after the last epoch that it finished.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import resource
 import time
 import warnings
+from collections.abc import Callable
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -41,8 +43,18 @@ def measures(model: object, sequences: list[list[int]], targets: list[int]) -> d
     return {"hr@10": len(hits) / len(users), "ndcg@10": float((1 / np.log2(hits["rank"] + 1)).sum() / len(users))}
 
 
-def build(options: argparse.Namespace, epochs: int, workers: int, precision: str, batches: int | None, record: object):
+def build(
+    options: argparse.Namespace,
+    epochs: int,
+    workers: int,
+    precision: str,
+    batches: int | None,
+    record: Callable[[int, float, float], None],
+    checkpoint: Path | None = None,
+):
+    """The model; `record` gets each epoch's number (from 0) and seconds, `checkpoint` is gone on from and kept."""
     from pytorch_lightning import Callback, Trainer
+    from pytorch_lightning.callbacks import ModelCheckpoint
     from rectools.models import SASRecModel
 
     class Clock(Callback):
@@ -52,19 +64,30 @@ def build(options: argparse.Namespace, epochs: int, workers: int, precision: str
             self.start = time.perf_counter(), _cpu()
 
         def on_train_epoch_end(self, trainer: object, module: object) -> None:
-            record(time.perf_counter() - self.start[0], _cpu() - self.start[1])
+            record(trainer.current_epoch, time.perf_counter() - self.start[0], _cpu() - self.start[1])
+
+    class Resuming(Trainer):
+        """RecTools hands no checkpoint to its trainer, so the trainer looks for it."""
+
+        def fit(self, *arguments: object) -> None:
+            super().fit(*arguments, ckpt_path=checkpoint if checkpoint and checkpoint.exists() else None)
+
+    callbacks = [Clock()]
+    if checkpoint:
+        keep = {"save_on_train_epoch_end": True, "enable_version_counter": False}
+        callbacks.append(ModelCheckpoint(dirpath=checkpoint.parent, filename=checkpoint.stem, **keep))
 
     def trainer() -> Trainer:
-        return Trainer(
+        return Resuming(
             max_epochs=epochs,
             min_epochs=epochs,
             precision=precision,
             limit_train_batches=batches,
-            callbacks=[Clock()],
+            callbacks=callbacks,
             accelerator="cpu",
             devices=1,
             logger=False,
-            enable_checkpointing=False,
+            enable_checkpointing=checkpoint is not None,
             enable_progress_bar=False,
             enable_model_summary=False,
         )
@@ -90,7 +113,23 @@ def _cpu() -> float:
     return sum(sum(os.times()[part : part + 2]) for part in (0, 2))
 
 
-def _first(seconds: list[float], wall: float, cpu: float) -> None:
+def probe(options: argparse.Namespace, train: object) -> dict[str, object]:
+    """The precision and the number of loader workers whose second, short epoch is fastest."""
+    if len(options.precision) == len(options.workers) == 1:
+        return {"precision": options.precision[0], "workers": options.workers[0]}
+    tried: dict[tuple[str, int], float] = {}
+    for precision, workers in product(options.precision, options.workers):
+        seconds: list[float] = []
+        clock = partial(_note_wall, seconds)
+        build(options, 2, workers, precision, options.probe_batches, clock).fit(train)
+        tried[precision, workers] = seconds[-1] / options.probe_batches
+        print(f"probe: {precision}, {workers} workers: {tried[precision, workers]:.3f} s a batch", flush=True)
+    precision, workers = min(tried, key=tried.__getitem__)
+    probes = {f"{name}, {count} workers": value for (name, count), value in tried.items()}
+    return {"precision": precision, "workers": workers, "probe_seconds_per_batch": probes}
+
+
+def _note_wall(seconds: list[float], epoch: int, wall: float, cpu: float) -> None:
     seconds.append(wall)
 
 
@@ -118,50 +157,50 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     pytorch_lightning.seed_everything(options.seed)
     warnings.simplefilter("ignore")
-    sequences = [json.loads(line) for line in options.sequences.read_text().splitlines()]
+    lines = options.sequences.read_text()
+    sequences = [json.loads(line) for line in lines.splitlines()]
     train = Dataset.construct(frame([row[:-2] for row in sequences]))
 
-    probes: dict[str, float] = {}
-    for precision, workers in product(options.precision, options.workers):
-        if len(options.precision) * len(options.workers) == 1:
-            break
-        seconds: list[float] = []
-        clock = partial(_first, seconds)
-        build(options, 2, workers, precision, options.probe_batches, clock).fit(train)
-        probes[f"{precision}, {workers} workers"] = seconds[-1] / options.probe_batches
-        print(f"probe: {precision}, {workers} workers: {seconds[-1] / options.probe_batches:.3f} s a batch", flush=True)
-    best = min(probes, key=probes.__getitem__, default=f"{options.precision[0]}, {options.workers[0]} workers")
-    precision, workers = best.split(", ")[0], int(best.split(", ")[1].split()[0])
-
-    record: dict[str, object] = {
+    settings = {name: str(value) for name, value in vars(options).items()}
+    settings |= {
+        "sha256": hashlib.sha256(lines.encode()).hexdigest(),
         "rectools": rectools.__version__,
         "torch": torch.__version__,
-        "threads": options.threads,
-        "precision": precision,
-        "workers": workers,
-        "probe_seconds_per_batch": probes,
-        "epoch_seconds": [],
-        "epoch_cpu_seconds": [],
-        "done": False,
     }
+    record: dict[str, object] = json.loads(options.out.read_text()) if options.out.exists() else {}
+    checkpoint = options.out.with_suffix(".ckpt")
+    if record.get("settings") != settings or (not record["done"] and not checkpoint.exists()):
+        checkpoint.unlink(missing_ok=True)
+        record = {"settings": settings, **probe(options, train), "epoch_seconds": [], "epoch_cpu_seconds": []}
+        record["done"] = False
+    # Lightning keeps no random state: a run that goes on draws other numbers than one that was never stopped.
+    pytorch_lightning.seed_everything(options.seed + 1000 * len(record["epoch_seconds"]))
 
-    def note(wall: float, cpu: float) -> None:
-        record["epoch_seconds"].append(wall)
-        record["epoch_cpu_seconds"].append(cpu)
-        options.out.write_text(json.dumps(record, indent=1))
-        print(
-            f"epoch {len(record['epoch_seconds'])} of {options.epochs}: {wall:.1f} s, {cpu:.1f} processor s", flush=True
-        )
+    def save() -> None:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        record["peak_memory_mb"] = max(peak, record.get("peak_memory_mb", 0.0))
+        part = options.out.with_suffix(".part")
+        part.write_text(json.dumps(record, indent=1))
+        os.replace(part, options.out)
 
-    model = build(options, options.epochs, workers, precision, None, note)
+    def note(epoch: int, wall: float, cpu: float) -> None:
+        # An epoch whose checkpoint was not written any more is trained and timed anew.
+        record["epoch_seconds"][epoch:] = [wall]
+        record["epoch_cpu_seconds"][epoch:] = [cpu]
+        save()
+        print(f"RecTools: epoch {epoch + 1} of {options.epochs}: {wall:.1f} s, {cpu:.1f} processor s", flush=True)
+
+    if record["done"]:
+        print(f"RecTools: taken from {options.out}", flush=True)
+        return
+    model = build(options, options.epochs, record["workers"], record["precision"], None, note, checkpoint)
     model.fit(train)
     if not options.no_measures:
         record["validation"] = measures(model, [row[:-2] for row in sequences], [row[-2] for row in sequences])
         record["test"] = measures(model, [row[:-1] for row in sequences], [row[-1] for row in sequences])
-    record["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     record["done"] = True
-    options.out.write_text(json.dumps(record, indent=1))
-    print(json.dumps({name: value for name, value in record.items() if not name.startswith("epoch")}), flush=True)
+    save()
+    checkpoint.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from newfound.config import Range, RankerConfig, TuningConfig
 from newfound.errors import ConfigError
@@ -38,6 +41,32 @@ def test_a_search_that_was_stopped_goes_on_as_if_it_had_not_been(world: World, t
     one, other = (json.loads((tmp_path / name / "trials.json").read_text()) for name in ("whole", "parts"))
     without_time = [[{**trial, "seconds": 0} for trial in trials] for trials in (one, other)]
     assert without_time[0] == without_time[1]
+
+
+def test_what_was_running_when_the_search_was_killed_is_done_anew(world: World, tmp_path: Path) -> None:
+    _tune(world, tmp_path, trials=1)
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / "journal.log")))
+    optuna.load_study(study_name="ranker", storage=storage).ask()  # never told how it ended
+    assert _tune(world, tmp_path, trials=2)["trials"] == 2
+    states = [trial.state.name for trial in optuna.load_study(study_name="ranker", storage=storage).get_trials()]
+    assert states == ["COMPLETE", "FAIL", "COMPLETE"]
+
+
+def test_a_hopeless_trial_is_cut_short(world: World, tmp_path: Path) -> None:
+    space = {"learning_rate": [SMALL.learning_rate, 1e-7]}
+    measures = _tune(world, tmp_path, trials=8, epochs=3, space=space)
+    trials = json.loads((tmp_path / "trials.json").read_text())
+    pruned = [trial for trial in trials if trial["state"] == "pruned"]
+    assert len(pruned) == measures["pruned"] > 0
+    assert all(trial["settings"]["learning_rate"] == 1e-7 and len(trial["curve"]) < 3 for trial in pruned)
+    assert measures["best.learning_rate"] == SMALL.learning_rate
+
+
+def test_two_workers_share_one_journal(world: World, tmp_path: Path) -> None:
+    measures = _tune(world, tmp_path, workers=2, trials=4)
+    trials = json.loads((tmp_path / "trials.json").read_text())
+    assert 4 <= int(measures["trials"]) == len(trials) <= 5
+    assert len({trial["number"] for trial in trials}) == len(trials)
 
 
 def test_two_workers_share_one_study_in_a_database(world: World, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ class Fit:
     """A trained model and how it came to be.
 
     Attributes:
-        model: in evaluation mode, at the chosen epoch.
+        model: in evaluation mode, at the chosen epoch; its parameters are averages over the last steps before its end.
         epoch: the chosen epoch, counted from 1.
         ndcg: its NDCG@10 on the held-out items; 0 where nothing was held out.
         hit_rate: its HR@10 on them.
@@ -142,7 +142,8 @@ class _Run:
 
     def __init__(self, model: SequenceModel, config: RankerConfig, train: Sequences, seed: int) -> None:
         self.model, self.config, self.data, self.seed = model, config, train, seed
-        self.average = copy.deepcopy(model).eval() if config.average_epochs else model
+        # Its own parameters; the text vectors, which may be large, are those of the trained model.
+        self.average = copy.deepcopy(model, {id(model.text): model.text}).eval() if config.average_epochs else model
         self.optimizer = torch.optim.AdamW(
             model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98), fused=True
         )
@@ -230,6 +231,8 @@ class _Run:
     def state(self) -> dict[str, Tensor]:
         """Everything that the next epoch depends on, by name."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        if self.average is not self.model:
+            tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
         for name, parameter in self.model.named_parameters():
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer.{key}.{name}"] = value
@@ -237,7 +240,9 @@ class _Run:
 
     def load(self, tensors: dict[str, Tensor], step: int) -> None:
         self.step = step
-        self.model.load_state_dict({n.removeprefix("model."): v for n, v in tensors.items() if n.startswith("model.")})
+        for model, prefix in ((self.model, "model."), (self.average, "average.")):
+            if part := {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}:
+                model.load_state_dict(part)
         for name, parameter in self.model.named_parameters():
             self.optimizer.state[parameter] = {
                 key: tensors[f"optimizer.{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")

@@ -80,6 +80,16 @@ def test_without_holding_out_it_trains_on_everything_for_so_many_epochs() -> Non
     assert result.curve[0]["targets"] == len(sequences.items) - len(sequences)
 
 
+def test_the_kept_model_averages_the_steps() -> None:
+    sequences = walks(15)  # little enough for one batch an epoch
+    plain = CONFIG.model_copy(update={"average_epochs": 0.0})
+    after = [_states(fit(sequences, ITEMS, plain, seed=3, hold_out=False, epochs=epochs)) for epochs in (1, 2, 3)]
+    averaged = CONFIG.model_copy(update={"average_epochs": 100.0})
+    for name, value in _states(fit(sequences, ITEMS, averaged, seed=3, hold_out=False, epochs=3)).items():
+        torch.testing.assert_close(value, torch.stack([state[name] for state in after]).mean(0), msg=name)
+        assert not torch.equal(value, after[-1][name]), name
+
+
 def test_shared_negatives_learn_as_well() -> None:
     result = fit(walks(), ITEMS, CONFIG.model_copy(update={"negatives": 8}), seed=3)
     assert result.ndcg > 0.55

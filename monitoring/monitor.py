@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import random
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -81,7 +82,8 @@ def rehearse(
     whole = dict(pasts_of(dataset))
     store.put_pasts(iter(whole.items()))
     pasts = {user: liked for user, events in whole.items() if (liked := _liked(events, clusters))}
-    people = Population(pasts, clusters.interface, seed=seed, successors=successors_of(folder / "table"))
+    successors = successors_of(folder / "table")
+    people = Population(pasts, clusters.interface, seed=seed, successors=successors)
     log.info("feature store: copied, applied, materialised")
     copied = copy_features(features, out / "features")
     found: list[Found] = []
@@ -89,7 +91,7 @@ def rehearse(
         with services(out, releases, copied, SECRET) as up:
             for day in range(days):
                 if day == drift_after:
-                    people.drift(Drift(share=1.0, towards=_least_known(people, clusters)))
+                    people.drift(Drift(share=1.0, successors=_renamed(successors, clusters.interface, seed)))
                     log.info("tastes drift")
                 start = stop - (days - day) * DAY
                 lived = live_a_day(up, people, _cohort(people, day, users_a_day), items_by_cluster(clusters), start)
@@ -115,7 +117,8 @@ def _cohort(people: Population, day: int, size: int) -> list[str]:
     return [users[(day * size + place) % len(users)] for place in range(min(size, len(users)))]
 
 
-def _least_known(people: Population, clusters: Clusters) -> tuple[str, ...]:
-    """Where tastes drift to: the fifth of the clusters with the least traffic, which no table favours."""
-    order = sorted(zip(clusters.traffic.tolist(), clusters.interface, strict=True))
-    return tuple(cluster for _, cluster in order[: max(6, len(order) // 5)])
+def _renamed(successors: Mapping[str, Sequence[str]], clusters: Sequence[str], seed: int) -> dict[str, list[str]]:
+    """What follows an interest after the drift: every successor is another cluster than it was, and no less popular."""
+    shuffled = random.Random(seed).sample(list(clusters), len(clusters))
+    other = dict(zip(shuffled, shuffled[1:] + shuffled[:1], strict=True))
+    return {cluster: [other[after] for after in found] for cluster, found in successors.items()}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -52,11 +52,12 @@ class Drift:
 
     Attributes:
         share: of the clients' latent interests that move to other clusters.
-        towards: clusters that they move to; any where empty.
+        successors: what follows an interest from now on: they move to successors of the client's familiar clusters,
+            and anywhere where there are none.
     """
 
     share: float = 0.5
-    towards: tuple[str, ...] = ()
+    successors: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 class Population:
@@ -95,19 +96,27 @@ class Population:
         rng = np.random.default_rng(seed)
         # Nobody hates a stranger's interest outright: a small affinity for everything.
         self.affinity: NDArray[np.float64] = rng.beta(1.0, 12.0, (len(self.users), len(self.clusters)))
+        self.familiar: dict[str, list[str]] = {}
         self.latent: dict[str, list[str]] = {}
         for user in self.users:
             row = self._row[user]
             familiar = [cluster for cluster in dict.fromkeys(pasts[user]) if cluster in self._column]
+            self.familiar[user] = familiar
             for cluster in familiar:
                 self.affinity[row, self._column[cluster]] = rng.beta(8.0, 5.0)
-            likely = [next_one for cluster in familiar for next_one in (successors or {}).get(cluster, ())]
-            pool = [cluster for cluster in dict.fromkeys(likely) if cluster in self._column and cluster not in familiar]
-            rest = [cluster for cluster in self.clusters if cluster not in familiar and cluster not in pool]
-            chosen = _draw(rng, pool, latent)
-            self.latent[user] = chosen + _draw(rng, rest, latent - len(chosen))
+            self.latent[user] = self._next_interests(rng, user, successors or {}, set(familiar), latent)
             for cluster in self.latent[user]:
                 self.affinity[row, self._column[cluster]] = rng.beta(8.0, 4.0)
+
+    def _next_interests(
+        self, rng: np.random.Generator, user: str, successors: Mapping[str, Sequence[str]], known: set[str], count: int
+    ) -> list[str]:
+        """Clusters that follow the client's familiar ones, none of them known; others where those are too few."""
+        likely = [after for cluster in self.familiar[user] for after in successors.get(cluster, ())]
+        pool = [cluster for cluster in dict.fromkeys(likely) if cluster in self._column and cluster not in known]
+        rest = [cluster for cluster in self.clusters if cluster not in known and cluster not in pool]
+        chosen = _draw(rng, pool, count)
+        return chosen + _draw(rng, rest, count - len(chosen))
 
     def drift(self, change: Drift, seed: int | None = None) -> None:
         """Moves latent interests elsewhere: what would have been liked is not any more, and something else is."""
@@ -115,8 +124,8 @@ class Population:
         for user in self.users:
             row = self._row[user]
             moved = _draw(rng, self.latent[user], round(change.share * len(self.latent[user])))
-            pool = [c for c in (change.towards or self.clusters) if c not in self.latent[user]]
-            arrived = _draw(rng, pool, len(moved))
+            known = {*self.familiar[user], *self.latent[user]}
+            arrived = self._next_interests(rng, user, change.successors, known, len(moved))
             for old in moved:
                 self.affinity[row, self._column[old]] = rng.beta(1.0, 12.0)
             for new in arrived:

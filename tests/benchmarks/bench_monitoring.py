@@ -1,122 +1,169 @@
-"""Ten million events through a report, and the collector's durable throughput: `make bench-monitoring`.
+"""Ten million events from the store to a report, the collector's throughput, and how soon feedback counts.
 
-The events are made up by DuckDB, in the layout that the collector exports: two million slates of five slots, eight
-million feedback events, over seven days. The window reported is the last day, its reference the six before, and every
-measure is taken twice. Memory is the peak of the reporting process, so that what made the events up does not count.
+`make bench-monitoring`. Two million slates of five slots and eight million feedback events over seven days are put into
+a sqlite store. Then `python -m monitoring report` runs as people run it, twice, each time in a process of its own whose
+peak memory is taken: export, the last day's measures, those of the six days before, drift, pages, workspace. The same
+with a tenth of the events shows what grows with them. What both runs leave behind must be equal to the last digit.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
+import os
+import random
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import httpx
+
+from monitoring.store import Store, micros
+from newfound.events import BATCH, user_key
 from tests.benchmarks.record import machine, write_record
+from tests.monitoring import servers as parts
 
 STOP = datetime(2026, 3, 8, tzinfo=UTC)
-SEED = 7
+DAYS, SEED, USERS, CLUSTERS, ITEMS = 7, 7, 100_000, 761, 50
+KINDS = ("shown",) * 5 + ("watched",) * 3 + ("liked",) * 2
+RECOMMENDATION = (
+    "INSERT INTO recommendations (id, at, user_id, user_key, release, history_length, history_at, successors, leaked,"
+    " generated, matched, seed, latency_ms, degraded, interests, slots) VALUES (?,?,?,?,?,?,?,10,?,1,1,?,?,?,'[]',?)"
+)
+FEEDBACK = (
+    "INSERT INTO feedback (id, at, user_id, user_key, recommendation_id, item, kind, share) VALUES (?,?,?,?,?,?,?,?)"
+)
 
 
-def make_events(out: Path, slates: int) -> None:
-    """Writes exports: `slates` slates of five slots and four feedback events a slate."""
-    import duckdb
+def fill(store: Path, slates: int) -> None:
+    """Writes `slates` slates and four feedback events on each, past the collector, whose speed is measured apart."""
+    Store(f"sqlite:///{store}", parts.SECRET.encode()).close()
+    rng = random.Random(SEED)
+    users = [(f"u{n}", user_key(f"u{n}", parts.SECRET.encode())) for n in range(USERS)]
+    start, step = micros(STOP) - DAYS * 86_400_000_000, DAYS * 86_400_000_000 // slates
+    made: list[tuple[int, tuple[str, str], list[tuple[int, int]]]] = []
 
-    db = duckdb.connect()
-    db.execute("SET memory_limit = '1GB'; SET preserve_insertion_order = true; SET TimeZone = 'UTC'")
-    start = STOP - timedelta(days=7)
-    step = timedelta(days=7) // slates // timedelta(microseconds=1)
-    base = f"""
-        SELECT i, 'r' || i AS recommendation_id,
-            TIMESTAMPTZ '{start.isoformat()}' + i * INTERVAL '{step} us'
-            AS "at", md5('u' || (hash(i) % 100000)) AS user_key, 'release-' || (i * 2 // {slates}) AS release
-        FROM range({slates}) t(i)
-    """
-    slot = """
-        SELECT *, unnest(range(5)) AS position FROM base
-    """
-    decided = """
-        SELECT *, (hash(i * 5 + position) % 761)::INT AS c, position IN (1, 3) AS novel,
-            hash(i * 7 + position) % 10 AS die FROM slot
-    """
-    for name, query in {
-        "slates": f"""
-            SELECT recommendation_id, "at", user_key, release, (hash(i) % 900)::INT AS history_length,
-                "at" - (hash(i + 1) % 90000) * INTERVAL 1 SECOND AS history_at, 10::INT AS successors,
-                (hash(i + 2) % 4)::INT AS leaked, 1::INT AS generated, 1::INT AS matched,
-                (hash(i + 3) % 30)::FLOAT AS latency_ms, hash(i + 4) % 100 = 0 AS degraded
-            FROM ({base})""",
-        "slots": f"""
-            WITH base AS ({base}), slot AS ({slot}), decided AS ({decided})
-            SELECT recommendation_id, "at", user_key, release, position::SMALLINT AS position,
-                'i' || c || '.' || (hash(i + position) % 50) AS item_id, 'c' || c AS cluster,
-                CASE WHEN novel THEN 'novel' ELSE 'familiar' END AS slot,
-                CASE WHEN novel THEN 0.05 ELSE 1.0 END AS propensity,
-                CASE WHEN novel THEN 'table' ELSE 'familiar' END AS reason,
-                CASE WHEN novel THEN MAP {{'c' || c: 0.05::DOUBLE}} ELSE MAP {{}}::MAP(VARCHAR, DOUBLE) END
-                    AS candidates,
-                0.001::DOUBLE AS floor, CASE WHEN novel THEN 700 ELSE 0 END AS eligible, [] ::VARCHAR[] AS because,
-                (hash(i + position + 9) % 1000 / 1000)::FLOAT AS score
-            FROM decided""",
-        "feedback": f"""
-            WITH base AS ({base}), slot AS ({slot}), decided AS ({decided})
-            SELECT 'f' || i || '.' || position AS event_id, "at" + position * INTERVAL 20 SECOND AS "at", user_key,
-                recommendation_id, 'i' || c || '.' || (hash(i + position) % 50) AS item_id,
-                CASE WHEN die < 5 THEN 'shown' WHEN die < 8 THEN 'watched' ELSE 'liked' END AS kind,
-                CASE WHEN die IN (5, 6, 7) THEN (hash(i * 3 + position) % 100) / 100 END AS share
-            FROM decided WHERE position < 4""",
-    }.items():
-        folder = out / name
-        folder.mkdir(parents=True)
-        part = folder / f"{1:020d}-{slates:020d}.parquet"
-        db.execute(f"COPY ({query}) TO '{part}' (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 100000)")
-        print(f"{name}: {part.stat().st_size / 1e6:.0f} MB", flush=True)
+    def recommended() -> Iterator[tuple[Any, ...]]:
+        for n in range(len(made), len(made) + block):
+            at, user = start + (first + n) * step, users[rng.randrange(USERS)]
+            chosen = [(rng.randrange(CLUSTERS), rng.randrange(ITEMS)) for _ in range(5)]
+            made.append((at, user, chosen))
+            slots = ",".join(_slot(place, *one, rng.random()) for place, one in enumerate(chosen))
+            release = f"release-{(first + n) * 2 // slates}"
+            length, age, leaked = rng.randrange(900), rng.randrange(90_000), rng.randrange(4)
+            yield (
+                f"r{first + n}", at, *user, release, length, at - age * 1_000_000, leaked, str(n), rng.random() * 30,
+                rng.random() < 0.01, f"[{slots}]",
+            )  # fmt: skip
+
+    def answered() -> Iterator[tuple[Any, ...]]:
+        for n, (at, user, chosen) in enumerate(made):
+            for place, (cluster, item) in enumerate(chosen[:4]):
+                kind = KINDS[rng.randrange(10)]
+                share = rng.random() if kind == "watched" else None
+                name = f"f{first + n}.{place}"
+                yield name, at + place * 20_000_000, *user, f"r{first + n}", f"i{cluster}.{item}", kind, share
+
+    with sqlite3.connect(store) as connection:
+        connection.execute("PRAGMA journal_mode = OFF")
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute("PRAGMA cache_size = -500000")
+        for first in range(0, slates, 100_000):
+            block = min(100_000, slates - first)
+            connection.executemany(RECOMMENDATION, recommended())
+            connection.executemany(FEEDBACK, answered())
+            made.clear()
+    connection.close()
 
 
-def report_once(exports: Path) -> dict[str, object]:
-    """Measures the last day and its reference; what the child process prints."""
-    from monitoring.windows import measure
-    from newfound.config import MonitoringConfig
-
-    config = MonitoringConfig(memory_mb=1024)
-    seconds, found = [], []
-    for start, stop in ((STOP - timedelta(days=1), STOP), (STOP - timedelta(days=7), STOP - timedelta(days=1))):
-        began = time.perf_counter()
-        found.append(measure(exports, start, stop, config, clusters=761, scratch=exports.parent).measures)
-        seconds.append(time.perf_counter() - began)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"window_s": seconds[0], "reference_s": seconds[1], "peak_mb": peak, "measures": found}
+def _slot(place: int, cluster: int, item: int, score: float) -> str:
+    """A slot's JSON as the collector stores it; two of five are new."""
+    what = (
+        '"kind":"familiar","propensity":1.0,"reason":"familiar","candidates":{},"floor":0.0,"eligible":0,"because":[]'
+    )
+    if place in (1, 3):
+        others = f'"c{cluster}":0.31,"c{(cluster + 1) % CLUSTERS}":0.64'
+        what = f'"kind":"novel","propensity":0.31,"reason":"table","candidates":{{{others}}},"floor":0.00007'
+        what += ',"eligible":700,"because":["c1","c2"]'
+    return f'{{"position":{place},"item":"i{cluster}.{item}","cluster":"c{cluster}",{what},"score":{score:.4f}}}'
 
 
-def collect(folder: Path, events: int) -> float:
+def report(store: Path, out: Path) -> tuple[float, float]:
+    """Runs a report as a process; its seconds, and its peak memory in MB."""
+    command = [sys.executable, "-m", "monitoring", "report", "--window", "1d", "--reference", f"{DAYS - 1}d"]
+    command += ["--until", STOP.isoformat(), "--out", str(out)]
+    environment = {
+        **os.environ,
+        "NEWFOUND_STORE": f"sqlite:///{store}",
+        "NEWFOUND_USER_KEY": parts.SECRET,
+        "DO_NOT_TRACK": "1",
+    }
+    began = time.perf_counter()
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"the report ended with status {os.waitstatus_to_exitcode(status)}")
+    return time.perf_counter() - began, usage.ru_maxrss / 1024
+
+
+def left_behind(store: Path, out: Path) -> dict[str, Any]:
+    """All that a report leaves: measures, parts and pages by name, runs in the workspace."""
+    with sqlite3.connect(store) as connection:
+        measures = connection.execute("SELECT * FROM measures ORDER BY start, stop, release, name").fetchall()
+    connection.close()
+    runs = json.loads((out / "workspace" / "newfound-runs.json").read_text())
+    files = [path for kind in ("exports", "reports") for path in (out / kind).rglob("*")]
+    return {
+        "measures": measures,
+        "files": sorted(str(path.relative_to(out)) for path in files),
+        "runs": {window: len(found) for window, found in runs.items()},
+        "snapshots": len(list((out / "workspace").rglob("snapshots/*.json"))),
+    }
+
+
+def reported(folder: Path, events: int) -> dict[str, float]:
+    """Reports so many events twice."""
+    folder.mkdir()
+    store, out = folder / "events.db", folder / "out"
+    began = time.perf_counter()
+    fill(store, events // 5)
+    print(f"{events:,} events, {store.stat().st_size / 1e9:.1f} GB, in {time.perf_counter() - began:.0f} s", flush=True)
+    seconds, peaks, left = [], [], []
+    for _ in range(2):
+        took, peak = report(store, out)
+        print(f"reported in {took:.0f} s, at most {peak:.0f} MB", flush=True)
+        seconds.append(took)
+        peaks.append(peak)
+        left.append(left_behind(store, out))
+    if left[0] != left[1]:
+        raise SystemExit("the second report changed something")
+    shutil.rmtree(folder)
+    return {"first_s": round(seconds[0]), "again_s": round(seconds[1]), "peak_mb": round(max(peaks))}
+
+
+def collected(folder: Path, events: int) -> float:
     """Events a second that one collector acknowledges, in batches of 200 over four connections, on sqlite."""
-    import threading
-
-    import httpx
-
-    from newfound.events import BATCH
-    from tests.monitoring import servers
-
-    collector = servers.Collector(f"sqlite:///{folder}/events.db", folder)
+    collector = parts.Collector(f"sqlite:///{folder}/collected.db", folder)
     collector.start()
     try:
         bodies = [
-            json.dumps(servers.batch([servers.feedback(n, user_id=str(n % 977)) for n in range(first, first + 200)]))
+            json.dumps(parts.batch([parts.feedback(n, user_id=str(n % 977)) for n in range(first, first + 200)]))
             for first in range(0, events, 200)
         ]
 
         def send(mine: list[str]) -> None:
             with httpx.Client(timeout=60) as client:
                 for body in mine:
-                    client.post(
-                        f"{collector.url}/v1/events", content=body, headers={"content-type": BATCH}
-                    ).raise_for_status()
+                    answer = client.post(f"{collector.url}/v1/events", content=body, headers={"content-type": BATCH})
+                    answer.raise_for_status()
 
         threads = [threading.Thread(target=send, args=(bodies[number::4],)) for number in range(4)]
         began = time.perf_counter()
@@ -129,40 +176,62 @@ def collect(folder: Path, events: int) -> float:
         collector.stop()
 
 
+def reflected(folder: Path, redis: bool, times: int) -> dict[str, float]:
+    """Milliseconds from an acknowledged like to the first request that knows of it, through explorer and collector."""
+    from tests.monitoring.stack import live
+
+    folder.mkdir()
+    port = parts.free_port() if redis else None
+    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL) if redis else None
+    try:
+        with live(folder, port) as up:
+            found = []
+            for n in range(times):
+                user = f"u{n % len(up.stack.rows)}"
+                slate = up.ask(user)
+                chosen = next((slot for slot in slate["items"] if slot["slot"] == "novel"), None)
+                if chosen is None:
+                    continue
+                about = {"at": datetime.now(UTC), "user_id": user, "recommendation_id": slate["id"]}
+                up.send(parts.feedback(slate["id"], item=chosen["item"], kind="liked", **about))
+                found.append(up.until_known(user, chosen["cluster"], chosen["item"])[1] * 1000)
+    finally:
+        if server is not None:
+            server.terminate()
+            server.wait()
+    found.sort()
+    return {"p50": round(found[len(found) // 2]), "worst": round(found[-1]), "of": len(found)}
+
+
 def main() -> None:
     """Runs the benchmark and writes `runs/bench/monitoring.json`."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=10_000_000)
-    parser.add_argument("--report", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--folder", type=Path, help="For some 10 GB that are removed again; a temporary one by default."
+    )
     options = parser.parse_args()
-    if options.report:
-        print(json.dumps(report_once(options.report)))
-        return
-    folder = Path(tempfile.mkdtemp(prefix="newfound-bench-"))
+    folder = Path(tempfile.mkdtemp(prefix="newfound-bench-", dir=options.folder))
+    result: dict[str, Any] = {"events": options.events}
     try:
-        exports = folder / "exports"
-        make_events(exports, options.events // 5)
-        outcomes = []
-        for _ in range(2):
-            command = [sys.executable, "-m", "tests.benchmarks.bench_monitoring", "--report", str(exports)]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            outcomes.append(json.loads(done.stdout.splitlines()[-1]))
-        assert outcomes[0]["measures"] == outcomes[1]["measures"], "a second report differs"
-        rate = collect(folder, 50_000)
+        for online in ("sqlite", "redis"):
+            if online == "redis" and shutil.which("redis-server") is None:
+                print("redis: left out, not installed (apt-get install redis-server)")
+                continue
+            found = reflected(folder / online, online == "redis", 100)
+            result.update({f"next_request_ms.{online}.{name}": value for name, value in found.items()})
+        result["collector.durable_events_per_s"] = round(collected(folder, 50_000))
+        for name, events in (("tenth", options.events // 10), ("whole", options.events)):
+            found = reported(folder / name, events)
+            result.update({f"report.{name}.{figure}": value for figure, value in found.items()})
     finally:
-        shutil.rmtree(folder)
-    result = {
-        "report.events": options.events,
-        "report.window_s": round(outcomes[0]["window_s"], 1),
-        "report.reference_s": round(outcomes[0]["reference_s"], 1),
-        "report.peak_mb": round(max(outcome["peak_mb"] for outcome in outcomes)),
-        "report.identical_twice": True,
-        "collector.durable_events_per_s": round(rate),
-        "seed": SEED,
-        **machine("duckdb", "sqlalchemy"),
-    }
+        shutil.rmtree(folder, ignore_errors=True)
+    result.update(
+        {"report.identical_twice": True, "seed": SEED, **machine("duckdb", "sqlalchemy", "feast", "evidently")}
+    )
     for name, value in result.items():
-        print(f"{name:32} {value}")
+        print(f"{name:34} {value}")
     write_record(Path("runs/bench/monitoring.json"), result)
 
 

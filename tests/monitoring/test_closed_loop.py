@@ -27,7 +27,7 @@ from tests.monitoring.servers import ROOT, wait_until
 from tests.serving.synthetic import World, histories, history_table, publish_world
 
 log = logging.getLogger("newfound.tests")
-DRIFT, DAYS, USERS = 3, 8, 60
+DRIFT, DAYS, USERS = 3, 8, 90
 
 
 def _world(folder: Path) -> None:
@@ -81,6 +81,7 @@ def test_a_drift_is_noticed_and_healed(tmp_path: Path) -> None:
         wait_until(lambda: up.release() == now, 60, "the explorer takes up the release")
         refreshed.append((found.stop, now))
 
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     found = rehearse(
         tmp_path / "releases",

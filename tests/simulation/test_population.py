@@ -53,14 +53,17 @@ def test_latent_interests_are_new_and_come_from_successors() -> None:
 
 
 def test_drift_moves_what_is_liked() -> None:
+    now = Drift(share=1.0, successors={c: [f"c{n}" for n in range(7, 20)] for c in CLUSTERS[:5]})
     people = population()
     before = {user: list(chosen) for user, chosen in people.latent.items()}
-    people.drift(Drift(share=1.0, towards=("c10", "c11", "c12", "c13", "c14", "c15", "c16")))
+    people.drift(now)
     assert rate(people, before) < 0.35
     assert rate(people, people.latent) > 0.5
-    assert all(c in CLUSTERS[10:17] for user in people.users for c in people.latent[user])
+    for user in people.users:
+        assert not set(people.latent[user]) & {*before[user], *people.familiar[user]}
+        assert set(people.latent[user]) <= set(CLUSTERS[7:])
     again = population()
-    again.drift(Drift(share=1.0, towards=("c10", "c11", "c12", "c13", "c14", "c15", "c16")))
+    again.drift(now)
     assert np.array_equal(people.affinity, again.affinity)
 
 

@@ -9,17 +9,19 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from monitoring.store import Store, feedback, moment, recommendations
+from monitoring.store import Store, feedback, recommendations
 from newfound import schema
 
 BATCH: Final = 20_000
+_OF_SLATE: Final = (schema.RECOMMENDATION, schema.AT, schema.USER_KEY, schema.RELEASE)
 _PART = re.compile(r"(\d{20})-(\d{20})\.parquet")
 
 
@@ -42,11 +44,13 @@ def export(store: Store, out: Path, batch: int = BATCH) -> dict[str, int]:
             part.unlink()
     for rows in store.after(recommendations, newest, batch):
         name = _name(rows[0].seq, rows[-1].seq)
-        written["slots"] += _write(out / "slots" / name, _slot_rows(rows), schema.SLOTS)
-        written["slates"] += _write(out / "slates" / name, map(_slate_row, rows), schema.SLATES)
+        for kind, table in (("slots", _slots(rows)), ("slates", _slates(rows))):
+            _replace(out / kind / name, table)
+            written[kind] += table.num_rows
     for rows in store.after(feedback, _newest(out / "feedback"), batch):
-        name = _name(rows[0].seq, rows[-1].seq)
-        written["feedback"] += _write(out / "feedback" / name, map(_feedback_row, rows), schema.FEEDBACK)
+        table = _feedback(rows)
+        _replace(out / "feedback" / _name(rows[0].seq, rows[-1].seq), table)
+        written["feedback"] += table.num_rows
     return written
 
 
@@ -80,12 +84,6 @@ def _name(first: int, last: int) -> str:
     return f"{first:020d}-{last:020d}.parquet"
 
 
-def _write(path: Path, rows: Iterable[dict[str, Any]], columns: pa.Schema) -> int:
-    table = pa.Table.from_pylist(list(rows), schema=columns)
-    _replace(path, table)
-    return int(table.num_rows)
-
-
 def _replace(path: Path, table: pa.Table) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
@@ -93,52 +91,55 @@ def _replace(path: Path, table: pa.Table) -> None:
     os.replace(beside, path)
 
 
-def _slate_row(row: Any) -> dict[str, Any]:
-    return {
-        schema.RECOMMENDATION: row.id,
-        schema.AT: moment(row.at),
-        schema.USER_KEY: row.user_key,
-        schema.RELEASE: row.release,
-        "history_length": row.history_length,
-        "history_at": None if row.history_at is None else moment(row.history_at),
-        "successors": row.successors,
-        "leaked": row.leaked,
-        "generated": row.generated,
-        "matched": row.matched,
-        "latency_ms": row.latency_ms,
-        "degraded": row.degraded,
-    }
+# What a slot's JSON holds, for DuckDB, which reads a part's slots at once.
+_SLOT: Final = {
+    "position": "SMALLINT",
+    "item": "VARCHAR",
+    "cluster": "VARCHAR",
+    "kind": "VARCHAR",
+    "propensity": "DOUBLE",
+    "reason": "VARCHAR",
+    "candidates": "MAP(VARCHAR, DOUBLE)",
+    "floor": "DOUBLE",
+    "eligible": "INTEGER",
+    "because": "VARCHAR[]",
+    "score": "FLOAT",
+}
 
 
-def _slot_rows(rows: Iterable[Any]) -> Iterable[dict[str, Any]]:
-    for row in rows:
-        for slot in json.loads(row.slots):
-            yield {
-                schema.RECOMMENDATION: row.id,
-                schema.AT: moment(row.at),
-                schema.USER_KEY: row.user_key,
-                schema.RELEASE: row.release,
-                schema.POSITION: slot["position"],
-                schema.ITEM: slot["item"],
-                schema.CLUSTER: slot["cluster"],
-                schema.SLOT: slot["kind"],
-                schema.PROPENSITY: slot["propensity"],
-                schema.REASON: slot["reason"],
-                "candidates": list(slot["candidates"].items()),
-                "floor": slot["floor"],
-                "eligible": slot["eligible"],
-                "because": slot["because"],
-                schema.SCORE: slot["score"],
-            }
+def _slates(rows: Sequence[Any]) -> pa.Table:
+    return _table(rows, schema.SLATES, {schema.RECOMMENDATION: "id"})
 
 
-def _feedback_row(row: Any) -> dict[str, Any]:
-    return {
-        schema.EVENT: row.id,
-        schema.AT: moment(row.at),
-        schema.USER_KEY: row.user_key,
-        schema.RECOMMENDATION: row.recommendation_id,
-        schema.ITEM: row.item,
-        schema.KIND: row.kind,
-        schema.SHARE: row.share,
-    }
+def _slots(rows: Sequence[Any]) -> pa.Table:
+    kept = pa.schema([schema.SLOTS.field(name) for name in _OF_SLATE] + [pa.field("slots", pa.string())])
+    slates = _table(rows, kept, {schema.RECOMMENDATION: "id"})
+    fields = ", ".join(f"slot.{name}" for name in _SLOT)
+    with duckdb.connect() as db:
+        db.execute("SET threads = 1; SET TimeZone = 'UTC'")
+        db.register("slates", slates)
+        query = f"SELECT {', '.join(map(_quoted, _OF_SLATE))}, {fields} FROM "
+        query += f"(SELECT *, unnest(from_json(slots, '{json.dumps([_SLOT])}')) AS slot FROM slates)"
+        return db.execute(query).fetch_arrow_table().rename_columns(schema.SLOTS.names).cast(schema.SLOTS)
+
+
+def _feedback(rows: Sequence[Any]) -> pa.Table:
+    return _table(rows, schema.FEEDBACK, {schema.EVENT: "id", schema.ITEM: "item"})
+
+
+def _table(rows: Sequence[Any], columns: pa.Schema, named: Mapping[str, str]) -> pa.Table:
+    """Rows of the store as columns; `named` are those that are called otherwise there."""
+    place = {name: index for index, name in enumerate(rows[0]._fields)}
+    found = list(zip(*rows, strict=True))
+    arrays = []
+    for column in columns:
+        values = found[place[named.get(column.name, column.name)]]
+        if pa.types.is_timestamp(column.type):
+            arrays.append(pa.array(values, pa.int64()).cast(column.type))
+        else:
+            arrays.append(pa.array(values, column.type))
+    return pa.table(arrays, schema=columns)
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'

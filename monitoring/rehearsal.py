@@ -182,7 +182,7 @@ def live_a_day(
     start: datetime,
     *,
     slates: int = 2,
-    wander: int = 2,
+    wander: int = 4,
     k: int = 10,
     seed: int = 0,
 ) -> Day:

@@ -3,7 +3,9 @@
 A slate belongs to the window in which it was answered; feedback on it counts whenever it happened and however late it
 came, so an old window that is measured again takes late feedback in, and one that got none is measured the same. A slot
 is an *impression* once there is any feedback on it. What counts as positive is decided as histories decide it
-(`monitoring.histories.fold`), and each measure means what its function in `newfound.evaluation.measures` computes.
+(`monitoring.histories.fold`), and each measure means what its function in `newfound.evaluation.measures` or
+`newfound.offpolicy` computes. A release's measures are of what was shown, and of what was consumed, on its slates;
+those of all releases take in what people consumed elsewhere.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 import duckdb
 import numpy as np
 
+from monitoring.offpolicy import ALL, offpolicy_measures
 from newfound import schema
 from newfound.config import MonitoringConfig
 from newfound.evaluation.measures import gini, normalised_entropy
@@ -27,8 +30,6 @@ from newfound.evaluation.measures import gini, normalised_entropy
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ALL: Final = "all"
-"""The pseudo release of measures over all releases."""
 UCI_DAYS: Final = 7
 
 _OUTCOMES: Final = """
@@ -52,17 +53,18 @@ _DECIDED: Final = """
 CREATE TABLE decided AS
 SELECT s.release, s.recommendation_id, s.position, s.user_key, s.item_id, s.cluster, s.slot = 'novel' AS novel,
     s.reason, s.score, s.propensity, s.eligible,
-    s.propensity >= coalesce(list_max(map_values(s.candidates)), 2) AS likeliest,
-    o.recommendation_id IS NOT NULL AS shown, coalesce(o.positive, false) AS positive
+    o.recommendation_id IS NOT NULL AS shown, coalesce(o.positive, false) AS positive,
+    CASE WHEN novel AND s.eligible > 0 AND shown THEN s.candidates END AS candidates
 FROM slots s LEFT JOIN outcomes o USING (recommendation_id, item_id, user_key)
 WHERE s.moment >= $start AND s.moment < $stop
 """
 
 _CONSUMED: Final = """
 CREATE TABLE consumed AS
-SELECT o.user_key, coalesce(s.cluster, i.cluster) AS cluster, o.moment, o.positive, o.consumed
+SELECT coalesce(s.release, '') AS release, o.user_key, coalesce(s.cluster, i.cluster) AS cluster, o.moment, o.positive,
+    o.consumed
 FROM outcomes o
-LEFT JOIN (SELECT recommendation_id, item_id, user_key, cluster FROM slots WHERE moment >= $since) s
+LEFT JOIN (SELECT recommendation_id, item_id, user_key, cluster, release FROM slots WHERE moment >= $since) s
     USING (recommendation_id, item_id, user_key)
 LEFT JOIN items i ON i.item_id = o.item_id
 WHERE o.moment >= $since AND o.moment <= $stop AND (o.consumed OR o.positive)
@@ -110,32 +112,28 @@ SELECT coalesce(release, 'all') AS release, cluster, count(*) AS impressions FRO
 GROUP BY GROUPING SETS ((release, cluster), (cluster)) ORDER BY ALL
 """
 
-_UCI: Final = """
-SELECT clusters, count(*) AS users FROM (
-    SELECT user_key, count(DISTINCT cluster) AS clusters FROM consumed
-    WHERE consumed AND cluster IS NOT NULL AND moment > $week AND moment <= $stop GROUP BY user_key
-) GROUP BY clusters
+# Users by how many clusters they consumed from. An empty release is what was consumed without a slate.
+_UCI: Final = f"""
+SELECT release, clusters, count(*) AS users FROM (
+    SELECT release, user_key, count(*) AS clusters FROM (
+        SELECT coalesce(release, '{ALL}') AS release, user_key, cluster FROM consumed
+        WHERE consumed AND cluster IS NOT NULL AND moment > $week AND moment <= $stop
+        GROUP BY GROUPING SETS ((release, user_key, cluster), (user_key, cluster))
+    ) GROUP BY release, user_key
+) WHERE release <> '' GROUP BY release, clusters
 """
 
-_INTERESTS: Final = """
-SELECT count(*) FILTER (WHERE last >= $start) AS ueuc,
+_INTERESTS: Final = f"""
+SELECT release, count(*) FILTER (WHERE last >= $start) AS ueuc,
     avg((last - first >= to_microseconds($retained) AND last > first)::INT) AS retained_interest
 FROM (
-    SELECT min(moment) AS first, max(moment) AS last FROM consumed WHERE positive AND cluster IS NOT NULL
-    GROUP BY user_key, cluster
-)
+    SELECT coalesce(release, '{ALL}') AS release, min(moment) AS first, max(moment) AS last FROM consumed
+    WHERE positive AND cluster IS NOT NULL
+    GROUP BY GROUPING SETS ((release, user_key, cluster), (user_key, cluster))
+) WHERE release <> '' GROUP BY release
 """
 
 _UNKNOWN: Final = "SELECT avg((cluster IS NULL)::INT) FROM consumed WHERE moment >= $start"
-
-# Sums of weights and rewards are all that SNIPS (newfound.offpolicy) needs: nothing has to fit in memory.
-_OFFPOLICY: Final = """
-SELECT count(*) AS n, sum(w) AS w, sum(w * w) AS ww, sum(w * r) AS wr, sum(w * w * r) AS wwr
-FROM (
-    SELECT positive::INT AS r, (CASE $policy WHEN 'uniform' THEN 1 / eligible ELSE likeliest::INT END) / propensity AS w
-    FROM decided WHERE novel AND shown AND eligible > 0
-)
-"""
 
 _SAMPLE: Final = """
 SELECT d.slot, d.cluster, d.reason, d.score, d.positive, s.history_length,
@@ -207,33 +205,19 @@ def measure(
             values[release]["exposed_clusters"] = float(len(counts))
             values[release]["exposure_gini"] = _number(gini(padded))
             values[release]["exposure_entropy"] = _number(normalised_entropy(padded))
-        everyone = values[ALL]
-        per_user = {
-            row["clusters"]: row["users"]
-            for row in _rows(db, _UCI, {"week": stop - timedelta(days=UCI_DAYS), "stop": stop})
-        }
-        for least in config.uci_at:
-            everyone[f"uci@{least}"] = float(sum(users for count, users in per_user.items() if count >= least))
+        for row in _rows(db, _UCI, {"week": stop - timedelta(days=UCI_DAYS), "stop": stop}):
+            for least in config.uci_at:
+                more = row["users"] if row["clusters"] >= least else 0
+                values[row["release"]][f"uci@{least}"] = (values[row["release"]].get(f"uci@{least}") or 0.0) + more
         retained = int(config.retained_days * 86_400_000_000)
-        everyone.update(_rows(db, _INTERESTS, {"start": start, "retained": retained})[0])
-        everyone["unknown_items"] = db.execute(_UNKNOWN, {"start": start}).fetchone()[0]  # type: ignore[index]
-        for policy in ("uniform", "likeliest"):
-            sums = _rows(db, _OFFPOLICY, {"policy": policy})[0]
-            everyone.update({f"offpolicy.{policy}.{name}": value for name, value in _snips(sums).items()})
+        for row in _rows(db, _INTERESTS, {"start": start, "retained": retained}):
+            values[row.pop("release")].update(row)
+        values[ALL]["unknown_items"] = db.execute(_UNKNOWN, {"start": start}).fetchone()[0]  # type: ignore[index]
+        for release, found in offpolicy_measures(db).items():
+            values[release].update(found)
         sample = db.execute(_SAMPLE, {"rows": config.drift_rows}).fetch_df()
     rounded = {of: {name: _rounded(found[name]) for name in sorted(found)} for of, found in sorted(values.items())}
     return Window(start, stop, rounded, sample)
-
-
-def _snips(sums: Mapping[str, Any]) -> dict[str, float | None]:
-    """SNIPS of the positive rate on novel slots, as `newfound.offpolicy.snips` has it; rewards are 0 or 1."""
-    if not sums["w"]:
-        return {"snips": None, "standard_error": None, "effective_sample_size": 0.0}
-    value = sums["wr"] / sums["w"]
-    residual = sums["wwr"] * (1 - 2 * value) + sums["ww"] * value**2
-    count = sums["n"]
-    error = float(np.sqrt(residual * count / (count - 1))) / sums["w"] if count > 1 else None
-    return {"snips": value, "standard_error": error, "effective_sample_size": sums["w"] ** 2 / sums["ww"]}
 
 
 def _slots(values: Mapping[str, Mapping[str, float | None]], release: str) -> float:

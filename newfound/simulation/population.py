@@ -64,7 +64,7 @@ class Population:
     """Clients and their tastes.
 
     Args:
-        pasts: clusters that each client consumed and liked before, by client.
+        pasts: clusters that each client consumed and liked before, by client, oldest first.
         clusters: all interface clusters.
         seed: of tastes and responses.
         latent: clusters a client would like if they ever met them.
@@ -100,7 +100,8 @@ class Population:
         self.latent: dict[str, list[str]] = {}
         for user in self.users:
             row = self._row[user]
-            familiar = [cluster for cluster in dict.fromkeys(pasts[user]) if cluster in self._column]
+            lately = dict.fromkeys(reversed(pasts[user]))  # oldest first, by when it was last consumed
+            familiar = [cluster for cluster in reversed(lately) if cluster in self._column]
             self.familiar[user] = familiar
             for cluster in familiar:
                 self.affinity[row, self._column[cluster]] = rng.beta(8.0, 5.0)
@@ -111,8 +112,14 @@ class Population:
     def _next_interests(
         self, rng: np.random.Generator, user: str, successors: Mapping[str, Sequence[str]], known: set[str], count: int
     ) -> list[str]:
-        """Clusters that follow the client's familiar ones, none of them known; others where those are too few."""
-        likely = [after for cluster in self.familiar[user] for after in successors.get(cluster, ())]
+        """Clusters that follow the client's familiar ones, none of them known; others where those are too few.
+
+        The likeliest successors of all familiar clusters come first, those of the most recent one foremost.
+        """
+        after = [successors.get(cluster, ()) for cluster in reversed(self.familiar[user])]
+        likely = [
+            found[rank] for rank in range(max(map(len, after), default=0)) for found in after if rank < len(found)
+        ]
         pool = [cluster for cluster in dict.fromkeys(likely) if cluster in self._column and cluster not in known]
         rest = [cluster for cluster in self.clusters if cluster not in known and cluster not in pool]
         chosen = _draw(rng, pool, count)

@@ -27,12 +27,12 @@ from tests.monitoring.servers import ROOT, wait_until
 from tests.serving.synthetic import World, histories, history_table, publish_world
 
 log = logging.getLogger("newfound.tests")
-DRIFT, DAYS, USERS = 3, 8, 90
+DRIFT, DAYS, USERS = 3, 8, 100
 
 
 def _world(folder: Path) -> None:
     """A release that nobody trained, with its dataset and feature store."""
-    world = World(clusters=24, items=30)
+    world = World(clusters=60, items=12)
     publish_world(world, folder / "releases", folder / "parts")
     rows = histories(world, USERS * DAYS, 20)
     (folder / "features").mkdir()

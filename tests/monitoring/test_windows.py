@@ -15,6 +15,7 @@ import pytest
 
 from monitoring.export import export
 from monitoring.histories import fold
+from monitoring.pages import drift
 from monitoring.store import Store, micros
 from monitoring.windows import ALL, Window, measure
 from newfound import offpolicy
@@ -117,10 +118,84 @@ def test_by_hand(store: Store, tmp_path: Path) -> None:
     assert everyone["ueuc"] == 3  # (1, a), (4, a), (4, b); user 2's was taken back
     assert everyone["retained_interest"] == pytest.approx(1 / 3)  # (4, a) after 53 hours
     assert everyone["unknown_items"] == pytest.approx(2 / 7)  # s and z
-    # The two slots with candidates: uniform would have weighed them 1/2 and 5/2, the likeliest choice 2 and 0.
+    # A release's own: what was consumed on its slates.
+    assert (one["uci@1"], one["uci@2"], one["ueuc"], one["retained_interest"]) == (1, 1, 1, 0)
+    assert (found["two"]["uci@1"], found["two"]["uci@2"]) == (1, 0)
+    # The two slots with candidates: uniform would have weighed them 1/2 and 5/2, the likeliest choice 2 and 0. They are
+    # of one user, so the other half of the users is empty and the model predicts nothing: doubly robust is IPS.
+    assert everyone["offpolicy.uniform.ips"] == pytest.approx(0.5 / 2)
     assert everyone["offpolicy.uniform.snips"] == pytest.approx(0.5 / 3)
-    assert everyone["offpolicy.likeliest.snips"] == 1.0
+    assert everyone["offpolicy.uniform.dr"] == pytest.approx(0.5 / 2)
+    assert everyone["offpolicy.uniform.ips_error"] is None, "one slate says nothing of what varies among slates"
+    assert everyone["offpolicy.uniform.effective_sample_size"] == pytest.approx(9 / 6.5)
+    assert everyone["offpolicy.likeliest.ips"] == 1.0 and everyone["offpolicy.likeliest.snips"] == 1.0
     assert everyone["offpolicy.likeliest.effective_sample_size"] == 1.0
+    assert one["offpolicy.uniform.ips"] == 0.25 and "offpolicy.uniform.ips" not in found["two"]
+
+
+def test_suppression_latency_and_drift_by_hand(store: Store, tmp_path: Path) -> None:
+    slots = (
+        *(slot(place, f"n{place}", "a", "novel", score=1.0) for place in range(4)),
+        *(slot(place, f"f{place}", "b", "familiar", score=2.0) for place in range(4, 8)),
+    )
+    shown = {"n0": "liked", "n1": "shown", "f4": "liked", "f5": "shown", "f6": "shown", "f7": "shown"}
+    for day in (-1, 0):
+        store.write(
+            [
+                parts.recommendation(f"{day}.{n}", at=hours(1 + 24 * day), latency_ms=float(n), slots=slots)
+                for n in range(101)
+            ]
+        )
+    store.write(
+        [
+            parts.feedback(item, at=hours(2), recommendation_id="r0.0", item=item, kind=kind)
+            for item, kind in shown.items()
+        ]
+    )
+    found = _measured(store, tmp_path / "exports")
+    of = found.measures[ALL]
+    # Two of four novel candidates of one slate of 101 are shown, and half of them liked; all familiar ones, a quarter.
+    assert of["suppression_exposure"] == pytest.approx(0.5) and of["suppression_appeal"] == pytest.approx(2.0)
+    assert of["suppression_ratio"] == pytest.approx(0.25)
+    assert (of["latency_ms_p50"], of["latency_ms_p99"]) == (50.0, 99.0)
+    # The same impressions but for the score of novel slots, 1 before and 5 now. Evidently's Wasserstein distance is
+    # over the reference's standard deviation: mean difference 2/6 * 4, deviation of (1, 1, 2, 2, 2, 2).
+    before, now = found.sample, found.sample.copy()
+    now.loc[now["slot"] == "novel", "score"] = 5.0
+    snapshot, distances = drift(now, before, tmp_path / "drift.html", STOP)
+    moved = float(np.mean(np.abs(np.sort(now["score"]) - np.sort(before["score"]))))
+    assert distances["drift.score"] == pytest.approx(moved / before["score"].std(ddof=0))
+    assert distances["drift.slot"] == distances["drift.cluster"] == distances["drift.positive"] == 0
+    columns = [name for name in distances if name not in ("drift_share", "drift.count")]
+    assert distances["drift_share"] == pytest.approx(1 / len(columns))
+    assert snapshot is not None and "drift" in (tmp_path / "drift.html").read_text()
+
+
+def test_successor_jaccard_by_hand(tmp_path: Path) -> None:
+    from monitoring.report import _of_releases
+    from newfound import release
+    from tests.serving.synthetic import World, publish_world
+
+    root = tmp_path / "releases"
+    first = publish_world(World(), root, tmp_path / "first")
+    items, clusters, jaccard = _of_releases(str(root), None)
+    assert clusters == 24 and items is not None and items.num_rows == 24 * 30 and not jaccard
+    # One context loses all its successors but the first to others: of 5 in either, one is in both.
+    table = pq.read_table(tmp_path / "first" / "table" / "table.parquet").to_pydict()
+    context = table["context"][0]
+    mine = [place for place, found in enumerate(table["context"]) if found == context]
+    others = [f"c{n}" for n in range(24) if f"c{n}" not in {*context, *(table["cluster"][place] for place in mine)}]
+    for place, other in zip(mine[1:], others, strict=False):
+        table["cluster"][place] = other
+    changed = pa.table(table, schema=pq.read_schema(tmp_path / "first" / "table" / "table.parquet"))
+    pq.write_table(changed, tmp_path / "first" / "table" / "table.parquet")
+    parts_ = {name: tmp_path / "first" / name for name in ("clusters", "table", "ranker", "items.parquet")}
+    release.publish(parts_, str(root), lineage={"n": 2}, measures={}, fits={}, gates={})
+    contexts = 24 * 23
+    assert release.current(str(root)) != first.id
+    assert _of_releases(str(root), None)[2] == {
+        "successor_jaccard": pytest.approx((contexts - 1 + 1 / 9) / contexts),
+    }
 
 
 def _random_log(store: Store, seed: int) -> list[Any]:
@@ -203,32 +278,75 @@ def test_each_measure_is_what_its_function_computes(store: Store, tmp_path: Path
             counts[int(one.cluster[1:])] += was_shown
         assert of["exposure_gini"] == pytest.approx(measures.gini(counts))
         assert of["exposure_entropy"] == pytest.approx(measures.normalised_entropy(counts))
-    chosen = [i for i, (_, s) in enumerate(slots) if novel[i] and shown[i]]
-    rewards = positive[chosen].astype(float)
-    propensities = np.array([slots[i][1].propensity for i in chosen])
-    uniform = np.array([1 / slots[i][1].eligible for i in chosen])
-    expected = offpolicy.snips(rewards, uniform, propensities)
+    _compare_estimates(found, slots, novel & shown, positive)
     of = found[ALL]
-    assert of["offpolicy.uniform.snips"] == pytest.approx(expected.value)
-    assert of["offpolicy.uniform.standard_error"] == pytest.approx(expected.standard_error)
-    assert of["offpolicy.uniform.effective_sample_size"] == pytest.approx(expected.effective_sample_size)
-
-    rows: list[tuple[str, str, int, bool, bool]] = []  # user, cluster, ms, positive, consumed
+    rows: list[tuple[str, str, int, bool, bool, str]] = []  # user, cluster, ms, positive, consumed, release
     for recommendation in events:
         if isinstance(recommendation, RecommendationEvent):
             for one in recommendation.slots:
                 group = outcomes[recommendation.id, one.item]
                 for _, at, _, good in fold(group, CONFIG):
                     consumed = any(e.kind in ("clicked", "watched", "liked") for e in group)
-                    rows.append((recommendation.user_id, one.cluster, at, good, consumed))
+                    rows.append((recommendation.user_id, one.cluster, at, good, consumed, recommendation.release))
     stop = int(STOP.timestamp() * 1000)
     rows = [row for row in rows if row[2] <= stop]
-    users, clusters, times, good, consumed = (np.array(column) for column in zip(*rows, strict=True))
-    uci = measures.uci(users[consumed], clusters[consumed], times[consumed], CONFIG.uci_at, stop)
-    assert [of[f"uci@{n}"] for n in CONFIG.uci_at] == uci
-    assert of["retained_interest"] == pytest.approx(measures.retained_interest(users, clusters, times, good, days=1))
-    today = times >= int(START.timestamp() * 1000)
-    assert of["ueuc"] == measures.ueuc(users[today], clusters[today], good[today])
+    users, clusters, times, good, consumed, of_release = (np.array(column) for column in zip(*rows, strict=True))
+    for release in ("one", "two", ALL):
+        of, here = found[release], (of_release == release) | (release == ALL)
+        ate = consumed & here
+        uci = measures.uci(users[ate], clusters[ate], times[ate], CONFIG.uci_at, stop)
+        assert [of[f"uci@{n}"] for n in CONFIG.uci_at] == uci
+        retained = measures.retained_interest(users[here], clusters[here], times[here], good[here], days=1)
+        assert of["retained_interest"] == pytest.approx(retained)
+        today = here & (times >= int(START.timestamp() * 1000))
+        assert of["ueuc"] == measures.ueuc(users[today], clusters[today], good[today])
+
+
+def _compare_estimates(found: Any, slots: list[Any], offered: Any, positive: Any) -> None:
+    """The estimates in SQL against the library's, the reward model made anew: the other half's rates, shrunk."""
+    logged = [(r, s, float(positive[i])) for i, (r, s) in enumerate(slots) if offered[i]]
+    half = {r.user_key: int(r.user_key[-1], 16) % 2 for r, _, _ in logged}
+    good: list[dict[str, list[float]]] = [defaultdict(list), defaultdict(list)]
+    for r, s, reward in logged:
+        good[half[r.user_key]][s.cluster].append(reward)
+    overall = [float(np.mean([x for xs in of.values() for x in xs])) for of in good]
+
+    def model(r: Any, cluster: str) -> float:
+        other = 1 - half[r.user_key]
+        seen = good[other].get(cluster, [])
+        return (sum(seen) + 10 * overall[other]) / (len(seen) + 10)
+
+    for release in ("one", "two", ALL):
+        rows = [(r, s, reward) for r, s, reward in logged if release in (r.release, ALL)]
+        rewards, propensities = np.array([x for _, _, x in rows]), np.array([s.propensity for _, s, _ in rows])
+        groups = np.array([r.id for r, _, _ in rows])
+        predicted = np.array([model(r, s.cluster) for r, s, _ in rows])
+        tops = [[c for c, p in s.candidates.items() if p == max(s.candidates.values())] for _, s, _ in rows]
+        rest = [overall[1 - half[r.user_key]] for r, _, _ in rows]
+        for policy in ("uniform", "likeliest"):
+            if policy == "uniform":
+                target = np.array([1 / s.eligible for _, s, _ in rows])
+                expected = np.array(
+                    [
+                        (sum(model(r, c) for c in s.candidates) + (s.eligible - len(s.candidates)) * rest[n])
+                        / s.eligible
+                        for n, (r, s, _) in enumerate(rows)
+                    ]
+                )
+            else:
+                target = np.array([(s.cluster in tops[n]) / len(tops[n]) for n, (_, s, _) in enumerate(rows)])
+                expected = np.array([np.mean([model(r, c) for c in tops[n]]) for n, (r, _, _) in enumerate(rows)])
+            estimates = {
+                "ips": offpolicy.ips(rewards, target, propensities, groups=groups),
+                "snips": offpolicy.snips(rewards, target, propensities, groups=groups),
+                "dr": offpolicy.doubly_robust(rewards, target, propensities, predicted, expected, groups=groups),
+            }
+            for name, estimate in estimates.items():
+                of = found[release]
+                assert of[f"offpolicy.{policy}.{name}"] == pytest.approx(estimate.value), (policy, name)
+                assert of[f"offpolicy.{policy}.{name}_error"] == pytest.approx(estimate.standard_error), (policy, name)
+                size = of[f"offpolicy.{policy}.effective_sample_size"]
+                assert size == pytest.approx(estimate.effective_sample_size)
 
 
 def test_export_and_measures_twice_are_the_same(store: Store, tmp_path: Path) -> None:

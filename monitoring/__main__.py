@@ -123,6 +123,12 @@ def decide_command(
     pipeline_config: Annotated[Path, typer.Option(help="Configuration of the pipelines.")] = Path(
         "pipelines/configs/local.yaml"
     ),
+    interactions: Annotated[
+        str, typer.Option(help="File or URL to write what everybody did to, for the pipeline.")
+    ] = str(OUT / "interactions.parquet"),
+    items: Annotated[
+        str | None, typer.Option(help="File or URL of the catalogue, for fine-tuning and new clusters.")
+    ] = None,
     releases: Annotated[str, typer.Option("--releases", help="Folder or URL of all releases.")] = "releases",
 ) -> None:
     """Says which pipeline is due and why; with --submit, starts it."""
@@ -139,15 +145,12 @@ def decide_command(
         console.print("dry run; --submit local, or --submit URL, starts it")
         return
     # Remembered before it runs: a run that fails must not be started again and again.
-    extra: list[str] = []
-    if submit == "local":  # what everybody did lately is what the pipeline learns from
-        from monitoring.past import write_interactions
+    from monitoring.past import write_interactions
 
-        interactions = OUT / "interactions.parquet"
-        write_interactions(store, settings, interactions)
-        extra = ["--interactions", str(interactions)]
+    write_interactions(store, settings, interactions)  # what everybody did lately is what the pipeline learns from
     remember(store, decision, now, submitted=True, run=submit)
-    console.print(escape(start(decision, to=submit, config=pipeline_config, releases=releases, extra=extra)))
+    given = {"config": pipeline_config, "releases": releases, "interactions": interactions, "items": items}
+    console.print(escape(start(decision, to=submit, **given)))
 
 
 @app.command("canary")
@@ -220,7 +223,7 @@ def rehearse_command(
 
 @app.command("interactions")
 def interactions_command(
-    out: Annotated[Path, typer.Argument(help="Parquet file to write.")] = OUT / "interactions.parquet",
+    out: Annotated[str, typer.Argument(help="Parquet file or URL to write.")] = str(OUT / "interactions.parquet"),
     config: Config = None,
 ) -> None:
     """Writes what everybody ever did, the past and the feedback since, as input for the pipelines."""
@@ -248,7 +251,7 @@ def erase_command(
     sources: Annotated[Path | None, typer.Option(help="Folder of Feast's source files.")] = None,
     spool: Annotated[list[Path] | None, typer.Option(help="Folder of a sender's spool; may be repeated.")] = None,
 ) -> None:
-    """Removes a user from the store, the exports, Feast and spools."""
+    """Removes a user from the store, the exports, what was written for the pipelines, Feast and spools."""
     from monitoring.erasing import erase
     from monitoring.histories import FeastFeatures
 
@@ -257,6 +260,7 @@ def erase_command(
         user,
         datetime.now(UTC),
         exports=out / "exports",
+        interactions=out / "interactions.parquet",
         features=FeastFeatures(features) if features else None,
         sources=sources,
         spools=spool or [],

@@ -28,6 +28,7 @@ def erase(
     now: datetime,
     *,
     exports: Path | None = None,
+    interactions: Path | None = None,
     features: FeastFeatures | None = None,
     sources: Path | None = None,
     spools: Sequence[Path] = (),
@@ -42,6 +43,7 @@ def erase(
         user_id: whom.
         now: UTC.
         exports: folder of the exported parts.
+        interactions: what was last written for the pipelines.
         features: Feast, whose online rows go.
         sources: folder of Feast's source files, whose rows go.
         spools: folders of senders' spools: files of one CloudEvent, or one batch, a line.
@@ -53,10 +55,12 @@ def erase(
     if exports is not None:
         key = store.key_of(user_id)
         removed["exports"] = rewrite(exports, lambda table: pc.not_equal(table[schema.USER_KEY], key))
+    if interactions is not None:
+        removed["interactions"] = _from_parquet(interactions, user_id)
     if features is not None:
         removed["feast.online"] = _from_online(features.open(), user_id)
     if sources is not None:
-        removed["feast.sources"] = sum(_from_source(sources / f"{view}.parquet", user_id) for view in VIEWS)
+        removed["feast.sources"] = sum(_from_parquet(sources / f"{view}.parquet", user_id) for view in VIEWS)
     removed["spools"] = sum(
         _from_spool(file, user_id) for folder in spools for file in sorted(folder.rglob("*")) if file.is_file()
     )
@@ -103,7 +107,7 @@ def _from_online(feast: Any, user_id: str) -> int:
     )
 
 
-def _from_source(path: Path, user_id: str) -> int:
+def _from_parquet(path: Path, user_id: str) -> int:
     if not path.is_file():
         return 0
     table = pq.read_table(path)

@@ -7,6 +7,7 @@ The pusher remembers in the store how far it came; after a crash it goes on ther
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import threading
@@ -26,7 +27,9 @@ from newfound.config import MonitoringConfig
 
 log: Final = logging.getLogger("newfound.monitoring.histories")
 PROGRESS: Final = "histories"
+CLUSTERS: Final = "clusters"  # a hash of the digest of those that interests were last written under
 _DAY: Final = 86_400_000_000
+_BETWEEN_REPLICAS: Final = 0.1  # seconds until the lock is tried again
 Interaction = tuple[str, int, float, bool]
 """Item, UTC milliseconds, engagement in [0, 1], positive."""
 
@@ -205,12 +208,16 @@ class Pusher:
         since = self._behind_since
         return 0.0 if since is None else time.monotonic() - since
 
-    def catch_up(self) -> int:
-        """Writes every history with feedback that Feast does not have yet; returns how many."""
+    def catch_up(self) -> int | None:
+        """Writes every history with feedback that Feast does not have yet.
+
+        Returns:
+            How many; None while another replica writes, which may have looked before the latest feedback came.
+        """
         done = 0
         with self._store.sole_pusher() as mine:
             if not mine:
-                return 0
+                return None
             self._take_up_release()
             seq = self._store.progress_of(PROGRESS)
             for rows in self._store.after(feedback, seq, self._config.push_users):
@@ -237,15 +244,18 @@ class Pusher:
         return datetime.fromtimestamp(self._last_stamp / 1000, UTC)
 
     def _take_up_release(self) -> None:
-        """Loads the current release's clusters; a switch means that every row with feedback is written anew."""
+        """Loads the current release's clusters; other ones than before mean that every row is written anew."""
         if self._root is None:
             return
         now = releases.current(self._root)
         if now is None or now == self._release:
             return
         clusters = Clusters.load(releases.load(self._root, now, self._cache).path / "clusters")
-        if self._clusters is not None and clusters.digest != self._clusters.digest:
+        # Remembered in the store: they may have changed while no pusher ran.
+        mark = int.from_bytes(hashlib.sha256(clusters.digest.encode()).digest()[:7], "big")
+        if self._store.progress_of(CLUSTERS) != mark:
             self._store.set_progress(PROGRESS, 0)
+            self._store.set_progress(CLUSTERS, mark)
         self._clusters, self._release = clusters, now
 
     def _run(self) -> None:
@@ -254,12 +264,15 @@ class Pusher:
             self._awake.clear()
             since = self._behind_since
             try:
-                self.catch_up()
+                done = self.catch_up()
             except Exception:  # Feast's and the drivers' errors differ; feedback stays in the store, and the lag shows
                 log.exception("histories could not be written; trying again")
                 self._behind_since = since or time.monotonic()
                 self._stopping.wait(1)
                 self._awake.set()
             else:
-                if not self._awake.is_set():
+                if done is None:
+                    self._stopping.wait(_BETWEEN_REPLICAS)
+                    self._awake.set()
+                elif not self._awake.is_set():
                     self._behind_since = None

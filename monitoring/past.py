@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from sqlalchemy import select, union
@@ -49,13 +50,13 @@ def pasts_of(dataset: Path) -> Iterator[tuple[str, list[Interaction]]]:
         raise DataError(str(path), f"cannot be read ({type(error).__name__})", expected="a dataset's folder") from error
 
 
-def write_interactions(store: Store, config: MonitoringConfig, out: Path) -> int:
+def write_interactions(store: Store, config: MonitoringConfig, out: str) -> int:
     """Writes every user's interactions, the imported past and the feedback since; returns how many.
 
     Args:
         store: the durable store.
         config: what feedback means.
-        out: Parquet file with the columns that the loader of own files takes.
+        out: Parquet file or URL, with the columns that the loader of own files takes.
     """
     columns = pa.schema(
         [
@@ -69,10 +70,21 @@ def write_interactions(store: Store, config: MonitoringConfig, out: Path) -> int
     query = union(select(pasts.c.user_id), select(feedback.c.user_id).where(feedback.c.kind != "shown"))
     with store.engine.connect() as connection:
         users = sorted(connection.scalars(query))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.with_name(f".{out.name}.part")
+    filesystem, path = fsspec.core.url_to_fs(out)
+    filesystem.makedirs(filesystem._parent(path), exist_ok=True)
     total = 0
-    with pq.ParquetWriter(beside, columns) as writer:
+    with tempfile.TemporaryDirectory(prefix="newfound-") as folder:
+        written = Path(folder) / "interactions.parquet"
+        total = _write_all(store, users, config, columns, written)
+        beside = f"{path}.part"  # it appears whole, or not at all
+        filesystem.put_file(str(written), beside)
+        filesystem.mv(beside, path)
+    return total
+
+
+def _write_all(store: Store, users: list[str], config: MonitoringConfig, columns: pa.Schema, out: Path) -> int:
+    total = 0
+    with pq.ParquetWriter(out, columns) as writer:
         for start in range(0, len(users), _USERS):
             whole = interactions_of(store, users[start : start + _USERS], config)
             rows = [(user, *event) for user, events in whole.items() for event in events]
@@ -81,5 +93,4 @@ def write_interactions(store: Store, config: MonitoringConfig, out: Path) -> int
             writer.write_table(
                 pa.table([pa.array(list(a), f.type) for a, f in zip(arrays, columns, strict=True)], schema=columns)
             )
-    os.replace(beside, out)
     return total

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from monitoring.deciding import Decision
 from newfound.errors import NewfoundError
@@ -15,7 +16,16 @@ class SubmitError(NewfoundError):
     """A pipeline that could not be started; the message says which and why."""
 
 
-def command_of(decision: Decision, *, to: str, config: Path, releases: str, extra: Sequence[str] = ()) -> list[str]:
+def command_of(
+    decision: Decision,
+    *,
+    to: str,
+    config: Path,
+    releases: str,
+    interactions: str,
+    items: str | None = None,
+    extra: Sequence[str] = (),
+) -> list[str]:
     """The command that starts a decision's pipeline.
 
     A refresh has a pipeline of its own; fine-tuning and new clusters are the training pipeline.
@@ -25,32 +35,34 @@ def command_of(decision: Decision, *, to: str, config: Path, releases: str, extr
         to: `local`, or the URL of Kubeflow Pipelines.
         config: the pipelines' configuration.
         releases: folder or URL of all releases.
-        extra: further arguments, such as where the interactions are.
-
-    Raises:
-        SubmitError: a refresh is to run elsewhere than here.
+        interactions: file or URL of what everybody did, which the pipeline learns from.
+        items: file or URL of the catalogue, for the training pipeline, which reads its text; a refresh needs none.
+        extra: further arguments.
     """
-    if decision.action == "refresh" and to != "local":
-        raise SubmitError(
-            "refresh: which events are recent is read from the interactions before it starts, which works on this "
-            "machine alone: --submit local, or start what `python -m pipelines.refresh compile` writes there by hand"
-        )
-    module = "pipelines.refresh" if decision.action == "refresh" else "pipelines"
-    common = ["--config", str(config), "--releases", releases, *extra]
+    refresh = decision.action == "refresh"
+    command = [sys.executable, "-m", "pipelines.refresh" if refresh else "pipelines"]
     if to == "local":
-        return [sys.executable, "-m", module, "local", *common]
-    name = f"{decision.action}: {decision.reason}"[:200]
-    return [sys.executable, "-m", module, "submit", "--host", to, "--name", name, *common]
+        command += ["local"]
+    else:
+        command += ["submit", "--host", to, "--name", f"{decision.action}: {decision.reason}"[:200]]
+    command += ["--config", str(config), "--releases", releases, "--interactions", interactions]
+    if items is not None and not refresh:
+        command += ["--items", items]
+    return [*command, *extra]
 
 
-def submit(decision: Decision, *, to: str, config: Path, releases: str, extra: Sequence[str] = ()) -> str:
+def submit(decision: Decision, **settings: Any) -> str:
     """Starts the pipeline and says so; a local one is waited for.
+
+    Args:
+        decision: what is due.
+        settings: see `command_of`.
 
     Raises:
         SubmitError: it failed.
     """
-    command = command_of(decision, to=to, config=config, releases=releases, extra=extra)
+    command = command_of(decision, **settings)
     done = subprocess.run(command, check=False)
     if done.returncode != 0:
         raise SubmitError(f"{decision.action}: `{' '.join(command[1:])}` ended with status {done.returncode}")
-    return f"{decision.action} {'done' if to == 'local' else 'submitted'}"
+    return f"{decision.action} {'done' if settings['to'] == 'local' else 'submitted'}"

@@ -68,6 +68,8 @@ def submit_command(
     host: Annotated[str, typer.Option(help="URL of the Kubeflow Pipelines API.")],
     releases: Annotated[str, typer.Option(help="URL of all releases, as the cluster sees it.")],
     config: ConfigFile = Path("pipelines/configs/production.yaml"),
+    interactions: Interactions = None,
+    items: Items = None,
     experiment: Annotated[str, typer.Option(help="Experiment that the run belongs to.")] = "newfound",
     name: Annotated[str | None, typer.Option(help="Name of the run; by data and time if absent.")] = None,
     namespace: Annotated[str | None, typer.Option(help="Profile, where Kubeflow serves several users.")] = None,
@@ -76,7 +78,12 @@ def submit_command(
     from pipelines.kubeflow import submit_training
 
     page = submit_training(
-        load_config(config), host=host, experiment=experiment, name=name, namespace=namespace, releases=releases
+        _configured(config, interactions, items, None),
+        host=host,
+        experiment=experiment,
+        name=name,
+        namespace=namespace,
+        releases=releases,
     )
     console.print(f"submitted: {escape(page)}")
 

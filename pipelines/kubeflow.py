@@ -1,12 +1,13 @@
-"""The training pipeline on Kubeflow: compiled, submitted."""
+"""Pipelines on Kubeflow: compiled, submitted."""
 
 from __future__ import annotations
 
 import tempfile
 import warnings
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from newfound.config import TrainingConfig
 from newfound.errors import NewfoundError
@@ -58,19 +59,45 @@ def submit_training(
     Raises:
         SubmitError: no connection, no access, or no such API.
     """
+    from pipelines.training import training
+
+    name = name or f"{config.data.loader} {datetime.now(UTC):%Y-%m-%d %H:%M}"
+    given = {**settings(config), "releases": releases}
+    return submit_pipeline(training, given, host=host, experiment=experiment, name=name, namespace=namespace)
+
+
+def submit_pipeline(
+    pipeline: Any, arguments: Mapping[str, Any], *, host: str, experiment: str, name: str, namespace: str | None
+) -> str:
+    """Compiles a pipeline and starts a run of it.
+
+    Args:
+        pipeline: the pipeline function.
+        arguments: its parameters.
+        host: URL of the Kubeflow Pipelines API.
+        experiment: made where it does not exist.
+        name: of the run.
+        namespace: the profile, where Kubeflow serves several users.
+
+    Returns:
+        The run's page.
+
+    Raises:
+        SubmitError: no connection, no access, or no such API.
+    """
     import kfp
+    from kfp import compiler
     from kfp_server_api import ApiException
     from urllib3.exceptions import HTTPError
 
-    name = name or f"{config.data.loader} {datetime.now(UTC):%Y-%m-%d %H:%M}"
     with tempfile.TemporaryDirectory(prefix="newfound-") as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        package = Path(folder) / "training.yaml"
-        compile_training(package)
+        package = Path(folder) / "pipeline.yaml"
+        compiler.Compiler().compile(pipeline, str(package))
         try:
             run = kfp.Client(host=host).create_run_from_pipeline_package(
                 str(package),
-                arguments={**settings(config), "releases": releases},
+                arguments=dict(arguments),
                 run_name=name,
                 experiment_name=experiment,
                 namespace=namespace,

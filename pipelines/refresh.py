@@ -5,7 +5,7 @@
 
 import json
 import sys
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -131,7 +131,7 @@ def arguments(
     release = published.current(releases)
     if release is None:
         raise ConfigError(f"{releases}: no release to refresh; the training pipeline makes the first")
-    judged, recent = latest_shares(Path(config.data.interactions), bounds)
+    judged, recent = latest_shares(config.data.interactions, bounds)
     split = config.split.model_copy(update={"cut": "global", "future": judged})
     mining = config.transitions.model_copy(update={"learn_from": "all"})
     adapted = config.model_copy(update={"split": split, "transitions": mining})
@@ -145,15 +145,29 @@ def arguments(
     }
 
 
-def latest_shares(interactions: Path, bounds: RefreshConfig) -> tuple[float, float]:
+def latest_shares(interactions: str, bounds: RefreshConfig) -> tuple[float, float]:
     """Shares of the events that lie in the days to judge on, and in the recent days.
 
+    Args:
+        interactions: Parquet file or URL.
+        bounds: of how many days.
+
     Raises:
-        ConfigError: the file holds no events, or all of them are of the latest days.
+        ConfigError: the file cannot be read, holds no events, or all of them are of the latest days.
     """
+    import duckdb
+    import fsspec
     import ibis
 
-    rows = ibis.duckdb.connect().read_parquet(interactions)
+    connection = ibis.duckdb.connect()
+    try:
+        if "://" in interactions:
+            connection.register_filesystem(fsspec.core.url_to_fs(interactions)[0])
+        rows = connection.read_parquet(interactions)
+    except (OSError, duckdb.Error) as error:
+        raise ConfigError(
+            f"{interactions}: cannot be read ({type(error).__name__}); expected a Parquet file"
+        ) from error
     newest = rows[TIME].max().execute()
     total = rows.count().execute()
     if not total:
@@ -195,6 +209,27 @@ def local_command(
     console.print(f"release: {escape(release)}")
 
 
+@app.command("submit")
+def submit_command(
+    host: Annotated[str, typer.Option(help="URL of the Kubeflow Pipelines API.")],
+    releases: Annotated[str, typer.Option(help="URL of all releases, as the cluster sees it.")],
+    interactions: Annotated[str | None, typer.Option(help="Their URL; the configuration's where absent.")] = None,
+    config: ConfigFile = Path("pipelines/configs/production.yaml"),
+    experiment: Annotated[str, typer.Option(help="Experiment that the run belongs to.")] = "newfound",
+    name: Annotated[str | None, typer.Option(help="Name of the run; by time if absent.")] = None,
+    namespace: Annotated[str | None, typer.Option(help="Profile, where Kubeflow serves several users.")] = None,
+    promote: Promote = True,
+) -> None:
+    """Starts the refresh on Kubeflow."""
+    from pipelines.kubeflow import submit_pipeline
+
+    settings = _configured(config, interactions or load_config(config).data.interactions)
+    given = arguments(settings, RefreshConfig(), releases, promote=promote)
+    called = name or f"refresh {datetime.now(UTC):%Y-%m-%d %H:%M}"
+    page = submit_pipeline(refresh, given, host=host, experiment=experiment, name=called, namespace=namespace)
+    console.print(f"submitted: {escape(page)}")
+
+
 @app.command("compile")
 def compile_command(
     output: Annotated[Path, typer.Option(help="The KFP IR YAML.")] = Path("pipelines/compiled/refresh.yaml"),
@@ -207,7 +242,7 @@ def compile_command(
     console.print(f"{escape(str(output))} written")
 
 
-def _configured(config: Path, interactions: str) -> TrainingConfig:
+def _configured(config: Path, interactions: str | None) -> TrainingConfig:
     overrides: dict[str, object] = {"data.loader": "files", "data.interactions": interactions, "data.items": None}
     return load_config(config, {**overrides, "data.min_user_events": 1, "data.min_item_events": 1})
 

@@ -66,19 +66,19 @@ NOVELTY: Final = Dashboard(
         Panel(
             "UCI@N",
             "Users who consumed N unique clusters in 7 days.",
-            (Query('newfound_window_uci{release="all",window="$window"}', "N = {{n}}"),),
+            (Query('newfound_window_uci{release="$release",window="$window"}', "N = {{n}}"),),
             low=0,
         ),
         Panel(
-            "UEUC and retained interests",
+            "UEUC",
             "Distinct (user, cluster) pairs with positive feedback.",
-            (Query('newfound_window_ueuc{release="all",window="$window"}', "pairs"),),
+            (Query('newfound_window_ueuc{release="$release",window="$window"}', "pairs"),),
             low=0,
         ),
         Panel(
             "Retained interests",
             "Share of pairs engaged again at least a day later.",
-            (Query('newfound_window_retained_interest{release="all",window="$window"}', "retained"),),
+            (Query('newfound_window_retained_interest{release="$release",window="$window"}', "retained"),),
             unit="percentunit",
             low=0,
         ),
@@ -98,6 +98,13 @@ NOVELTY: Final = Dashboard(
             high=1,
         ),
         Panel(
+            "Successor Jaccard",
+            "Top-5 successors of the current release's table against the one before.",
+            (Query('newfound_window_successor_jaccard{release="all",window="$window"}', "Jaccard"),),
+            low=0,
+            high=1,
+        ),
+        Panel(
             "Drift",
             "Distance of histories, scores and exposure from the reference windows.",
             (Query('newfound_window_drift{release="all",window="$window"}', "{{column}}"),),
@@ -106,8 +113,14 @@ NOVELTY: Final = Dashboard(
         ),
         Panel(
             "What another policy would have earned",
-            "SNIPS of the positive rate on novel slots.",
-            (Query('newfound_window_offpolicy{release="all",window="$window",figure="snips"}', "{{policy}}"),),
+            "Positive rate on novel slots by IPS, SNIPS and doubly robust, from the logged propensities.",
+            (
+                Query(
+                    f'newfound_window_offpolicy{{{_OF[1:-1]},figure=~"ips|snips|dr"}}',
+                    "{{policy}} {{figure}}",
+                ),
+                _of("novel_positive_rate", "as it was"),
+            ),
             unit="percentunit",
             low=0,
         ),
@@ -193,6 +206,13 @@ SERVING: Final = Dashboard(
             "Events waiting on disk while the collector is away.",
             (Query("sum(newfound_spool_bytes)", "bytes"),),
             unit="bytes",
+            low=0,
+        ),
+        Panel(
+            "Stale interests",
+            "Stored interests of other clusters than those that serve, worked out anew.",
+            (Query("sum(rate(newfound_stale_interests_total[5m]))", "a second"),),
+            unit="reqps",
             low=0,
         ),
         Panel(

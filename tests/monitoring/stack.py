@@ -60,26 +60,32 @@ class Live:
 
 
 @contextmanager
-def live(folder: Path, redis: int | None = None, store: str | None = None) -> Iterator[Live]:
+def live(
+    folder: Path, redis: int | None = None, *, world: World | None = None, planner: int | None = None
+) -> Iterator[Live]:
     """Starts everything.
 
     Args:
-        folder: for releases, features, logs, spool and the sqlite store.
+        folder: for releases, features, logs, spool and the store of events.
         redis: port of a Redis for Feast's online store; sqlite where None.
-        store: URL of the store of events; sqlite where None.
+        world: what the release is made of.
+        planner: port of a planner, which the caller starts.
     """
     told = environment(folder / "features", None if redis is None else f"127.0.0.1:{redis}")
     port = parts.free_port()
     stack = launch(
         folder,
-        World(),
-        settings={"deadline_ms": 3000, "ranker_ms": 2000, "features_ms": 1000},
+        world or World(),
+        settings={"deadline_ms": 4000, "ranker_ms": 2000, "features_ms": 1000, "planner_ms": 3000, "watch_ms": 200},
         environment=told,
-        arguments=("--collector", f"http://127.0.0.1:{port}/v1/events"),
+        arguments=(
+            *("--collector", f"http://127.0.0.1:{port}/v1/events"),
+            *(("--planner_url", f"http://127.0.0.1:{planner}") if planner else ()),
+        ),
     )
     options = ["--features", str(parts.ROOT / "feature_repo"), "--releases", str(stack.root)]
     options += ["--history-length", str(LENGTH)]
-    collector = parts.Collector(store or f"sqlite:///{folder}/events.db", folder, options, told, port)
+    collector = parts.Collector(f"sqlite:///{folder}/events.db", folder, options, told, port)
     opened = None
     try:
         collector.start()

@@ -68,13 +68,14 @@ def test_a_drift_is_noticed_and_healed(tmp_path: Path) -> None:
             return
         remember(store, decision, found.stop, submitted=True)
         interactions = tmp_path / "interactions.parquet"
-        write_interactions(store, config, interactions)
+        write_interactions(store, config, str(interactions))
         submit(
             decision,
             to="local",
             config=ROOT / "pipelines/configs/local.yaml",
             releases=str(tmp_path / "releases"),
-            extra=["--interactions", str(interactions), "--runs", str(tmp_path / "run")],
+            interactions=str(interactions),
+            extra=["--runs", str(tmp_path / "run")],
         )
         now = release.current(str(tmp_path / "releases"))
         assert now is not None and now != first

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from monitoring.__main__ import app
 from monitoring.canary import judge
 from monitoring.checks import check
 from monitoring.deciding import Decision, decide, remember
 from monitoring.settings import load_monitoring, secret_key
 from monitoring.store import Store, micros
-from monitoring.submitting import SubmitError, command_of
+from monitoring.submitting import command_of
+from newfound import release
 from newfound.config import MonitoringConfig
 from newfound.errors import ConfigError
+from newfound.events import SlotEvent
+from tests.monitoring import servers as parts
 from tests.monitoring.servers import ROOT, SECRET
 
 CONFIG = MonitoringConfig()
@@ -136,14 +142,81 @@ def test_canary(canary: dict[str, float], action: str) -> None:
     assert judge(canary, stable, CONFIG).action == action
 
 
+def _slates(store: Store, of: str, liked: float, count: int = 600) -> None:
+    """Slates of a release an hour ago: two novel slots each, seen, of which a share is liked."""
+    at, events = datetime.now(UTC) - timedelta(hours=1), []
+    for n in range(count):
+        name = f"{of}-{n}"
+        slots = tuple(
+            SlotEvent(position=k, item=f"i{k}", cluster=f"c{k}", kind="novel", propensity=0.5, reason="table")
+            for k in range(2)
+        )
+        events.append(parts.recommendation(name, user_id=f"u{n}", release=of, at=at, slots=slots))
+        for k in range(2):
+            kind = "liked" if (2 * n + k) % 100 < liked * 100 else "shown"
+            about = {"user_id": f"u{n}", "recommendation_id": f"r{name}", "item": f"i{k}"}
+            events.append(parts.feedback(f"{name}-{k}", at=at, kind=kind, **about))
+    store.write(events)
+
+
+def test_a_canary_is_promoted_or_rolled_back_on_what_people_did(
+    store: Store, sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEWFOUND_STORE", sqlite_url)
+    monkeypatch.setenv("NEWFOUND_USER_KEY", SECRET)
+    root = str(tmp_path / "releases")
+    part = tmp_path / "part.json"
+    part.write_text("{}")
+    made = [
+        release.publish({"part.json": part}, root, lineage={"n": n}, measures={}, fits={}, gates={}, promote=n == 0).id
+        for n in range(3)
+    ]
+    stable, good, bad = made
+
+    def run(canary: str, *more: str) -> str:
+        given = ["canary", canary, "--releases", root, "--out", str(tmp_path / "out"), *more]
+        done = CliRunner().invoke(app, given)
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    _slates(store, stable, 0.3)
+    assert "wait: 0 slates" in run(good, "--act") and release.current(root) == stable
+    _slates(store, good, 0.32)
+    assert "promote: not worse: 0.320 against 0.300" in run(good)
+    assert release.current(root) == stable, "without --act it only says so"
+    run(good, "--act")
+    assert release.current(root) == good
+    _slates(store, bad, 0.15)
+    assert "rollback: worse: 0.150 against 0.320" in run(bad, "--act")
+    assert release.current(root) == good, "it never was current: its services are taken away by who started them"
+    release.rollback(root, bad)  # promoted all the same
+    assert "current is" in run(bad, "--act")
+    assert release.current(root) == good
+
+
 def test_what_is_started() -> None:
-    refresh = Decision("refresh", "because")
-    local = command_of(refresh, to="local", config=Path("c.yaml"), releases="r")
-    assert local[1:] == ["-m", "pipelines.refresh", "local", "--config", "c.yaml", "--releases", "r"]
-    with pytest.raises(SubmitError, match="local"):
-        command_of(refresh, to="http://kfp", config=Path("c.yaml"), releases="r")
-    there = command_of(Decision("finetune", "because"), to="http://kfp", config=Path("c.yaml"), releases="s3://r")
-    assert there[2:6] == ["pipelines", "submit", "--host", "http://kfp"] and "finetune: because" in there
+    given = {"config": Path("c.yaml"), "interactions": "i.parquet", "items": "items.parquet"}
+    local = command_of(Decision("refresh", "because"), to="local", releases="r", **given)
+    common = ["--config", "c.yaml", "--releases", "r", "--interactions", "i.parquet"]
+    assert local[1:] == ["-m", "pipelines.refresh", "local", *common]
+    there = command_of(Decision("refresh", "because"), to="http://kfp", releases="r", **given)
+    submitted = ["pipelines.refresh", "submit", "--host", "http://kfp", "--name", "refresh: because"]
+    assert there[1:] == ["-m", *submitted, *common]
+    tuned = command_of(Decision("finetune", "because"), to="http://kfp", releases="r", **given)
+    assert tuned[2:6] == ["pipelines", "submit", "--host", "http://kfp"] and tuned[-2:] == ["--items", "items.parquet"]
+
+
+@pytest.mark.parametrize("action", ["refresh", "finetune", "clusters"])
+@pytest.mark.parametrize("to", ["local", "http://127.0.0.1:9"])
+def test_the_pipelines_know_the_options(action: str, to: str, tmp_path: Path) -> None:
+    """The very commands, which then miss what they should work on."""
+    decision = Decision(action, "because")  # type: ignore[arg-type]
+    config = ROOT / "pipelines/configs/local.yaml"
+    given = {"config": config, "releases": str(tmp_path / "r"), "interactions": "absent.parquet", "items": "no.parquet"}
+    extra = ["--runs", str(tmp_path / "runs")] if to == "local" else []
+    done = subprocess.run(command_of(decision, to=to, **given, extra=extra), cwd=ROOT, capture_output=True, text=True)
+    expected = "no release" if action == "refresh" else "absent.parquet" if to == "local" else "not reachable"
+    assert done.returncode == 1 and expected in done.stderr, done.stderr
 
 
 def test_configuration(tmp_path: Path) -> None:

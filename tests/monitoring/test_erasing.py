@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 from monitoring.__main__ import app
 from monitoring.erasing import erase, retain
 from monitoring.export import export
-from monitoring.past import pasts_of
+from monitoring.past import pasts_of, write_interactions
 from monitoring.store import Store
+from newfound.config import MonitoringConfig
 from newfound.errors import DataError
 from tests.monitoring import servers as parts
 
@@ -50,12 +51,15 @@ def test_a_user_is_erased_everywhere(kind: str, tmp_path: Path, request: pytest.
     spool.mkdir()
     (spool / "1.json").write_text(json.dumps(parts.batch([*_events(USER, 1), *_events("who-stays", 1)])))
     (spool / "2.json").write_text(json.dumps(parts.batch(_events(USER, 2))))
-    removed = erase(store, USER, NOW, exports=exports, sources=sources, spools=[spool])
+    interactions = tmp_path / "interactions.parquet"
+    assert write_interactions(store, MonitoringConfig(), str(interactions)) == 4
+    removed = erase(store, USER, NOW, exports=exports, interactions=interactions, sources=sources, spools=[spool])
     assert removed == {
         "store.recommendations": 1,
         "store.feedback": 1,
         "store.pasts": 1,
         "exports": 4,  # a slate, its two slots, a feedback
+        "interactions": 2,
         "feast.sources": 2,
         "spools": 4,
     }

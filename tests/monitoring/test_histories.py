@@ -106,6 +106,35 @@ def test_the_pusher_goes_on_where_it_stood(store: Store) -> None:
     assert stamps == sorted(set(stamps)), "equal stamps would be dropped by Redis"
 
 
+def test_replicas_take_turns_and_wait_for_each_other(postgres_url: str) -> None:
+    one, two = Store(postgres_url, SECRET), Store(postgres_url, SECRET)
+    memory = _Memory()
+    waiting = Pusher(two, CONFIG, memory, length=2)
+    with one.sole_pusher() as mine:
+        assert mine
+        two.write([parts.feedback(1, at=at(1))])
+        assert waiting.catch_up() is None and not memory.rows
+        waiting.start()  # as the collector does; it tries again by itself
+        parts.wait_until(lambda: waiting.lag() > 0.3, 10, "the pusher to wait")
+        assert not memory.rows
+    parts.wait_until(lambda: memory.rows and waiting.lag() == 0, 4, "the pusher's turn")
+    waiting.stop()
+    one.close()
+    two.close()
+
+
+def test_other_clusters_write_every_row_anew_even_if_they_came_while_nobody_ran(store: Store, tmp_path: Path) -> None:
+    root, clusters = _publish(tmp_path)
+    memory = _Memory()
+    store.write([parts.feedback(n, user_id=f"u{n}", at=at(n), item="50") for n in range(3)])
+    assert Pusher(store, CONFIG, memory, length=2, root=root).catch_up() == 3
+    assert Pusher(store, CONFIG, memory, length=2, root=root).catch_up() == 0
+    other, digest = _publish(tmp_path / "other", leaf="b2")
+    assert digest.digest != clusters.digest
+    assert Pusher(store, CONFIG, memory, length=2, root=other).catch_up() == 3
+    assert memory.rows[-1][1]["clusters_digest"] == [digest.digest] * 3
+
+
 def _features(folder: Path, monkeypatch: pytest.MonkeyPatch, redis: int | None) -> None:
     """Feature files of one old row, and the environment that names them."""
     folder.mkdir()
@@ -132,15 +161,15 @@ def _apply() -> Any:
     return store
 
 
-def _clusters(folder: Path) -> Clusters:
+def _clusters(folder: Path, leaf: str = "b1") -> Clusters:
     import numpy as np
 
-    tree = [("a", None, 1, "a"), ("a1", "a", 2, "a1"), ("b", None, 1, "b"), ("b1", "b", 2, "b1")]
+    tree = [("a", None, 1, "a"), ("a1", "a", 2, "a1"), ("b", None, 1, "b"), (leaf, "b", 2, leaf)]
     rows = [
         {"node": node, "parent": parent, "level": level, "description": text, "size": 1, "traffic": 0.5}
         for node, parent, level, text in tree
     ]
-    paths = [{"item_id": "50", "path": ["a", "a1"]}, {"item_id": "51", "path": ["b", "b1"]}]
+    paths = [{"item_id": "50", "path": ["a", "a1"]}, {"item_id": "51", "path": ["b", leaf]}]
     vectors = {"nodes": np.zeros((4, 2), "float32"), "items": np.zeros((2, 2), "float32")}
     clusters = Clusters(
         pa.Table.from_pylist(rows, schema=schema.TREE),
@@ -152,10 +181,10 @@ def _clusters(folder: Path) -> Clusters:
     return Clusters.load(folder)
 
 
-def _publish(tmp_path: Path) -> tuple[str, Clusters]:
+def _publish(tmp_path: Path, leaf: str = "b1") -> tuple[str, Clusters]:
     from newfound import release
 
-    clusters = _clusters(tmp_path / "clusters")
+    clusters = _clusters(tmp_path / "clusters", leaf)
     root = str(tmp_path / "releases")
     release.publish({"clusters": tmp_path / "clusters"}, root, lineage={}, measures={}, fits={}, gates={})
     return root, clusters

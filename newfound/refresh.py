@@ -6,6 +6,7 @@ what came before the cut for that, and once more from everything when it has pas
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from pathlib import Path
@@ -163,8 +164,11 @@ def _gate(value: float, bound: float) -> dict[str, Any]:
 
 
 def _keep_recent(transitions: Path, out: Path, recent: float) -> None:
-    """Puts what is made of the latest positive transitions in the place of the balanced set."""
+    """Puts what is made of the latest positive transitions in the place of the balanced set, balanced as it was."""
     from newfound.datasets.engine import connect
+    from newfound.transitions import RECORD, balance
+
+    record = json.loads((transitions / RECORD).read_text(encoding="utf-8"))
 
     rows = connect().read_parquet(transitions / "transitions.parquet")
     rows = rows.filter(rows[schema.POSITIVE])
@@ -172,5 +176,6 @@ def _keep_recent(transitions: Path, out: Path, recent: float) -> None:
     rows = rows.mutate(_order=order, _all=rows.count().over())
     lately = rows.filter(rows["_order"] >= rows["_all"] * (1 - recent))
     counted = lately.group_by(schema.CONTEXT, schema.NEXT).agg(**{schema.WEIGHT: lately.count().cast("float32")})
+    counted = balance(counted, record["config"]["per_label"], record["seed"])
     made = counted.order_by(schema.NEXT, ibis.desc(schema.WEIGHT), schema.CONTEXT).to_pyarrow()
     pq.write_table(made.select(schema.BALANCED.names).cast(schema.BALANCED), out / "balanced.parquet")

@@ -168,7 +168,7 @@ def mine_transitions(
     if config.learn_from == "train":
         learned = learned.filter(learned[SPLIT] == "train")
     pairs = learned.group_by(CONTEXT, NEXT).agg(**{WEIGHT: learned.count()})
-    balanced = con.create_table("balanced", _capped(pairs, config.per_label, seed), temp=True)
+    balanced = con.create_table("balanced", balance(pairs, config.per_label, seed), temp=True)
     measures = {
         **_counts(found, withheld),
         **_spread("natural", learned.group_by(NEXT).agg(n=learned.count()), len(interface.interface)),
@@ -248,8 +248,14 @@ def _withhold(learned: Any, config: TransitionsConfig, seed: int) -> pa.Table:
     return pa.table(arrays, schema=WITHHELD)
 
 
-def _capped(pairs: Any, per_label: int, seed: int) -> Any:
-    """At most `per_label` samples a label: the most frequent, of those as frequent by hash."""
+def balance(pairs: Any, per_label: int, seed: int) -> Any:
+    """At most `per_label` samples a label: the most frequent, of those as frequent by hash.
+
+    Args:
+        pairs: an Ibis table of context, next and weight.
+        per_label: samples kept of one label.
+        seed: of the choice among samples as frequent.
+    """
     lot = (ibis.literal(f"{seed}:") + pairs[CONTEXT].join(_SEPARATOR)).hexdigest("sha256")
     place = ibis.row_number().over(group_by=NEXT, order_by=[ibis.desc(pairs[WEIGHT]), lot, pairs[CONTEXT]])
     return pairs.mutate(_place=place).filter(lambda t: t["_place"] < per_label).drop("_place")

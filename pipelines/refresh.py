@@ -33,8 +33,9 @@ STEPS: Final = {
     "features": Step("apply_features", ("features",), folders=("feature_repo",)),
     "histories": Step("fetch_histories", folders=("feature_repo",)),
     "opening": Step("open_release"),
-    "transitions": Step("mine_transitions", ("transitions",)),
-    "table": Step("refresh_table", ("table",)),
+    # As the training pipeline's refit: everybody's transitions, none withheld, and a table of the published size.
+    "transitions": Step("mine_transitions", ("transitions",), refit=True),
+    "table": Step("refresh_table", ("table",), refit=True),
     "judging": Step("judge_refresh", ("transitions",)),
     "publishing": Step("publish_refresh"),
 }
@@ -115,7 +116,7 @@ def refresh(
 def arguments(
     config: TrainingConfig, bounds: RefreshConfig, releases: str, *, promote: bool = True
 ) -> dict[str, object]:
-    """The pipeline's arguments: the latest days are set apart by a global cut, everybody's transitions count.
+    """The pipeline's arguments: the latest days are set apart by a global cut.
 
     Args:
         config: the training's configuration; `data.interactions` must be own files.
@@ -133,8 +134,7 @@ def arguments(
         raise ConfigError(f"{releases}: no release to refresh; the training pipeline makes the first")
     judged, recent = latest_shares(config.data.interactions, bounds)
     split = config.split.model_copy(update={"cut": "global", "future": judged})
-    mining = config.transitions.model_copy(update={"learn_from": "all"})
-    adapted = config.model_copy(update={"split": split, "transitions": mining})
+    adapted = config.model_copy(update={"split": split})
     return {
         **{name: step_settings(step, adapted) for name, step in STEPS.items()},
         "bounds": bounds.model_dump_json(),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from newfound.clusters import Clusters
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Recommendations of interests that are new.")
-release_app = typer.Typer(no_args_is_help=True, help="Releases: list, show, verify, roll back.")
+release_app = typer.Typer(no_args_is_help=True, help="Releases: list, show, verify, fetch, roll back.")
 app.add_typer(release_app, name="release")
 table_app = typer.Typer(no_args_is_help=True, help="The transition table of a release: show, diff, drift.")
 app.add_typer(table_app, name="table")
@@ -69,6 +69,17 @@ def verify_command(release: Annotated[str | None, typer.Argument()] = None, root
     """Checks every file of a release against its manifest."""
     manifest = releases.verify(root, release)
     console.print(f"{manifest.id}: {len(manifest.files)} files, every digest holds")
+
+
+@release_app.command("fetch")
+def fetch_command(
+    folder: Annotated[Path, typer.Argument(help="Local folder; the release becomes a folder of its id in it.")],
+    release: Annotated[str | None, typer.Option(help="The release; the current one by default.")] = None,
+    root: Root = "releases",
+) -> None:
+    """Copies a release to a local folder and verifies the copy."""
+    fetched = releases.fetch(root, release, folder)
+    console.print(f"{fetched.id}: {len(fetched.manifest.files)} files in {fetched.path}, every digest holds")
 
 
 @release_app.command("rollback")

@@ -145,6 +145,7 @@ def current(root: str) -> str | None:
 def list_releases(root: str) -> list[Manifest]:
     """Manifests of all releases, oldest first; folders without a whole manifest are no releases and are left out."""
     fs, base = fsspec.core.url_to_fs(root)
+    fs.invalidate_cache()  # an object store's client remembers what it listed, and would never see a new release
     if not fs.exists(base):
         return []
     found = []
@@ -185,6 +186,23 @@ def load(root: str, release_id: str | None = None, cache: Path | None = None) ->
             _download(fs, f"{base}/{release_id}", manifest, folder)
     _verify_files(folder, manifest)
     return Release(release_id, folder, manifest)
+
+
+def fetch(root: str, release_id: str | None, folder: Path) -> Release:
+    """Copies a release to `folder/<id>`, wherever it comes from, and verifies the copy: for engines that read files.
+
+    Raises:
+        ReleaseError: see `load`.
+    """
+    source = load(root, release_id, folder)
+    if source.path == folder / source.id:
+        return source
+    draft = folder / f".{source.id}-{uuid.uuid4().hex}"
+    shutil.copytree(source.path, draft)
+    _verify_files(draft, source.manifest)
+    shutil.rmtree(folder / source.id, ignore_errors=True)
+    os.replace(draft, folder / source.id)
+    return Release(source.id, folder / source.id, source.manifest)
 
 
 def verify(root: str, release_id: str | None = None, cache: Path | None = None) -> Manifest:

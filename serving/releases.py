@@ -36,6 +36,7 @@ class Releases(Generic[T]):
         watch_s: how often `current` and the takedown list are looked at.
         admit: whether a release that was built may serve yet; asked again at every look. The first one always may.
         retry_s: see above.
+        pinned: the release that serves whatever `current` says, as a canary does.
     """
 
     def __init__(
@@ -48,10 +49,11 @@ class Releases(Generic[T]):
         admit: Callable[[str], bool] = lambda release: True,
         optional: Sequence[str] = (),
         retry_s: float = 30.0,
+        pinned: str | None = None,
     ) -> None:
         self.root, self.cache, self.parts, self.build = root, cache, tuple(parts), build
         self.optional = tuple(optional)
-        self.watch_s, self.admit, self.retry_s = watch_s, admit, retry_s
+        self.watch_s, self.admit, self.retry_s, self.pinned = watch_s, admit, retry_s, pinned
         self.held: dict[str, T] = {}  # newest last; at most two
         self.active: str | None = None
         self.takedown = Takedown()
@@ -104,7 +106,7 @@ class Releases(Generic[T]):
 
     def _look_at_current(self) -> None:
         try:
-            wanted = current(self.root)
+            wanted = self.pinned or current(self.root)
         except (ReleaseError, OSError) as error:
             log.error("current cannot be read: %s", error)
             return

@@ -29,6 +29,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
     """KServe's own arguments and those that both services share."""
     parser = argparse.ArgumentParser(description=description, parents=[kserve_parser])
     parser.add_argument("--releases", required=True, help="Folder or URL of all releases.")
+    parser.add_argument("--release", help="Id of the one release to serve; `current` is followed by default.")
     parser.add_argument("--cache", help="Local folder for copies of releases; a temporary one by default.")
     parser.add_argument("--settings", help="YAML of the services' settings.")
     parser.add_argument("--host", default="0.0.0.0", help="Address to listen on.")

@@ -153,6 +153,21 @@ def test_a_remote_release_is_copied_once_and_verified(tmp_path: Path) -> None:
     assert release.load(root, made.id, cache=cache).id == made.id
 
 
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_fetched_release_is_a_verified_copy_by_its_id(tmp_path: Path, remote: bool) -> None:
+    root = f"memory://fetch-{tmp_path.name}" if remote else str(tmp_path / "releases")
+    made = _publish(tmp_path / "run", root)
+    for _ in range(2):  # a container that starts again finds what it fetched
+        fetched = release.fetch(root, made.id, tmp_path / "here")
+        assert fetched.path == tmp_path / "here" / made.id
+        assert (fetched.path / "ranker" / "ranker.json").is_file()
+    assert [path.name for path in (tmp_path / "here").iterdir()] == [made.id]
+    fs, base = fsspec.core.url_to_fs(root)
+    fs.pipe_file(f"{base}/{made.id}/items.parquet", b"onE")
+    with pytest.raises(ReleaseError, match=r"items.parquet: its sha256"):
+        release.fetch(root, None, tmp_path / "there")
+
+
 class _Mortal(LocalFileSystem):  # type: ignore[misc]
     """A local file system whose process dies half-way through its n-th write."""
 

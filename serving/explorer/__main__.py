@@ -18,22 +18,14 @@ def main() -> None:
 
     from newfound.config import load_serving_config
     from serving.api import Predictions, request_model
-    from serving.explorer.assembly import assemble
+    from serving.explorer.assembly import arguments, assemble
     from serving.explorer.holding import PARTS, build_held
     from serving.explorer.ranking import ranker_holds
     from serving.planner.client import FILES
     from serving.releases import Releases
-    from serving.server import Server, arguments, describe
+    from serving.server import Server, describe
 
-    parser = arguments("newfound's explorer as a KServe transformer")
-    parser.add_argument("--feast", help="Folder of Feast's repository; without it, requests bring their histories.")
-    parser.add_argument("--history_length", type=int, default=1000, help="Events that a stored history holds at most.")
-    parser.add_argument("--planner_url", default=os.environ.get("NEWFOUND_PLANNER_URL"), help="Before /v1/completions.")
-    parser.add_argument("--planner_model", help="The planner's name at its engine; the release's id by default.")
-    parser.add_argument("--collector", default=os.environ.get("NEWFOUND_COLLECTOR_URL"), help="Where events go.")
-    parser.add_argument("--spool", default="spool", help="Folder for events while the collector is away.")
-    parser.add_argument("--page", action="store_true", help="Serve the page at /page.")
-    parser.add_argument("--page_users", help="Parquet file whose user_id column the page offers.")
+    parser = arguments()
     options = parser.parse_args()
     if not options.predictor_host:
         parser.error("--predictor_host: expected the ranker's host and port")
@@ -47,7 +39,9 @@ def main() -> None:
         optional = FILES if options.planner_url else ()
         holds = functools.partial(ranker_holds, options.predictor_host)
         watch = config.watch_ms / 1000
-        releases = Releases(options.releases, Path(cache), PARTS, build, watch, admit=holds, optional=optional)
+        releases = Releases(
+            options.releases, Path(cache), PARTS, build, watch, admit=holds, optional=optional, pinned=options.release
+        )
         predict = f"/v1/models/{options.model_name}:predict"
         describe([("post", predict, request_model(config), Predictions, "Recommend items")], "newfound explorer")
         service = assemble(options, config, releases, app)

@@ -23,6 +23,7 @@ from serving.outbox import Outbox
 from serving.page import PATHS, add_page
 from serving.planner.client import LivePlanner
 from serving.releases import Releases
+from serving.server import arguments as shared
 
 USER_KEY = "NEWFOUND_USER_KEY"
 TOKEN = "NEWFOUND_COLLECTOR_TOKEN"
@@ -36,6 +37,20 @@ class Service:
     start: Callable[[], Awaitable[None]]
     stop: Callable[[], Awaitable[None]]
     pages: str
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The explorer's arguments."""
+    parser = shared("newfound's explorer as a KServe transformer")
+    parser.add_argument("--feast", help="Folder of Feast's repository; without it, requests bring their histories.")
+    parser.add_argument("--history_length", type=int, default=1000, help="Events that a stored history holds at most.")
+    parser.add_argument("--planner_url", default=os.environ.get("NEWFOUND_PLANNER_URL"), help="Before /v1/completions.")
+    parser.add_argument("--planner_model", help="The planner's name at its engine; the release's id by default.")
+    parser.add_argument("--collector", default=os.environ.get("NEWFOUND_COLLECTOR_URL"), help="Where events go.")
+    parser.add_argument("--spool", default="spool", help="Folder for events while the collector is away.")
+    parser.add_argument("--page", action="store_true", help="Serve the page at /page.")
+    parser.add_argument("--page_users", help="Parquet file whose user_id column the page offers.")
+    return parser
 
 
 def assemble(options: argparse.Namespace, config: ServingConfig, releases: Releases[Held], app: Any) -> Service:

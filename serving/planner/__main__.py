@@ -141,14 +141,19 @@ def create_app(runtime: Runtime, watch_s: float = 2.0) -> FastAPI:
     return app
 
 
-def main() -> None:
-    """Parses and starts."""
+def arguments() -> argparse.ArgumentParser:
+    """The stand-in's arguments."""
     parser = argparse.ArgumentParser(prog="serving.planner", description=__doc__)
     parser.add_argument("--releases", required=True, help="Folder or URL of all releases.")
     parser.add_argument("--cache", default="cache", help="Local folder for releases of a remote root.")
     parser.add_argument("--host", default="0.0.0.0", help="Address to listen on.")
     parser.add_argument("--http_port", type=int, default=8080, help="Port to listen on.")
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Parses and starts."""
+    options = arguments().parse_args()
     app = create_app(Runtime(options.releases, Path(options.cache)))
     uvicorn.run(app, host=options.host, port=options.http_port, log_level="warning", access_log=False)
 

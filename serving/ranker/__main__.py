@@ -24,7 +24,9 @@ def main() -> None:
     torch.set_num_threads(1)
     config = load_serving_config(options.settings)
     with tempfile.TemporaryDirectory(prefix="newfound-ranker-", dir=options.cache) as cache:
-        releases = Releases(options.releases, Path(cache), PARTS, build_ranker, config.watch_ms / 1000)
+        releases = Releases(
+            options.releases, Path(cache), PARTS, build_ranker, config.watch_ms / 1000, pinned=options.release
+        )
         model = RankerModel(options.model_name, releases, config)
         app.add_api_route("/releases", model.releases_held, methods=["GET"])
         predict = f"/v1/models/{options.model_name}:predict"

@@ -18,12 +18,12 @@ from tests.serving.synthetic import World, publish_world
 SMALL = World(parents=2, clusters=6, items=6, top_k=3)
 
 
-def follow(root: Path, cache: Path, admit=lambda release: True) -> Releases[Held]:
+def follow(root: Path, cache: Path, admit=lambda release: True, pinned: str | None = None) -> Releases[Held]:
     def build(folder: Path, release: str) -> Held:
         return build_held(folder, release, planner=False, remembered=10)
 
     cache.mkdir(parents=True, exist_ok=True)
-    return Releases(str(root), cache, PARTS, build, 0.01, admit=admit, retry_s=0.0)
+    return Releases(str(root), cache, PARTS, build, 0.01, admit=admit, retry_s=0.0, pinned=pinned)
 
 
 def publish(root: Path, tmp_path: Path, salt: str, world: World = SMALL) -> str:
@@ -54,6 +54,17 @@ def test_a_new_release_is_taken_up_and_rolled_back(tmp_path):
     third = publish(root, tmp_path, "c")
     releases.look()
     assert set(releases.held) == {first, third}
+
+
+def test_a_pinned_release_serves_whatever_is_current(tmp_path):
+    root = tmp_path / "releases"
+    first, second = publish(root, tmp_path, "a"), publish(root, tmp_path, "b")
+    releases = follow(root, tmp_path / "cache", pinned=first)
+    releases.look()
+    assert releases.active == first
+    rollback(str(root), second)
+    releases.look()
+    assert releases.active == first and set(releases.held) == {first}
 
 
 def test_a_release_waits_until_it_is_admitted(tmp_path):

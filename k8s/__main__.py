@@ -1,4 +1,4 @@
-"""`python -m k8s`: writes what has its source elsewhere. `python -m k8s FOLDER`: renders a folder to standard output."""
+"""`python -m k8s`: writes what has its source elsewhere. `python -m k8s FOLDER`: renders a folder to the output."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ADAPTERS = ("components", "pipelines", "serving", "monitoring", "feature_repo")
+ADAPTERS = ("components", "pipelines", "serving", "monitoring", "feature_repo", "k8s")
 OUTSIDE = ("kfp", "kserve", "feast", "evidently")
 # The one way in which adapters know each other: pipelines are made of components.
 ALLOWED = {"pipelines": {"components"}}

@@ -1,0 +1,148 @@
+"""Who may speak to whom: what the NetworkPolicies allow, worked out from them, and why it is meant to be so.
+
+A flow within the namespace needs both ends: the sender's egress and the receiver's ingress. Whoever is outside has
+policies of its own; of those flows only our end is seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from k8s.workloads import COMPONENT, Document, Workload, of_kind, workloads
+
+NAMESPACE: Final = "newfound"
+STORE: Final = "object store"
+
+
+class Flow(NamedTuple):
+    """One who may open connections to another's port."""
+
+    source: str
+    target: str
+    port: int
+    protocol: str = "TCP"
+
+
+# The request's path and the data's, as the README draws them. Names outside are namespace/pods.
+WHY: Final[Mapping[tuple[str, str], str]] = {
+    ("newfound-gateway", "explorer"): "a request",
+    ("explorer", "redis"): "the user's history",
+    ("explorer", "planner"): "what the table does not answer",
+    ("explorer", "ranker"): "the best items of the chosen clusters",
+    ("explorer", "collector"): "what was shown",
+    ("newfound-gateway", "collector"): "what came of it",
+    ("collector", "postgres"): "events, durably",
+    ("collector", "redis"): "fresh histories and interests",
+    ("report", "postgres"): "events in, measures out",
+    ("retain", "postgres"): "events that are too old",
+    ("decide", "postgres"): "measures in, decisions out",
+    ("decide", "kubeflow/ml-pipeline"): "the pipeline that is due",
+    ("exporter", "postgres"): "measures of the last windows",
+    ("backup", "postgres"): "dumps",
+    ("newfound-pipelines", "redis"): "histories and interests, materialised",
+    ("newfound-pipelines", "postgres"): "the studies of Optuna",
+    ("explorer", STORE): "releases, Feast's registry",
+    ("ranker", STORE): "releases",
+    ("planner", STORE): "its release, once",
+    ("collector", STORE): "Feast's registry, the release's clusters",
+    ("report", STORE): "the releases' tables and clusters",
+    ("exporter", STORE): "which release is current",
+    ("monitoring/prometheus", "explorer"): "metrics",
+    ("monitoring/prometheus", "ranker"): "metrics",
+    ("monitoring/prometheus", "planner"): "metrics",
+    ("monitoring/prometheus", "collector"): "metrics",
+    ("monitoring/prometheus", "exporter"): "metrics",
+}
+# What every pod may do besides.
+EVERYBODY: Final = "every pod"
+ALWAYS: Final = {
+    (EVERYBODY, "kube-system/kube-dns"): "names",
+    (EVERYBODY, "istio-system/istiod"): "certificates, in the mesh",
+}
+# Further flows of the overlay `local`.
+LOCAL: Final = {("features", "redis"): "histories and interests, materialised"}
+
+
+def allowed(documents: Sequence[Document]) -> list[Flow]:
+    """Every flow that the policies leave, sorted."""
+    out, into = _ends(documents)
+    inside = {workload.component for workload in workloads(documents)}
+    return sorted(
+        flow
+        for flow in out | into
+        if (flow in out or flow.source not in inside) and (flow in into or flow.target not in inside)
+    )
+
+
+def half_open(documents: Sequence[Document]) -> list[Flow]:
+    """Flows within the namespace of which one end alone is open: somebody was forgotten."""
+    out, into = _ends(documents)
+    inside = {workload.component for workload in workloads(documents)}
+    within = {flow for flow in out ^ into if flow.source in inside and flow.target in inside}
+    return sorted(within)
+
+
+def ungoverned(documents: Sequence[Document]) -> list[str]:
+    """Workloads that are not denied everything by default, or that have no policy of their own in either direction."""
+    found = []
+    for workload in workloads(documents):
+        policies = [one for one in of_kind(documents, "NetworkPolicy") if _selects(one, workload)]
+        closed = any(set(one["spec"]["policyTypes"]) == {"Ingress", "Egress"} and _is_empty(one) for one in policies)
+        own = any(one["spec"]["podSelector"].get("matchLabels", {}).get(COMPONENT) for one in policies)
+        if not (closed and own):
+            found.append(workload.owner)
+    return found
+
+
+def why(flow: Flow) -> str | None:
+    """What a flow is for; None for one that nobody wants."""
+    pair = flow.source, flow.target
+    return WHY.get(pair) or ALWAYS.get(pair) or LOCAL.get(pair)
+
+
+def table(flows: Sequence[Flow]) -> str:
+    """The flows as a Markdown table."""
+    rows = [f"| {one.source} | {one.target} | {one.port} | {why(one) or '**nobody knows why**'} |" for one in flows]
+    return "\n".join(["| from | to | port | for |", "| --- | --- | --- | --- |", *dict.fromkeys(rows)])
+
+
+def _ends(documents: Sequence[Document]) -> tuple[set[Flow], set[Flow]]:
+    """Flows as the senders' policies have them, and as the receivers' have them."""
+    running = workloads(documents)
+    out, into = set(), set()
+    for policy in of_kind(documents, "NetworkPolicy"):
+        everybody = policy["spec"]["podSelector"] == {}
+        mine = [EVERYBODY] if everybody else [one.component for one in running if _selects(policy, one)]
+        for name in mine:
+            for rule in policy["spec"].get("egress", ()):
+                out |= {Flow(name, peer, *port) for peer in _peers(rule["to"], running) for port in _ports(rule)}
+            for rule in policy["spec"].get("ingress", ()):
+                into |= {Flow(peer, name, *port) for peer in _peers(rule["from"], running) for port in _ports(rule)}
+    return out, into
+
+
+def _ports(rule: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
+    for port in rule["ports"]:
+        yield port["port"], port["protocol"]
+
+
+def _peers(peers: Sequence[Mapping[str, Any]], running: Sequence[Workload]) -> Iterator[str]:
+    for peer in peers:
+        pods = peer.get("podSelector", {}).get("matchLabels", {})
+        if "ipBlock" in peer:
+            yield STORE
+        elif "namespaceSelector" in peer:
+            (namespace,) = peer["namespaceSelector"]["matchLabels"].values()
+            yield "/".join([namespace, *pods.values()])
+        else:
+            yield from {one.component for one in running if pods.items() <= one.labels.items()} or {f"nobody: {pods}"}
+
+
+def _selects(policy: Document, workload: Workload) -> bool:
+    labels = policy["spec"]["podSelector"].get("matchLabels", {})
+    return policy["metadata"]["namespace"] == workload.namespace and labels.items() <= workload.labels.items()
+
+
+def _is_empty(policy: Document) -> bool:
+    return policy["spec"]["podSelector"] == {} and not policy["spec"].get("egress") and not policy["spec"].get("ingress")

@@ -1,0 +1,96 @@
+"""NetworkPolicies and Istio's policies leave exactly the flows that somebody needs."""
+
+from __future__ import annotations
+
+import copy
+
+from k8s.flows import ALWAYS, LOCAL, WHY, Flow, allowed, half_open, table, ungoverned
+from k8s.kustomize import ROOT
+from k8s.workloads import of_kind, workloads
+from tests.k8s.conftest import Documents
+
+OPERATIONS = ROOT / "docs" / "operations.md"
+
+
+def pairs(documents: Documents) -> set[tuple[str, str]]:
+    return {(flow.source, flow.target) for flow in allowed(documents)}
+
+
+def test_what_is_allowed_is_what_the_design_needs(production: Documents) -> None:
+    assert pairs(production) == WHY.keys() | ALWAYS.keys()
+
+
+def test_a_canary_opens_nothing_new(production: Documents, rendered) -> None:
+    assert allowed(rendered("production with a canary")) == allowed(production)
+
+
+def test_the_local_overlay_adds_its_own(rendered) -> None:
+    mesh = {pair for pair in ALWAYS if "istio" in pair[1]}
+    assert pairs(rendered("local")) == (WHY.keys() | ALWAYS.keys() | LOCAL.keys()) - mesh
+
+
+def test_no_end_was_forgotten_and_nobody_is_left_open(overlay: Documents) -> None:
+    assert half_open(overlay) == []
+    assert ungoverned(overlay) == []
+
+
+def test_ports_are_the_receivers_own(overlay: Documents) -> None:
+    listening: dict[str, set[int]] = {}
+    for workload in workloads(overlay):
+        for container in workload.containers:
+            for port in container.get("ports", ()):
+                listening.setdefault(workload.component, set()).add(port["containerPort"])
+    wrong = [flow for flow in allowed(overlay) if flow.target in listening and {flow.port} != listening[flow.target]]
+    assert wrong == []
+    assert all(flow.target in listening for flow in allowed(overlay) if flow.source == "newfound-gateway")
+
+
+def test_the_table_in_the_documentation_is_the_manifests(production: Documents) -> None:
+    assert table(allowed(production)) in OPERATIONS.read_text(encoding="utf-8"), "`make manifests` writes it"
+
+
+def test_a_port_that_moves_at_one_end_is_noticed(production: Documents) -> None:
+    changed = copy.deepcopy(production)
+    ranker = next(one for one in of_kind(changed, "NetworkPolicy") if one["metadata"]["name"] == "ranker")
+    ranker["spec"]["ingress"][0]["ports"][0]["port"] = 8081
+    assert Flow("explorer", "ranker", 8080) in half_open(changed)
+    assert ("explorer", "ranker") not in pairs(changed)
+
+
+def test_a_flow_that_nobody_needs_is_noticed(production: Documents) -> None:
+    changed = copy.deepcopy(production)
+    policies = {one["metadata"]["name"]: one["spec"] for one in of_kind(changed, "NetworkPolicy")}
+    policies["ranker"]["egress"].append(policies["explorer"]["egress"][1])
+    policies["redis"]["ingress"].append(policies["ranker"]["ingress"][0] | {"ports": [{"protocol": "TCP", "port": 6379}]})
+    policies["redis"]["ingress"][-1]["from"] = [{"podSelector": {"matchLabels": {"app.kubernetes.io/component": "ranker"}}}]
+    assert pairs(changed) - WHY.keys() - ALWAYS.keys() == {("ranker", "redis")}
+
+
+def test_a_workload_without_a_policy_is_noticed(production: Documents) -> None:
+    for left_out, expected in (("default-deny", 0), ("planner", 1)):
+        kept = [one for one in production if (one["kind"], one["metadata"]["name"]) != ("NetworkPolicy", left_out)]
+        assert len(ungoverned(kept)) == (expected or len(workloads(production)))
+
+
+def test_the_mesh_admits_the_same(production: Documents) -> None:
+    """Every AuthorizationPolicy by identity says what the NetworkPolicy says by labels."""
+    accounts = {
+        f"cluster.local/ns/newfound/sa/{one.pod['serviceAccountName']}": one.component
+        for one in workloads(production)
+        if "serviceAccountName" in one.pod
+    } | {
+        "cluster.local/ns/newfound-gateway/sa/newfound-istio": "newfound-gateway",
+        "cluster.local/ns/newfound-pipelines/sa/default-editor": "newfound-pipelines",
+        "cluster.local/ns/monitoring/sa/prometheus-k8s": "monitoring/prometheus",
+    }
+    admitted = set()
+    for policy in of_kind(production, "AuthorizationPolicy"):
+        if policy["metadata"]["namespace"] != "newfound":
+            continue
+        (target,) = policy["spec"]["selector"]["matchLabels"].values()
+        for rule in policy["spec"]["rules"]:
+            for principal in rule["from"][0]["source"]["principals"]:
+                for port in rule["to"][0]["operation"]["ports"]:
+                    admitted.add(Flow(accounts[principal], target, int(port)))
+    received = {flow for flow in allowed(production) if flow.target in {one.component for one in workloads(production)}}
+    assert admitted == received

@@ -19,7 +19,7 @@ def write_flows() -> Path:
     """Writes the table of what production's policies allow into the documentation; returns where."""
     flows = table(allowed(documents(ROOT / "k8s" / "overlays" / "production")))
     before = OPERATIONS.read_text(encoding="utf-8")
-    OPERATIONS.write_text(_TABLE.sub(lambda found: f"{found[1]}{flows}{found[2]}", before), encoding="utf-8")
+    OPERATIONS.write_text(_TABLE.sub(lambda found: f"{found[1]}\n{flows}\n{found[2]}", before), encoding="utf-8")
     return OPERATIONS.relative_to(ROOT)
 
 

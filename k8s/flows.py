@@ -47,6 +47,7 @@ WHY: Final[Mapping[tuple[str, str], str]] = {
     ("planner", STORE): "its release, once",
     ("collector", STORE): "Feast's registry, the release's clusters",
     ("report", STORE): "the releases' tables and clusters",
+    ("decide", STORE): "what everybody did, for the pipeline",
     ("exporter", STORE): "which release is current",
     ("monitoring/prometheus", "explorer"): "metrics",
     ("monitoring/prometheus", "ranker"): "metrics",
@@ -145,4 +146,6 @@ def _selects(policy: Document, workload: Workload) -> bool:
 
 
 def _is_empty(policy: Document) -> bool:
-    return policy["spec"]["podSelector"] == {} and not policy["spec"].get("egress") and not policy["spec"].get("ingress")
+    return (
+        policy["spec"]["podSelector"] == {} and not policy["spec"].get("egress") and not policy["spec"].get("ingress")
+    )

@@ -61,8 +61,8 @@ def test_a_flow_that_nobody_needs_is_noticed(production: Documents) -> None:
     changed = copy.deepcopy(production)
     policies = {one["metadata"]["name"]: one["spec"] for one in of_kind(changed, "NetworkPolicy")}
     policies["ranker"]["egress"].append(policies["explorer"]["egress"][1])
-    policies["redis"]["ingress"].append(policies["ranker"]["ingress"][0] | {"ports": [{"protocol": "TCP", "port": 6379}]})
-    policies["redis"]["ingress"][-1]["from"] = [{"podSelector": {"matchLabels": {"app.kubernetes.io/component": "ranker"}}}]
+    ranker = {"podSelector": {"matchLabels": {"app.kubernetes.io/component": "ranker"}}}
+    policies["redis"]["ingress"].append({"from": [ranker], "ports": [{"protocol": "TCP", "port": 6379}]})
     assert pairs(changed) - WHY.keys() - ALWAYS.keys() == {("ranker", "redis")}
 
 

@@ -49,7 +49,7 @@ def rehearse(
 ) -> list[Found]:
     """Lets simulated clients live some days with the current release, and reports each day.
 
-    Every day has clients of its own, so that none of them runs out of new interests.
+    Half of a day's clients come back the next day, and nobody later, so that none runs out of new interests.
 
     Args:
         releases: root of releases with a current one.
@@ -114,7 +114,7 @@ def _liked(events: Sequence[tuple[str, int, float, bool]], clusters: Clusters) -
 
 def _cohort(people: Population, day: int, size: int) -> list[str]:
     users = people.users
-    return [users[(day * size + place) % len(users)] for place in range(min(size, len(users)))]
+    return [users[(day * size // 2 + place) % len(users)] for place in range(min(size, len(users)))]
 
 
 def _renamed(successors: Mapping[str, Sequence[str]], clusters: Sequence[str], seed: int) -> dict[str, list[str]]:

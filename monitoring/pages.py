@@ -13,9 +13,11 @@ from typing import Any, Final
 import pandas as pd
 
 from monitoring.checks import DRIFT, Check
+from newfound.policy import Reason
 
 _NUMBERS: Final = ("score", "history_length", "history_age_hours")
 _CATEGORIES: Final = ("slot", "cluster", "reason", "positive")
+_DRIFT: Final = "drift."  # before a column's name: the distance of its distributions
 _RUNS: Final = "newfound-runs.json"
 
 MEAN: Final = "evidently:metric_v2:MeanValue"
@@ -40,17 +42,35 @@ NOVELTY: Final = (
         "exposure of exploration over its appeal; below 1, it is shown too little",
         ("suppression_ratio", "suppression_exposure", "suppression_appeal"),
     ),
-    Panel("Planner and table", "live match rate; successors that the user had already", ("match_rate", "leak")),
-    Panel("Drift", "share of drifted columns among histories, scores and exposure", (DRIFT,)),
-    Panel("Successor Jaccard", "top-5 successors against the release before", ("successor_jaccard",)),
+    Panel(
+        "Planner and table",
+        "live match rate; successors that the user had already; top-5 successors as in the release before",
+        ("match_rate", "leak", "successor_jaccard"),
+    ),
+    Panel(
+        "Drift",
+        "distance from the reference windows, and the share of drifted columns",
+        (DRIFT, *(f"{_DRIFT}{name}" for name in (*_NUMBERS, *_CATEGORIES))),
+    ),
+    Panel(
+        "Reason codes",
+        "share of slots: how far decisions had to step down",
+        tuple(f"reason_share.{reason.value}" for reason in Reason),
+    ),
 )
 ENGAGEMENT: Final = (
     Panel("Positive rate", "of impressions, by kind of slot", ("novel_positive_rate", "familiar_positive_rate")),
+    Panel(
+        "Other policies",
+        "positive rate on novel slots as it was, and as others would have had it (doubly robust)",
+        ("novel_positive_rate", "offpolicy.likeliest.dr", "offpolicy.uniform.dr"),
+    ),
     Panel("UEUC", "distinct (user, cluster) pairs with positive feedback", ("ueuc",)),
-    Panel("UCI@N", "users who consumed N unique clusters in 7 days", ("uci@1", "uci@2", "uci@3", "uci@5", "uci@8")),
+    Panel("UCI@N", "users who consumed N unique clusters in 7 days", tuple(f"uci@{n}" for n in (1, 3, 5, 8, 13, 21))),
     Panel("Retained interests", "share of pairs engaged again a day later or more", ("retained_interest",)),
     Panel("Impressions", "slots with any feedback", ("impressions", "slots"), "bar"),
     Panel("Degraded answers", "share of slates with a part stepped around", ("degraded_share",)),
+    Panel("Latency", "milliseconds inside the explorer", ("latency_ms_p50", "latency_ms_p99")),
 )
 # Evidently's own pages show no tabs, so each dashboard is a project.
 DASHBOARDS: Final[Mapping[str, tuple[Panel, ...]]] = {"newfound novelty": NOVELTY, "newfound engagement": ENGAGEMENT}
@@ -92,23 +112,35 @@ def drift(current: pd.DataFrame, reference: pd.DataFrame, page: Path, at: dateti
         if isinstance(value, dict) and "share" in value:
             found[DRIFT] = float(value["share"])
         elif "column" in config:
-            found[f"drift.{config['column']}"] = float(value)
+            found[f"{_DRIFT}{config['column']}"] = float(value)
     return snapshot, found
 
 
-def held(measures: Mapping[str, float | None], checks: Sequence[Check], page: Path, at: datetime) -> Any:
-    """A snapshot of the window's measures with the checks as Evidently tests; writes the page."""
+def held(
+    measures: Mapping[str, float | None],
+    beside: Mapping[str, Mapping[str, float | None]],
+    checks: Sequence[Check],
+    page: Path,
+    span: tuple[datetime, datetime],
+) -> Any:
+    """A snapshot of the window's measures with the checks as Evidently tests; writes the page.
+
+    Args:
+        measures: of the window.
+        beside: further columns of the page's table by name: the reference, single releases.
+        checks: the bounds, held or not.
+        page: HTML file to write.
+        span: start and end of the window; the workspace plots it at its end.
+    """
     from evidently import DataDefinition, Dataset, Report
-    from evidently.metrics import MeanValue
-    from evidently.tests import gte, lte
+
+    from monitoring.widgets import measured
 
     taken = {name: float(value) for name, value in measures.items() if value is not None}
-    by_name: dict[str, list[Any]] = {}
-    for check in checks:
-        by_name.setdefault(check.name, []).append((gte if check.at_least else lte)(check.bound))
     data = Dataset.from_pandas(pd.DataFrame([taken]), data_definition=DataDefinition(numerical_columns=list(taken)))
-    metrics = [MeanValue(column=name, tests=by_name.get(name, [])) for name in taken]
-    snapshot = Report(metrics).run(data, None, timestamp=at, name="measures", tags=["measures"])
+    title = f"{span[0]:%Y-%m-%d %H:%M} to {span[1]:%Y-%m-%d %H:%M} UTC"
+    table = measured(title, {"window": taken, **beside}, checks)
+    snapshot = Report([table]).run(data, None, timestamp=span[1], name="measures", tags=["measures"])
     _save(snapshot, page)
     return snapshot
 

@@ -82,7 +82,9 @@ def report(
     by_release = {**now.measures, ALL: mine}
     _keep(store, start, stop, by_release, checks)
     if mine:
-        held = pages.held(mine, checks, out / "reports" / f"{name}.html", stop)
+        releases_alone = {of: found for of, found in now.measures.items() if of != ALL}
+        beside = {"reference": before.measures.get(ALL, {}), **(releases_alone if len(releases_alone) > 1 else {})}
+        held = pages.held(mine, beside, checks, out / "reports" / f"{name}.html", (start, stop))
         pages.add_to_workspace(out / "workspace", name, {"measures": held, "drift": drifted})
     found = Found(start, stop, mine, by_release, checks)
     log.info(

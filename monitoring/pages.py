@@ -105,7 +105,7 @@ def drift(current: pd.DataFrame, reference: pd.DataFrame, page: Path, at: dateti
     # Distances with thresholds, not p-values: with many rows every difference is significant and none matters.
     report = Report([DataDriftPreset(num_method="wasserstein", cat_method="jensenshannon")], include_tests=True)
     snapshot = report.run(*frames, timestamp=at, name="drift", tags=["drift"])
-    _save(snapshot, page)
+    _save(snapshot, page, f"Drift until {at:%Y-%m-%d %H:%M} UTC")
     found: dict[str, float] = {}
     for metric in snapshot.dict()["metrics"]:
         value, config = metric["value"], metric["config"]
@@ -141,7 +141,7 @@ def held(
     title = f"{span[0]:%Y-%m-%d %H:%M} to {span[1]:%Y-%m-%d %H:%M} UTC"
     table = measured(title, {"window": taken, **beside}, checks)
     snapshot = Report([table]).run(data, None, timestamp=span[1], name="measures", tags=["measures"])
-    _save(snapshot, page)
+    _save(snapshot, page, title)
     return snapshot
 
 
@@ -193,8 +193,11 @@ def _project(workspace: Any, name: str, panels: Sequence[Panel]) -> Any:
     return project
 
 
-def _save(snapshot: Any, page: Path) -> None:
+def _save(snapshot: Any, page: Path, title: str) -> None:
+    """Writes the page, with a title, and with tables that scroll where Evidently cuts them off on narrow screens."""
     page.parent.mkdir(parents=True, exist_ok=True)
     beside = page.with_name(f".{page.name}.part")
     snapshot.save_html(str(beside))
+    head = f"<title>{title}</title><style>.MuiPaper-root{{overflow-x:auto!important}}</style></head>"
+    beside.write_text(beside.read_text(encoding="utf-8").replace("</head>", head, 1), encoding="utf-8")
     os.replace(beside, page)

@@ -212,7 +212,8 @@ def measure(
         retained = int(config.retained_days * 86_400_000_000)
         for row in _rows(db, _INTERESTS, {"start": start, "retained": retained}):
             values[row.pop("release")].update(row)
-        values[ALL]["unknown_items"] = db.execute(_UNKNOWN, {"start": start}).fetchone()[0]  # type: ignore[index]
+        if items is not None:  # else nobody knows which items have a cluster
+            values[ALL]["unknown_items"] = db.execute(_UNKNOWN, {"start": start}).fetchone()[0]  # type: ignore[index]
         for release, found in offpolicy_measures(db).items():
             values[release].update(found)
         sample = db.execute(_SAMPLE, {"rows": config.drift_rows}).fetch_df()

@@ -91,6 +91,8 @@ def test_a_drift_fails_its_test_and_twice_is_once(
     assert code == 1 and re.search(r"broken\s+novel_positive_rate", output), output
     name = f"{STOP - timedelta(days=1):%Y%m%dT%H%M}-{STOP:%Y%m%dT%H%M}"
     assert {f"reports/{name}.html", f"reports/{name}-drift.html"} <= files
+    shown = (out / "reports" / f"{name}.html").read_text()
+    assert "BROKEN" in shown and "overflow-x:auto" in shown
     assert any(row[3] == "passed.novel_positive_rate" and row[4] == 0.0 for row in kept)  # type: ignore[index]
     again = run()
     assert again[2:] == (kept, files, listed)

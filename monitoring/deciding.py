@@ -14,7 +14,8 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import select
 
-from monitoring.store import Store, decisions, measures, micros, moment
+from monitoring.store import Store, micros, moment
+from monitoring.tables import decisions, measures
 from monitoring.windows import ALL
 from newfound.config import MonitoringConfig
 

@@ -58,7 +58,9 @@ def erase(
     if interactions is not None:
         removed["interactions"] = _from_parquet(interactions, user_id)
     if features is not None:
-        removed["feast.online"] = _from_online(features.open(), user_id)
+        feast = features.open()
+        with store.sole_pusher(wait=True):  # a collector that has read the user before is done writing then
+            removed["feast.online"] = _from_online(feast, user_id)
     if sources is not None:
         removed["feast.sources"] = sum(_from_parquet(sources / f"{view}.parquet", user_id) for view in VIEWS)
     removed["spools"] = sum(

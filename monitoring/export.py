@@ -17,7 +17,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from monitoring.store import Store, feedback, recommendations
+from monitoring.store import Store
+from monitoring.tables import feedback, recommendations
 from newfound import schema
 
 BATCH: Final = 20_000

@@ -11,7 +11,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from sqlalchemy import func, select
 
-from monitoring.store import Store, decisions, measures
+from monitoring.store import Store
+from monitoring.tables import decisions, measures
 from newfound import release as releases
 from newfound.errors import NewfoundError
 

@@ -19,7 +19,8 @@ from typing import Any, Final, Protocol
 
 from sqlalchemy import select
 
-from monitoring.store import Store, feedback, pasts
+from monitoring.store import Store
+from monitoring.tables import feedback, pasts
 from newfound import release as releases
 from newfound import schema
 from newfound.clusters import Clusters

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 from sqlalchemy import select, union
 
 from monitoring.histories import Interaction, interactions_of
-from monitoring.store import Store, feedback, pasts
+from monitoring.store import Store
+from monitoring.tables import feedback, pasts
 from newfound import schema
 from newfound.config import MonitoringConfig
 from newfound.errors import DataError

@@ -1,148 +1,31 @@
 """The durable store of events: SQLAlchemy over sqlite on one machine and PostgreSQL in a cluster.
 
 An event is stored once, whatever its sender repeats: its id is unique. `seq` grows in commit order (one writer at a
-time, by lock), so that a reader who remembers the last one that it saw misses nothing. Times are UTC microseconds.
+time, by lock), so that a reader who remembers the last one that it saw misses nothing.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    Column,
-    Connection,
-    Engine,
-    Float,
-    Index,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    Text,
-    create_engine,
-    delete,
-    event,
-    func,
-    select,
-    text,
-)
+from sqlalchemy import Connection, Engine, Table, create_engine, delete, event, func, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 
+from monitoring.tables import erased, feedback, inferences, measures, metadata, pasts, progress, recommendations
 from newfound.events import FeedbackEvent, RecommendationEvent, user_key
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # Keys of PostgreSQL's advisory locks: one writer of events, one pusher of histories.
 _WRITER_LOCK: Final = 0x6E65_7766_0001
 _PUSHER_LOCK: Final = 0x6E65_7766_0002
-
-metadata = MetaData()
-_seq = BigInteger().with_variant(Integer, "sqlite")  # sqlite numbers only INTEGER keys
-
-recommendations = Table(
-    "recommendations",
-    metadata,
-    Column("seq", _seq, primary_key=True, autoincrement=True),
-    Column("id", String(128), nullable=False, unique=True),
-    Column("at", BigInteger, nullable=False, index=True),
-    Column("user_id", String(256), nullable=False, index=True),
-    Column("user_key", String(32), nullable=False),
-    Column("release", String(128), nullable=False),
-    Column("history_length", Integer, nullable=False),
-    Column("history_at", BigInteger),
-    Column("successors", Integer, nullable=False),
-    Column("leaked", Integer, nullable=False),
-    Column("generated", Integer, nullable=False),
-    Column("matched", Integer, nullable=False),
-    Column("seed", String(20), nullable=False),  # unsigned 64 bits do not fit BIGINT
-    Column("latency_ms", Float, nullable=False),
-    Column("degraded", Boolean, nullable=False),
-    Column("interests", Text, nullable=False),  # JSON list
-    Column("slots", Text, nullable=False),  # JSON list of SlotEvent
-    sqlite_autoincrement=True,
-)
-
-feedback = Table(
-    "feedback",
-    metadata,
-    Column("seq", _seq, primary_key=True, autoincrement=True),
-    Column("id", String(128), nullable=False, unique=True),
-    Column("at", BigInteger, nullable=False, index=True),
-    Column("user_id", String(256), nullable=False),
-    Column("user_key", String(32), nullable=False),
-    Column("recommendation_id", String(128)),
-    Column("item", String(256), nullable=False),
-    Column("kind", String(16), nullable=False),
-    Column("share", Float),
-    Index("feedback_user", "user_id", "at"),
-    sqlite_autoincrement=True,
-)
-
-inferences = Table(
-    "inferences",
-    metadata,
-    Column("seq", _seq, primary_key=True, autoincrement=True),
-    Column("id", String(160), nullable=False, unique=True),  # request and response of one call share the event's id
-    Column("at", BigInteger, nullable=False, index=True),
-    Column("service", String(256), nullable=False),
-    Column("kind", String(16), nullable=False),  # request | response
-    Column("instances", Integer, nullable=False),  # how many; bodies hold user ids and are not kept
-    sqlite_autoincrement=True,
-)
-
-pasts = Table(
-    "pasts",
-    metadata,
-    Column("user_id", String(256), primary_key=True),
-    Column("events", Text, nullable=False),  # JSON list of [item, at in ms, engagement, positive], oldest first
-)
-"""What users did before the collector was there: a copy of the dataset that the first release was trained on."""
-
-erased = Table(
-    "erased",
-    metadata,
-    Column("user_key", String(32), primary_key=True),
-    Column("at", BigInteger, nullable=False),
-)
-"""Whose events until when are refused, should they still arrive: a hash, and nothing else of the user."""
-
-progress = Table(
-    "progress",
-    metadata,
-    Column("name", String(64), primary_key=True),
-    Column("value", BigInteger, nullable=False),
-)
-"""How far readers came, by reader."""
-
-measures = Table(
-    "measures",
-    metadata,
-    Column("start", BigInteger, primary_key=True, autoincrement=False),
-    Column("stop", BigInteger, primary_key=True, autoincrement=False),
-    Column("release", String(128), primary_key=True),  # or `all`
-    Column("name", String(128), primary_key=True),
-    Column("value", Float),  # null: nothing to measure in this window
-)
-"""Measures by window and release; a window that is run again replaces its own."""
-
-decisions = Table(
-    "decisions",
-    metadata,
-    Column("seq", _seq, primary_key=True, autoincrement=True),
-    Column("at", BigInteger, nullable=False),
-    Column("action", String(32), nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("submitted", Boolean, nullable=False),
-    Column("run", String(256)),
-    sqlite_autoincrement=True,
-)
 
 
 def micros(at: datetime) -> int:
@@ -325,13 +208,24 @@ class Store:
                 connection.execute(statement, [dict(row) for row in rows[start : start + 200]])
 
     @contextmanager
-    def sole_pusher(self) -> Iterator[bool]:
-        """Whether this process may push histories: one at a time among replicas; always on sqlite."""
+    def sole_pusher(self, *, wait: bool = False) -> Iterator[bool]:
+        """Whether this process alone may change Feast's rows until it leaves the block.
+
+        Args:
+            wait: for whoever does so now; else the answer may be no.
+        """
         if self.is_sqlite:
-            yield True
+            with Path(f"{self.engine.url.database}.pusher").open("w") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    yield False
+                else:
+                    yield True
             return
+        call = "pg_advisory_lock(:key) IS NOT NULL" if wait else "pg_try_advisory_lock(:key)"
         with self.engine.connect() as connection:
-            held = bool(connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": _PUSHER_LOCK}))
+            held = bool(connection.scalar(text(f"SELECT {call}"), {"key": _PUSHER_LOCK}))
             try:
                 yield held
             finally:

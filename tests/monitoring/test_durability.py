@@ -12,7 +12,8 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from monitoring.store import Store, feedback, recommendations
+from monitoring.store import Store
+from monitoring.tables import feedback, recommendations
 from newfound.events import BATCH
 from tests.monitoring import servers as parts
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -106,8 +107,10 @@ def test_the_pusher_goes_on_where_it_stood(store: Store) -> None:
     assert stamps == sorted(set(stamps)), "equal stamps would be dropped by Redis"
 
 
-def test_replicas_take_turns_and_wait_for_each_other(postgres_url: str) -> None:
-    one, two = Store(postgres_url, SECRET), Store(postgres_url, SECRET)
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_replicas_take_turns_and_wait_for_each_other(kind: str, request: pytest.FixtureRequest) -> None:
+    url = request.getfixturevalue(f"{kind}_url")
+    one, two = Store(url, SECRET), Store(url, SECRET)
     memory = _Memory()
     waiting = Pusher(two, CONFIG, memory, length=2)
     with one.sole_pusher() as mine:
@@ -119,6 +122,19 @@ def test_replicas_take_turns_and_wait_for_each_other(postgres_url: str) -> None:
         assert not memory.rows
     parts.wait_until(lambda: memory.rows and waiting.lag() == 0, 4, "the pusher's turn")
     waiting.stop()
+    with one.sole_pusher() as mine:  # and whoever erases waits for a write that is under way
+        turns: list[str] = []
+
+        def erases() -> None:
+            with two.sole_pusher(wait=True) as held:
+                turns.append(f"erases: {held}")
+
+        thread = threading.Thread(target=erases)
+        thread.start()
+        thread.join(0.2)
+        turns.append(f"writes: {mine}")
+    thread.join(10)
+    assert turns == ["writes: True", "erases: True"]
     one.close()
     two.close()
 

@@ -11,7 +11,8 @@ import pytest
 
 from monitoring.erasing import erase
 from monitoring.histories import FeastFeatures
-from monitoring.store import Store, recommendations
+from monitoring.store import Store
+from monitoring.tables import recommendations
 from newfound.events import user_key
 from tests.monitoring import servers as parts
 from tests.monitoring.stack import SECRET, live

@@ -22,7 +22,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from monitoring.dashboards.boards import BOARDS
 from monitoring.deciding import Decision, remember
 from monitoring.exporter import Exporter, metric_of
-from monitoring.store import Store, micros, moment, recommendations
+from monitoring.store import Store, micros, moment
+from monitoring.tables import recommendations
 from newfound import release
 from newfound.events import FeedbackEvent, SlotEvent
 from serving.processes import Service

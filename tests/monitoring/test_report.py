@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from monitoring.__main__ import app
 from monitoring.pages import DASHBOARDS
-from monitoring.store import Store, measures
+from monitoring.store import Store
+from monitoring.tables import measures
 from newfound.events import FeedbackEvent, SlotEvent
 from newfound.simulation import Drift, Population, Shown
 from tests.monitoring import servers as parts

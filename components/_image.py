@@ -2,4 +2,4 @@
 
 from typing import Final
 
-IMAGE: Final = "newfound/train:0.1.0"
+IMAGE: Final = "newfound-train:0.1.0"

@@ -44,6 +44,7 @@ def publish_parts(
     config: TrainingConfig,
     root: str,
     out: Path,
+    promote: bool = True,
 ) -> dict[str, float | int | str]:
     """Publishes a release and writes a record of it.
 
@@ -58,6 +59,7 @@ def publish_parts(
         config: the whole configuration.
         root: folder or URL of all releases.
         out: the record's file.
+        promote: whether the release serves at once; the first one always does.
 
     Returns:
         The release's id, its files and their size.
@@ -68,13 +70,15 @@ def publish_parts(
         parts = {"clusters": clusters, "table": table, "ranker": ranker, "items.parquet": items}
         if (planner / "prompt.json").is_file():
             parts["planner"] = planner
+        parent = current(root)
         manifest = publish(
             parts,
             root,
-            lineage={**lineage(dataset, config), "parents": [parent] if (parent := current(root)) else []},
+            lineage={**lineage(dataset, config), "parents": [parent] if parent else []},
             measures=_read(evaluation / "metrics.json"),
             fits=FITS,
             gates=_read(gates),
+            promote=promote or parent is None,
         )
     files = manifest.files.values()
     measures = {"release": manifest.id, "files": len(files), "megabytes": sum(file.bytes for file in files) / 1e6}

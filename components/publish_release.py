@@ -19,6 +19,7 @@ def publish_release(
     releases: str,
     release: Output[Artifact],
     metrics: Output[Metrics],
+    promote: bool = True,
 ):
     """Publishes what was refitted on all data, with the measures of the evaluated fit.
 
@@ -34,6 +35,7 @@ def publish_release(
         releases: folder or URL of all releases.
         release: a record that names the release.
         metrics: its size.
+        promote: whether it serves at once; else it is a canary, unless it is the first.
     """
     from pathlib import Path
 
@@ -43,5 +45,5 @@ def publish_release(
     with running(settings, metrics, release) as step:
         inputs = (dataset, clusters, planner, table, ranker, evaluation, gates)
         paths = (Path(one.path) for one in inputs)
-        step.measures = publish_parts(*paths, step.config, releases, Path(release.path))
+        step.measures = publish_parts(*paths, step.config, releases, Path(release.path), promote)
         release.metadata.update(root=releases, release=step.measures["release"])

@@ -40,11 +40,12 @@ def command_of(
         extra: further arguments.
     """
     refresh = decision.action == "refresh"
-    command = [sys.executable, "-m", "pipelines.refresh" if refresh else "pipelines"]
+    command = [sys.executable, "-m"]
     if to == "local":
-        command += ["local"]
+        command += ["pipelines.refresh" if refresh else "pipelines", "local"]
     else:
-        command += ["submit", "--host", to, "--name", f"{decision.action}: {decision.reason}"[:200]]
+        command += ["pipelines", "submit", "refresh" if refresh else "training"]
+        command += ["--host", to, "--name", f"{decision.action}: {decision.reason}"[:200]]
     command += ["--config", str(config), "--releases", releases, "--interactions", interactions]
     if items is not None and not refresh:
         command += ["--items", items]

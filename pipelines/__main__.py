@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from newfound.config import TrainingConfig, load_config
-from newfound.errors import NewfoundError
+from newfound.config import BatchConfig, RefreshConfig, TrainingConfig, load_config
+from newfound.errors import ConfigError
+from pipelines.running import run_main
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="The training pipeline, here and on Kubeflow.",
+    help="The pipelines, here and on Kubeflow.",
 )
 # Bound to this stdout: a run puts something else in its place.
 console = Console(file=sys.stdout, highlight=False)
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="YAML, complete and commented in pipelines/configs.")]
+PlatformFile = Annotated[
+    Path, typer.Option("--platform", help="YAML of the cluster, commented in pipelines/platforms.")
+]
 Interactions = Annotated[str | None, typer.Option(help="Your own interactions instead: Parquet or CSV.")]
 Items = Annotated[str | None, typer.Option(help="Their items: Parquet or CSV; may be left out.")]
 Folder = Annotated[str | None, typer.Option(help="Folder of a MovieLens or MovieTweetings copy.")]
 LOCAL = Path("pipelines/configs/local.yaml")
+PRODUCTION = Path("pipelines/configs/production.yaml")
+PLATFORM = Path("pipelines/platforms/production.yaml")
 
 
 @app.command("local")
@@ -37,14 +46,15 @@ def local_command(
     folder: Folder = None,
     runs: Annotated[Path, typer.Option(help="Folder for outputs, cache and logs.")] = Path("runs/local"),
     releases: Annotated[str, typer.Option(help="Folder or URL of all releases.")] = "releases",
+    containers: Annotated[bool, typer.Option(help="Every step is a container, by Docker.")] = False,
 ) -> None:
-    """Runs the pipeline on this machine; what has not changed comes from the cache."""
+    """Runs the training pipeline on this machine; what has not changed comes from the cache."""
     from pipelines.local import run_training
     from pipelines.summary import show_summary
 
     settings = _configured(config, interactions, items, folder)
     try:
-        done = run_training(settings, runs=runs, releases=releases, console=console)
+        done = run_training(settings, runs=runs, releases=releases, console=console, in_containers=containers)
     except KeyboardInterrupt:
         console.print("stopped; the next run goes on after the last finished step")
         raise typer.Exit(130) from None
@@ -53,39 +63,121 @@ def local_command(
 
 @app.command("compile")
 def compile_command(
-    output: Annotated[Path, typer.Option(help="The KFP IR YAML.")] = Path("pipelines/compiled/training.yaml"),
-    config: Annotated[Path | None, typer.Option("--config", help="Its settings become the defaults.")] = None,
+    output: Annotated[Path, typer.Option(help="Folder for the KFP IR YAML.")] = Path("pipelines/compiled"),
+    config: ConfigFile = PRODUCTION,
+    platform: PlatformFile = PLATFORM,
 ) -> None:
-    """Writes the very same pipeline as KFP IR YAML."""
-    from pipelines.kubeflow import compile_training
+    """Writes every pipeline as KFP IR YAML: as it runs on one machine, and as it runs on the cluster."""
+    from pipelines.kubeflow import PIPELINES, compile_pipeline
+    from pipelines.platform import load_platform
 
-    compile_training(output, None if config is None else load_config(config))
-    console.print(f"{escape(str(output))} written")
+    settings, cluster = load_config(config), load_platform(platform)
+    for name in PIPELINES:
+        for target, file in ((None, f"{name}.yaml"), (cluster, f"{name}-{platform.stem}.yaml")):
+            compile_pipeline(name, output / file, target, shards=_shards(name, settings, cluster.batch_shards))
+            console.print(f"{escape(str(output / file))} written", soft_wrap=True)
 
 
 @app.command("submit")
 def submit_command(
     host: Annotated[str, typer.Option(help="URL of the Kubeflow Pipelines API.")],
     releases: Annotated[str, typer.Option(help="URL of all releases, as the cluster sees it.")],
-    config: ConfigFile = Path("pipelines/configs/production.yaml"),
-    interactions: Interactions = None,
-    items: Items = None,
+    pipeline: Annotated[str, typer.Argument(help="training, refresh or batch.")] = "training",
+    config: ConfigFile = PRODUCTION,
+    platform: PlatformFile = PLATFORM,
+    interactions: Annotated[str | None, typer.Option(help="Other interactions: URL as the cluster sees it.")] = None,
+    items: Annotated[str | None, typer.Option(help="Their items, likewise.")] = None,
     experiment: Annotated[str, typer.Option(help="Experiment that the run belongs to.")] = "newfound",
-    name: Annotated[str | None, typer.Option(help="Name of the run; by data and time if absent.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the run; by data, configuration and time if absent.")
+    ] = None,
     namespace: Annotated[str | None, typer.Option(help="Profile, where Kubeflow serves several users.")] = None,
+    cron: Annotated[str | None, typer.Option(help="Run on a schedule: six fields, seconds first.")] = None,
+    wait: Annotated[bool, typer.Option(help="Wait for the run, and say what its gates said.")] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait.")] = 86400,
+    poll: Annotated[int, typer.Option(help="Seconds between two looks.")] = 30,
+    out: Annotated[str, typer.Option(help="Folder or URL for batch's slates, beside the artifacts.")] = "",
+    ca_file: Annotated[str | None, typer.Option(help="Certificates that the host's is signed by.")] = None,
 ) -> None:
-    """Starts the pipeline on Kubeflow."""
-    from pipelines.kubeflow import submit_training
+    """Starts a pipeline on Kubeflow, once or on a schedule."""
+    from pipelines.kubeflow import PIPELINES, Access, submit
+    from pipelines.kubeflow import wait as wait_for
+    from pipelines.platform import load_platform
 
-    page = submit_training(
-        _configured(config, interactions, items, None),
-        host=host,
-        experiment=experiment,
-        name=name,
-        namespace=namespace,
-        releases=releases,
+    if pipeline not in PIPELINES:
+        raise ConfigError(f"{pipeline}: no such pipeline; expected one of {', '.join(PIPELINES)}")
+    if cron is not None and wait:
+        raise ConfigError("--wait: a schedule has no end to wait for; expected one of --cron and --wait")
+    if cron is not None and pipeline == "refresh":
+        raise ConfigError("--cron: a refresh works out what is recent when it starts; `monitoring decide` starts it")
+    settings, cluster = _configured(config, interactions, items, None), load_platform(platform)
+    access = Access(
+        host, namespace, os.environ.get("NEWFOUND_KFP_TOKEN"), os.environ.get("NEWFOUND_KFP_COOKIES"), ca_file
     )
-    console.print(f"submitted: {escape(page)}")
+    arguments = _arguments(pipeline, settings, releases, cluster, out)
+    submitted = submit(
+        pipeline,
+        arguments,
+        cluster,
+        access,
+        experiment=experiment,
+        run_name=name or _run_name(pipeline, config, settings, arguments),
+        shards=_shards(pipeline, settings, cluster.batch_shards),
+        cron=cron,
+    )
+    console.print(f"{'scheduled' if cron else 'submitted'}: {escape(submitted.name)}", soft_wrap=True)
+    console.print(escape(submitted.page), soft_wrap=True)
+    if wait:
+        states = wait_for(pipeline, submitted, access, seconds=timeout, poll_s=poll)
+        for step, state in states.items():
+            console.print(f"{state.lower():<12}{escape(step)}")
+        _show_gates(releases, pipeline)
+
+
+def _arguments(pipeline: str, settings: TrainingConfig, releases: str, cluster: Any, out: str) -> dict[str, object]:
+    from pipelines import batch, refresh
+    from pipelines.settings import settings as every_step
+
+    if pipeline == "training":
+        return {**every_step(settings, cluster.image), "releases": releases}
+    if pipeline == "refresh":
+        promote = cluster.canary is None
+        settings = refresh.of_events(settings)
+        return refresh.arguments(settings, RefreshConfig(), releases, promote=promote, image=cluster.image)
+    return batch.arguments(settings, BatchConfig(shards=cluster.batch_shards), releases, out=out, image=cluster.image)
+
+
+def _shards(pipeline: str, settings: TrainingConfig, batch_shards: int) -> int:
+    return batch_shards if pipeline == "batch" else settings.table.shards
+
+
+def _run_name(pipeline: str, config: Path, settings: TrainingConfig, arguments: dict[str, object]) -> str:
+    """Pipeline, data and configuration, each of the latter with the beginning of its digest, and the time."""
+
+    def short(text: str) -> str:
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+    data = Path(settings.data.interactions or settings.data.folder or settings.data.loader).stem
+    what = f"{data}-{short(str(arguments['data']))} {config.stem}-{short(settings.model_dump_json())}"
+    return f"{pipeline} {what} {datetime.now(UTC):%Y-%m-%d %H:%M}"
+
+
+def _show_gates(releases: str, pipeline: str) -> None:
+    """Says what the gates of the newest release were, where the releases can be read from here."""
+    from newfound.release import list_releases
+
+    if pipeline == "batch":
+        return
+    try:
+        newest = list_releases(releases)[-1]
+    except Exception as error:  # each store's client has its own errors, and the run itself has succeeded
+        console.print(f"gates: all held; {escape(releases)} cannot be read from here ({type(error).__name__})")
+        return
+    for gate, judged in newest.gates.items():
+        console.print(
+            f"gate {gate.replace('_', ' ')}: {judged['value']:.3g}, at least {judged['bound']:g} was asked for"
+        )
+    console.print(f"release: {escape(releases)}/{newest.id}", soft_wrap=True)
 
 
 def _configured(config: Path, interactions: str | None, items: str | None, folder: str | None) -> TrainingConfig:
@@ -101,11 +193,7 @@ def _configured(config: Path, interactions: str | None, items: str | None, folde
 
 def main() -> None:
     """Runs the command line; an error raised on purpose becomes a message and exit status 1."""
-    try:
-        app()
-    except NewfoundError as error:
-        Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
-        sys.exit(1)
+    run_main(app)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from components import FEATURES_FOLDER, LOCAL_RUN
 from newfound.config import TrainingConfig
 from newfound.errors import NewfoundError
 from pipelines.cache import drop_incomplete, remove_leftovers
+from pipelines.containers import Containers, absolute, docker_runner
 from pipelines.dependencies import ROOT
 from pipelines.progress import Narrator, title
 from pipelines.settings import settings
@@ -69,7 +70,9 @@ class Run:
         return str(json.loads(self.artifacts["release"].read_text(encoding="utf-8"))["release"])
 
 
-def run_training(config: TrainingConfig, *, runs: Path, releases: str, console: Console) -> Run:
+def run_training(
+    config: TrainingConfig, *, runs: Path, releases: str, console: Console, in_containers: bool = False
+) -> Run:
     """Runs the training pipeline; see `run_pipeline`.
 
     Args:
@@ -77,14 +80,28 @@ def run_training(config: TrainingConfig, *, runs: Path, releases: str, console: 
         runs: folder for outputs, cache and logs.
         releases: folder or URL of all releases.
         console: where progress is shown.
+        in_containers: whether every step is a container of its own.
     """
     from pipelines.training import training
 
+    containers = None
+    if in_containers:
+        config, read = absolute(config)
+        releases = str(Path(releases).resolve())
+        containers = Containers(read, (Path(releases),))
     arguments = {**settings(config), "releases": releases}
-    return run_pipeline(training, arguments, runs=runs, threads=config.threads, console=console)
+    return run_pipeline(training, arguments, runs=runs, threads=config.threads, console=console, containers=containers)
 
 
-def run_pipeline(pipeline: Any, arguments: dict[str, Any], *, runs: Path, threads: int, console: Console) -> Run:
+def run_pipeline(
+    pipeline: Any,
+    arguments: dict[str, Any],
+    *,
+    runs: Path,
+    threads: int,
+    console: Console,
+    containers: Containers | None = None,
+) -> Run:
     """Runs every step that has no cached result, and links the artifacts into `runs`.
 
     Args:
@@ -93,8 +110,10 @@ def run_pipeline(pipeline: Any, arguments: dict[str, Any], *, runs: Path, thread
         runs: folder for outputs, cache and logs.
         threads: of a step.
         console: where progress is shown; must not follow `sys.stdout`, which the run puts something else in place of.
+        containers: where given, every step is a container; the paths that arguments name are then absolute.
 
     Raises:
+        ContainerError: there is no Docker, or no image.
         StepError: a step failed; what had finished is kept, and the next run goes on from there.
         KeyboardInterrupt: the run was interrupted or terminated; likewise.
     """
@@ -112,11 +131,18 @@ def run_pipeline(pipeline: Any, arguments: dict[str, Any], *, runs: Path, thread
         total=len(pipeline.pipeline_spec.root.dag.tasks),
         on_done=done.add,
     )
-    with _alone_in(runs), _environment(threads), _terminable():
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_alone_in(runs))
+        stack.enter_context(_environment(threads))
+        stack.enter_context(_terminable())
         drop_incomplete(cache)
         remove_leftovers(work, cache)
+        runner = local.SubprocessRunner(use_venv=False)
+        if containers is not None:
+            inside = {name: os.environ[name] for name in (*ENVIRONMENT, "OMP_NUM_THREADS") if name != LOCAL_RUN}
+            runner = stack.enter_context(docker_runner(containers, work, inside))
         local.init(
-            local.SubprocessRunner(use_venv=False),
+            runner,
             pipeline_root=str(work),
             workspace_root=str(runs / "workspace"),
             enable_caching=True,

@@ -1,13 +1,13 @@
 """The refresh pipeline: the table anew with recent successors, judged, published; nothing is retrained.
 
-`python -m pipelines.refresh local | submit | compile`
+`python -m pipelines.refresh local`; `python -m pipelines submit refresh` on Kubeflow.
 """
 
 import json
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 from kfp import dsl
@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from components.apply_features import apply_features
+from components.deploy_release import deploy_release
 from components.fetch_histories import fetch_histories
 from components.judge_refresh import judge_refresh
 from components.load_interactions import load_interactions
@@ -24,8 +25,10 @@ from components.publish_refresh import publish_refresh
 from components.refresh_table import refresh_table
 from newfound import release as published
 from newfound.config import RefreshConfig, TrainingConfig, load_config
-from newfound.errors import ConfigError, NewfoundError
+from newfound.errors import ConfigError
 from newfound.schema import TIME
+from pipelines.platform import Platform, placing
+from pipelines.running import run_main
 from pipelines.settings import DATA_FILES, Step, step_settings
 
 STEPS: Final = {
@@ -41,80 +44,105 @@ STEPS: Final = {
 }
 
 
-@dsl.pipeline(name="newfound-refresh", description="The table of the current release anew, with recent successors")
-def refresh(
-    data: str,
-    features: str,
-    histories: str,
-    opening: str,
-    transitions: str,
-    table: str,
-    judging: str,
-    publishing: str,
-    bounds: str,
-    recent: float,
-    releases: str,
-    release: str,
-    promote: bool = True,
-):
-    """Builds on the past, judges on the latest events, builds on everything, publishes.
+def define_refresh(platform: Platform | None = None) -> Any:
+    """The pipeline for this machine, or for a cluster.
 
     Args:
-        data: settings of load_interactions; the cut sets the latest events apart.
-        features: settings of apply_features.
-        histories: settings of fetch_histories.
-        opening: settings of open_release.
-        transitions: settings of mine_transitions.
-        table: settings of refresh_table.
-        judging: settings of judge_refresh.
-        publishing: settings of publish_refresh.
-        bounds: RefreshConfig as JSON.
-        recent: share of the transitions, the latest, that count as recent.
-        releases: folder or URL of all releases.
-        release: id of the release that is refreshed.
-        promote: whether the new release serves at once; else it is a canary.
+        platform: the cluster.
     """
-    opened = open_release(releases=releases, release=release, settings=opening)
-    clusters, planner = opened.outputs["clusters"], opened.outputs["planner"]
-    dataset = load_interactions(settings=data).outputs["dataset"]
-    store = apply_features(dataset=dataset, settings=features).outputs["features"]
+    place, place_always = placing(platform)
 
-    past = fetch_histories(dataset=dataset, features=store, settings=histories, as_of="cut").outputs["histories"]
-    mined = mine_transitions(dataset=dataset, histories=past, clusters=clusters, settings=transitions)
-    judged = refresh_table(
-        planner=planner,
-        clusters=clusters,
-        transitions=mined.outputs["transitions"],
-        settings=table,
-        recent=recent,
-    )
-    passed = judge_refresh(
-        before=opened.outputs["table"],
-        after=judged.outputs["table"],
-        dataset=dataset,
-        clusters=clusters,
-        settings=judging,
-        bounds=bounds,
-    )
+    @dsl.pipeline(name="newfound-refresh", description="The table of the current release anew, with recent successors")
+    def refresh(
+        data: str,
+        features: str,
+        histories: str,
+        opening: str,
+        transitions: str,
+        table: str,
+        judging: str,
+        publishing: str,
+        bounds: str,
+        recent: float,
+        releases: str,
+        release: str,
+        promote: bool = True,
+    ):
+        """Builds on the past, judges on the latest events, builds on everything, publishes.
 
-    whole = fetch_histories(dataset=dataset, features=store, settings=histories, as_of="end").after(passed)
-    whole = whole.set_display_name("fetch-histories (refit)").outputs["histories"]
-    remined = mine_transitions(dataset=dataset, histories=whole, clusters=clusters, settings=transitions)
-    remined = remined.set_display_name("mine-transitions (refit)").outputs["transitions"]
-    rebuilt = refresh_table(planner=planner, clusters=clusters, transitions=remined, settings=table, recent=recent)
-    rebuilt = rebuilt.set_display_name("refresh-table (refit)").outputs["table"]
-    publish_refresh(
-        table=rebuilt,
-        verdict=passed.outputs["verdict"],
-        releases=releases,
-        release=release,
-        promote=promote,
-        settings=publishing,
-    )
+        Args:
+            data: settings of load_interactions; the cut sets the latest events apart.
+            features: settings of apply_features.
+            histories: settings of fetch_histories.
+            opening: settings of open_release.
+            transitions: settings of mine_transitions.
+            table: settings of refresh_table.
+            judging: settings of judge_refresh.
+            publishing: settings of publish_refresh.
+            bounds: RefreshConfig as JSON.
+            recent: share of the transitions, the latest, that count as recent.
+            releases: folder or URL of all releases.
+            release: id of the release that is refreshed.
+            promote: whether the new release serves at once; else it is a canary.
+        """
+        opened = place(open_release(releases=releases, release=release, settings=opening))
+        clusters, planner = opened.outputs["clusters"], opened.outputs["planner"]
+        dataset = place(load_interactions(settings=data)).outputs["dataset"]
+        store = place(apply_features(dataset=dataset, settings=features)).outputs["features"]
+
+        past = place(fetch_histories(dataset=dataset, features=store, settings=histories, as_of="cut"))
+        past = past.outputs["histories"]
+        mined = place(mine_transitions(dataset=dataset, histories=past, clusters=clusters, settings=transitions))
+        judged = refresh_table(
+            planner=planner,
+            clusters=clusters,
+            transitions=mined.outputs["transitions"],
+            settings=table,
+            recent=recent,
+        )
+        judged = place(judged)
+        passed = judge_refresh(
+            before=opened.outputs["table"],
+            after=judged.outputs["table"],
+            dataset=dataset,
+            clusters=clusters,
+            settings=judging,
+            bounds=bounds,
+        )
+        passed = place(passed)
+
+        whole = place(fetch_histories(dataset=dataset, features=store, settings=histories, as_of="end")).after(passed)
+        whole = whole.set_display_name("fetch-histories (refit)").outputs["histories"]
+        remined = place(mine_transitions(dataset=dataset, histories=whole, clusters=clusters, settings=transitions))
+        remined = remined.set_display_name("mine-transitions (refit)").outputs["transitions"]
+        rebuilt = refresh_table(planner=planner, clusters=clusters, transitions=remined, settings=table, recent=recent)
+        rebuilt = place(rebuilt).set_display_name("refresh-table (refit)").outputs["table"]
+        new = publish_refresh(
+            table=rebuilt,
+            verdict=passed.outputs["verdict"],
+            releases=releases,
+            release=release,
+            promote=promote,
+            settings=publishing,
+        )
+        new = place_always(new)
+        if platform is not None and platform.canary is not None:
+            deployed = deploy_release(
+                published=new.outputs["published"],
+                gates=passed.outputs["verdict"],
+                settings=judging,
+                canary=platform.canary.model_dump_json(),
+            )
+            place_always(deployed)
+
+    return refresh
+
+
+refresh = define_refresh()
 
 
 def arguments(
-    config: TrainingConfig, bounds: RefreshConfig, releases: str, *, promote: bool = True
+    config: TrainingConfig, bounds: RefreshConfig, releases: str, *, promote: bool = True, image: str | None = None
 ) -> dict[str, object]:
     """The pipeline's arguments: the latest days are set apart by a global cut.
 
@@ -123,6 +151,7 @@ def arguments(
         bounds: what is recent, and what must hold.
         releases: folder or URL of all releases.
         promote: whether the new release serves at once.
+        image: of the steps, on a cluster.
 
     Raises:
         ConfigError: there are no files to read, no events in them, or no release.
@@ -136,7 +165,7 @@ def arguments(
     split = config.split.model_copy(update={"cut": "global", "future": judged})
     adapted = config.model_copy(update={"split": split})
     return {
-        **{name: step_settings(step, adapted) for name, step in STEPS.items()},
+        **{name: step_settings(step, adapted, image) for name, step in STEPS.items()},
         "bounds": bounds.model_dump_json(),
         "recent": recent,
         "releases": releases,
@@ -199,7 +228,7 @@ def local_command(
     """Runs the refresh on this machine."""
     from pipelines.local import run_pipeline
 
-    settings = _configured(config, interactions)
+    settings = of_events(load_config(config, {"data.interactions": interactions}))
     given = arguments(settings, RefreshConfig(), releases, promote=promote)
     done = run_pipeline(refresh, given, runs=runs, threads=settings.threads, console=console)
     verdict = json.loads(done.artifacts["verdict"].read_text(encoding="utf-8"))
@@ -209,51 +238,15 @@ def local_command(
     console.print(f"release: {escape(release)}")
 
 
-@app.command("submit")
-def submit_command(
-    host: Annotated[str, typer.Option(help="URL of the Kubeflow Pipelines API.")],
-    releases: Annotated[str, typer.Option(help="URL of all releases, as the cluster sees it.")],
-    interactions: Annotated[str | None, typer.Option(help="Their URL; the configuration's where absent.")] = None,
-    config: ConfigFile = Path("pipelines/configs/production.yaml"),
-    experiment: Annotated[str, typer.Option(help="Experiment that the run belongs to.")] = "newfound",
-    name: Annotated[str | None, typer.Option(help="Name of the run; by time if absent.")] = None,
-    namespace: Annotated[str | None, typer.Option(help="Profile, where Kubeflow serves several users.")] = None,
-    promote: Promote = True,
-) -> None:
-    """Starts the refresh on Kubeflow."""
-    from pipelines.kubeflow import submit_pipeline
-
-    settings = _configured(config, interactions or load_config(config).data.interactions)
-    given = arguments(settings, RefreshConfig(), releases, promote=promote)
-    called = name or f"refresh {datetime.now(UTC):%Y-%m-%d %H:%M}"
-    page = submit_pipeline(refresh, given, host=host, experiment=experiment, name=called, namespace=namespace)
-    console.print(f"submitted: {escape(page)}")
-
-
-@app.command("compile")
-def compile_command(
-    output: Annotated[Path, typer.Option(help="The KFP IR YAML.")] = Path("pipelines/compiled/refresh.yaml"),
-) -> None:
-    """Writes the pipeline as KFP IR YAML."""
-    from kfp import compiler
-
-    output.parent.mkdir(parents=True, exist_ok=True)
-    compiler.Compiler().compile(refresh, str(output))
-    console.print(f"{escape(str(output))} written")
-
-
-def _configured(config: Path, interactions: str | None) -> TrainingConfig:
-    overrides: dict[str, object] = {"data.loader": "files", "data.interactions": interactions, "data.items": None}
-    return load_config(config, {**overrides, "data.min_user_events": 1, "data.min_item_events": 1})
+def of_events(config: TrainingConfig) -> TrainingConfig:
+    """The configuration for what people did lately: events alone, and nobody left out for having few of them."""
+    changes = {"loader": "files", "items": None, "min_user_events": 1, "min_item_events": 1}
+    return config.model_copy(update={"data": config.data.model_copy(update=changes)})
 
 
 def main() -> None:
     """Runs the command line; an error raised on purpose becomes a message and exit status 1."""
-    try:
-        app()
-    except NewfoundError as error:
-        Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
-        sys.exit(1)
+    run_main(app)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ and a change reruns only the steps that it concerns.
 from __future__ import annotations
 
 import json
+import logging
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +17,7 @@ from typing import Any, Final
 from newfound.config import TrainingConfig
 from pipelines.dependencies import ROOT, code_digest, content_digest
 
+log = logging.getLogger("newfound.settings")
 COMMON: Final = ("seed", "threads")
 
 
@@ -41,6 +44,10 @@ ALL: Final = tuple(name for name in TrainingConfig.model_fields if name not in C
 DATA_FILES: Final = ("data.folder", "data.interactions", "data.items")
 MODEL_FILES: Final = ("clusters.file", "clusters.text_model", "planner.model")
 
+# Stand in on a cluster for steps that are one here, and take their settings.
+ON_A_CLUSTER: Final = (
+    "build_table_shard", "merge_table", "finetune_planner_job", "train_ranker_job", "deploy_release",
+)  # fmt: skip
 # By the pipeline's parameter.
 STEPS: Final = {
     "data": Step("load_interactions", ("data", "split"), DATA_FILES),
@@ -62,19 +69,25 @@ STEPS: Final = {
 }
 
 
-def settings(config: TrainingConfig) -> dict[str, str]:
-    """The pipeline's arguments but `releases`: for every step a JSON string with all that it depends on."""
-    return {name: step_settings(step, config) for name, step in STEPS.items()}
+def settings(config: TrainingConfig, image: str | None = None) -> dict[str, str]:
+    """The pipeline's arguments but `releases`: for every step a JSON string with all that it depends on.
+
+    Args:
+        config: the configuration.
+        image: what the steps run in, on a cluster; the code there is the image's, whatever is here.
+    """
+    return {name: step_settings(step, config, image) for name, step in STEPS.items()}
 
 
-def step_settings(step: Step, config: TrainingConfig) -> str:
-    """One step's settings: `config` for the step, `code` and `files` for the caches."""
+def step_settings(step: Step, config: TrainingConfig, image: str | None = None, more: object = None) -> str:
+    """One step's settings: `config` for the step, `code`, `files` and `more` for the caches."""
     read = refitting(config) if step.refit else config
     values = read.model_dump(mode="json", include={*COMMON, *step.sections})
     document = {
         "config": values,
-        "code": code_digest(ROOT / "components" / f"{step.component}.py", step.folders),
+        "code": image or code_digest(ROOT / "components" / f"{step.component}.py", step.folders),
         "files": {key: digest for key in step.files if (digest := _digest_of_setting(values, key))},
+        **({} if more is None else {"more": more}),
     }
     return json.dumps(document, sort_keys=True, separators=(",", ":"))
 
@@ -91,5 +104,22 @@ def refitting(config: TrainingConfig) -> TrainingConfig:
 def _digest_of_setting(values: dict[str, Any], key: str) -> str | None:
     section, name = key.split(".")
     named = values[section][name]
-    # What is not here is either a URL or a mistake, which the step will name.
-    return content_digest(Path(named)) if named and Path(named).exists() else None
+    if not named:
+        return None
+    if "://" in named:
+        return _state_of(named)
+    # What is not here is the image's, or a mistake, which the step will name.
+    return content_digest(Path(named)) if Path(named).exists() else None
+
+
+def _state_of(url: str) -> str:
+    """What an object store says of a file's content; where it says nothing, no cached result may stand for it."""
+    import fsspec
+
+    try:
+        fs, path = fsspec.core.url_to_fs(url)
+        fs.invalidate_cache()
+        return str(fs.checksum(path))
+    except Exception as error:  # each store's client has its own errors
+        log.warning("%s: not to be looked at from here (%s); the step that reads it runs anew", url, error)
+        return f"unknown, {uuid.uuid4().hex}"

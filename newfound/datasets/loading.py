@@ -17,7 +17,7 @@ from newfound.datasets.checks import BadRows, check_interactions, check_items
 from newfound.datasets.dataset import RECORD, fingerprint
 from newfound.datasets.engine import connect, drop, new_folder, write_table
 from newfound.datasets.reading import Staged, digest_of, stage
-from newfound.datasets.sources import RATING, Source, open_source
+from newfound.datasets.sources import RATING, Source, nearby, open_source
 from newfound.datasets.split import split_users
 from newfound.errors import DataError
 from newfound.schema import CATEGORIES, CUT, ENGAGEMENT, GROUP, ITEM, POSITION, POSITIVE, TEXT, TIME, TITLE, USER
@@ -42,8 +42,8 @@ def load_interactions(data: DataConfig, split: SplitConfig, seed: int, out: Path
         DataError: the source breaks its contract; nothing is written then.
     """
     started = time.perf_counter()
-    source = open_source(data)
-    with tempfile.TemporaryDirectory(prefix="newfound-") as work:
+    with nearby(data) as here, tempfile.TemporaryDirectory(prefix="newfound-") as work:
+        source = open_source(here)
         con = connect()
         staged = stage(source.interactions, Path(work) / "interactions.parquet")
         bad = {"interactions": BadRows(staged, data.bad_rows)}

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import ibis
 
 from newfound.config import DataConfig
@@ -56,6 +59,27 @@ def open_source(config: DataConfig) -> Source:
         "files": _files,
     }
     return loaders[config.loader](config)
+
+
+@contextmanager
+def nearby(config: DataConfig) -> Iterator[DataConfig]:
+    """The configuration with files at URLs, such as s3://, as copies on this machine for as long as the context lasts.
+
+    Raises:
+        DataError: a file cannot be fetched.
+    """
+    urls = {name: url for name in ("interactions", "items") if (url := getattr(config, name)) and "://" in url}
+    with tempfile.TemporaryDirectory(prefix="newfound-") as folder:
+        copies = {}
+        for name, url in urls.items():
+            copies[name] = f"{folder}/{name}/{url.rsplit('/', 1)[1]}"
+            Path(copies[name]).parent.mkdir()
+            try:
+                fs, path = fsspec.core.url_to_fs(url)
+                fs.get_file(path, copies[name])
+            except Exception as error:  # each store's client has its own errors
+                raise DataError(url, f"cannot be fetched ({error})", expected="a file that may be read") from error
+        yield config.model_copy(update=copies)
 
 
 def _movielens_100k(_: DataConfig) -> Source:

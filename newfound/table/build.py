@@ -54,9 +54,7 @@ def build_table(
     Returns:
         Counts, speed, agreement of a second build on a sample, and how the answers spread over the clusters.
     """
-    from newfound.planner.prompt import RECORD as PROMPT
-
-    if not (planner / PROMPT).is_file():
+    if not _has_language_model(planner):
         log.warning("table: there is no planner; pair frequencies with back-off answer instead")
         return frequency_table(transitions, clusters, config, out)
     work = out.with_name(f".{out.name}.shards")
@@ -73,12 +71,18 @@ def build_shard(
 ) -> dict[str, float | int | str]:
     """Works out one shard: `shard.parquet` (schema.TABLE), then `shard.json`. Blocks that `out` holds are kept.
 
+    Without a language model there is nothing to work out, and `merge` counts pairs instead.
+
     Returns:
         Contexts, seconds, and contexts a second of this call.
     """
     from newfound.planner.alignment import Alignment
     from newfound.planner.planner import Planner, planner_digest
 
+    if not _has_language_model(planner):
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "absent").touch()
+        return {"contexts": 0, "seconds": 0.0}
     loaded = Clusters.load(clusters)
     plan = make_plan(loaded, transitions, config, planner_digest(planner))
     hints = recent_hints(transitions, config)
@@ -130,6 +134,9 @@ def merge(
     """
     from newfound.planner.planner import planner_digest
 
+    if not _has_language_model(planner):
+        log.warning("table: there is no planner; pair frequencies with back-off answer instead")
+        return frequency_table(transitions, clusters, config, out)
     loaded = Clusters.load(clusters)
     plan = make_plan(loaded, transitions, config, planner_digest(planner))
     hints = recent_hints(transitions, config)
@@ -202,6 +209,12 @@ def frequency_table(transitions: Path, clusters: Path, config: TableConfig, out:
         "seconds": round(time.monotonic() - started, 2),
     }
     return write_table(pa.concat_tables(tables), record, loaded, out)
+
+
+def _has_language_model(planner: Path) -> bool:
+    from newfound.planner.prompt import RECORD as PROMPT
+
+    return (planner / PROMPT).is_file()
 
 
 # --- the parts -------------------------------------------------------------------------------------------------------

@@ -200,10 +200,13 @@ def test_what_is_started() -> None:
     common = ["--config", "c.yaml", "--releases", "r", "--interactions", "i.parquet"]
     assert local[1:] == ["-m", "pipelines.refresh", "local", *common]
     there = command_of(Decision("refresh", "because"), to="http://kfp", releases="r", **given)
-    submitted = ["pipelines.refresh", "submit", "--host", "http://kfp", "--name", "refresh: because"]
+    submitted = ["pipelines", "submit", "refresh", "--host", "http://kfp", "--name", "refresh: because"]
     assert there[1:] == ["-m", *submitted, *common]
     tuned = command_of(Decision("finetune", "because"), to="http://kfp", releases="r", **given)
-    assert tuned[2:6] == ["pipelines", "submit", "--host", "http://kfp"] and tuned[-2:] == ["--items", "items.parquet"]
+    assert tuned[2:7] == ["pipelines", "submit", "training", "--host", "http://kfp"] and tuned[-2:] == [
+        "--items",
+        "items.parquet",
+    ]
 
 
 @pytest.mark.parametrize("action", ["refresh", "finetune", "clusters"])

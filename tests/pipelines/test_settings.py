@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from newfound.config import TrainingConfig
-from pipelines import dependencies, refresh
+from pipelines import batch, dependencies, refresh
 from pipelines.dependencies import ROOT, code_digest, content_digest
-from pipelines.settings import COMMON, STEPS, settings
+from pipelines.settings import COMMON, ON_A_CLUSTER, STEPS, settings
 
 
 def _changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
@@ -170,7 +170,8 @@ def test_every_step_of_the_pipeline_has_settings() -> None:
 
     parameters = set(training.component_spec.inputs)
     assert parameters == {*STEPS, "releases"}
-    components = {step.component for step in (*STEPS.values(), *refresh.STEPS.values())}
+    steps = (*STEPS.values(), *refresh.STEPS.values(), *batch.STEPS.values())
+    components = {*ON_A_CLUSTER, *(step.component for step in steps)}
     here = {file.stem for file in (ROOT / "components").glob("[!_]*.py")}
     assert components == here
 
@@ -182,3 +183,27 @@ def test_settings_survive_the_copy_of_a_repository(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "newfound", copy / "newfound", ignore=shutil.ignore_patterns("__pycache__"))
     here = code_digest(ROOT / "components" / "load_interactions.py")
     assert code_digest(copy / "components" / "load_interactions.py", root=copy) == here
+
+
+def test_on_a_cluster_the_image_stands_for_the_code(before: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.settings.code_digest", lambda *_: pytest.fail("what is here does not run there"))
+    first, second = settings(TrainingConfig(), "train@sha256:1"), settings(TrainingConfig(), "train@sha256:2")
+    assert _changed(first, second) == set(STEPS)
+    assert settings(TrainingConfig(), "train@sha256:1") == first
+
+
+def test_content_behind_a_url_counts(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.csv"
+    mine.write_text("one")
+    data = {"loader": "files", "interactions": f"file://{mine}"}
+    first = settings(_config(data=data))
+    assert settings(_config(data=data)) == first
+    mine.write_text("two, and longer")
+    assert _changed(first, settings(_config(data=data))) == {"data"}
+
+
+def test_what_cannot_be_looked_at_is_never_what_it_was(caplog: pytest.LogCaptureFixture) -> None:
+    data = {"loader": "files", "interactions": "nothing-of-the-kind://bucket/mine.csv"}
+    first = settings(_config(data=data))
+    assert "nothing-of-the-kind://bucket/mine.csv: not to be looked at from here" in caplog.text
+    assert _changed(first, settings(_config(data=data))) == {"data"}

@@ -1,0 +1,170 @@
+"""A second pair of InferenceServices that serves one release, made from the pair that serves; the gateway's weights.
+
+The canary takes after what is in the cluster, not after a file: image, resources, probes and settings are those of the
+pair that serves, but for the release, which is named, and for the planner, which is the canary's own.
+"""
+
+import copy
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+from newfound.errors import GateError, NewfoundError
+
+SERVING: Final = ("serving.kserve.io", "v1beta1")
+ROUTES: Final = ("gateway.networking.k8s.io", "v1")
+NAME, PLANNER, SUFFIX = "newfound", "newfound-planner", "-canary"
+RELEASE, PLANNER_URL = "NEWFOUND_RELEASE", "NEWFOUND_PLANNER_URL"
+MANAGER: Final = "newfound-pipeline"
+POLL_S: Final = 5.0
+log = logging.getLogger("newfound.canary")
+
+
+class DeployError(NewfoundError):
+    """A canary that could not be applied, or whose pods do not serve; the message names the object."""
+
+
+def deploy(
+    release: str, gates: Mapping[str, Mapping[str, Any]], canary: Mapping[str, Any], poll_s: float = POLL_S
+) -> tuple[list[dict[str, Any]], dict[str, float | int | str]]:
+    """Applies both services, waits until they serve, and only then moves the weights.
+
+    Args:
+        release: its id.
+        gates: by name, with `passed`.
+        canary: `namespace`, `weight` (percent) and `ready_seconds`.
+        poll_s: between two looks.
+
+    Returns:
+        What was applied, and measures.
+
+    Raises:
+        GateError: a gate did not hold; nothing is applied.
+        DeployError: see there.
+    """
+    from kubernetes import client, config
+    from kubernetes.client import ApiException
+
+    failed = [name for name, gate in gates.items() if not gate["passed"]]
+    if failed or not gates:
+        raise GateError(
+            f"release {release}: gates that do not hold: {', '.join(failed) or 'none was judged'}; not deployed"
+        )
+    config.load_config()
+    objects, namespace = client.CustomObjectsApi(), canary["namespace"]
+    where = (*SERVING, namespace, "inferenceservices")
+    route_at = (*ROUTES, namespace, "httproutes", NAME)
+    began = time.monotonic()
+    try:
+        applied = []
+        for name in (PLANNER, NAME):
+            stable = objects.get_namespaced_custom_object(*where, name)
+            body = canary_of(stable, release)
+            _apply(objects, where, body)
+            applied.append(body)
+        for body in applied:
+            _wait(objects, where, body["metadata"]["name"], began + canary["ready_seconds"], poll_s)
+        route = objects.get_namespaced_custom_object(*route_at)
+        patch = weights_of(route, canary["weight"])
+        objects.patch_namespaced_custom_object(*route_at, patch)
+    except ApiException as error:
+        raise DeployError(
+            f"release {release}: the cluster answered {error.status} {error.reason}: {error.body}"
+        ) from error
+    log.info("release %s: %d %% of the traffic", release, canary["weight"])
+    measures = {"release": release, "weight": canary["weight"], "ready_seconds": round(time.monotonic() - began, 1)}
+    return [*applied, {"HTTPRoute": NAME, "patch": patch}], measures
+
+
+def canary_of(stable: Mapping[str, Any], release: str) -> dict[str, Any]:
+    """The InferenceService that serves `release` beside `stable`.
+
+    Raises:
+        DeployError: `stable` is no service of newfound's.
+    """
+    name = stable["metadata"]["name"]
+    spec = copy.deepcopy(stable["spec"])
+    try:
+        if name == PLANNER:
+            _set(spec["predictor"]["model"].setdefault("env", []), RELEASE, release)
+            for container in spec["predictor"].get("initContainers", []):
+                _set(container.setdefault("env", []), RELEASE, release)
+        else:
+            explorer = spec["transformer"]["containers"][0]
+            explorer["args"] = [*_without_release(explorer.get("args", [])), "--release", release]
+            _set(explorer.setdefault("env", []), PLANNER_URL, f"http://{PLANNER}{SUFFIX}-predictor")
+            ranker = spec["predictor"]["model"]
+            # KServe puts a model's arguments after those of its runtime.
+            ranker["args"] = [*_without_release(ranker.get("args", [])), "--release", release]
+    except (KeyError, IndexError, TypeError) as error:
+        raise DeployError(f"InferenceService {name}: no {error} in its spec; expected one of newfound's") from error
+    for part in ("transformer", "predictor"):
+        if part in spec:
+            spec[part]["minReplicas"] = 1
+    annotations = dict(stable["metadata"].get("annotations", {}))
+    annotations.pop("kubectl.kubernetes.io/last-applied-configuration", None)
+    labels = {**stable["metadata"].get("labels", {}), "newfound/release": release}
+    return {
+        "apiVersion": "/".join(SERVING),
+        "kind": "InferenceService",
+        "metadata": {"name": f"{name}{SUFFIX}", "labels": labels, "annotations": annotations},
+        "spec": spec,
+    }
+
+
+def weights_of(route: Mapping[str, Any], weight: int) -> list[dict[str, Any]]:
+    """The JSON patch that gives the canary's explorer a percentage of the first rule's traffic.
+
+    Raises:
+        DeployError: the first rule does not lead to the explorer.
+    """
+    backends = route["spec"]["rules"][0].get("backendRefs", []) if route["spec"].get("rules") else []
+    mine = next((one for one in backends if one["name"] == f"{NAME}-transformer"), None)
+    if mine is None:
+        raise DeployError(f"HTTPRoute {NAME}: its first rule does not lead to {NAME}-transformer; no weights to move")
+    shares = [{**mine, "weight": 100 - weight}, {**mine, "name": f"{NAME}{SUFFIX}-transformer", "weight": weight}]
+    return [
+        {"op": "test", "path": "/spec/rules/0/backendRefs", "value": backends},
+        {"op": "replace", "path": "/spec/rules/0/backendRefs", "value": shares},
+    ]
+
+
+def _apply(objects: Any, where: tuple[str, ...], body: dict[str, Any]) -> None:
+    """Makes the object, or gives it this content; nobody else writes a canary."""
+    from kubernetes.client import ApiException
+
+    name = body["metadata"]["name"]
+    try:
+        objects.create_namespaced_custom_object(*where, body, field_manager=MANAGER)
+    except ApiException as error:
+        if error.status != 409:
+            raise
+        there = objects.get_namespaced_custom_object(*where, name)
+        version = there["metadata"]["resourceVersion"]
+        metadata = {**body["metadata"], "resourceVersion": version}
+        objects.replace_namespaced_custom_object(*where, name, {**body, "metadata": metadata}, field_manager=MANAGER)
+
+
+def _wait(objects: Any, where: tuple[str, ...], name: str, end: float, poll_s: float) -> None:
+    while True:
+        status = (found := objects.get_namespaced_custom_object(*where, name)).get("status", {})
+        ready = next((one for one in status.get("conditions", []) if one["type"] == "Ready"), {})
+        current = status.get("observedGeneration", 0) >= found["metadata"].get("generation", 0)
+        if current and ready.get("status") == "True":
+            return
+        if time.monotonic() > end:
+            why = f"{ready.get('reason', 'no condition')}: {ready.get('message', '')}".rstrip(": ")
+            raise DeployError(f"InferenceService {name}: not ready in time ({why}); the weights are as they were")
+        time.sleep(poll_s)
+
+
+def _set(env: list[dict[str, Any]], name: str, value: str) -> None:
+    env[:] = [*(one for one in env if one["name"] != name), {"name": name, "value": value}]
+
+
+def _without_release(args: list[str]) -> list[str]:
+    if "--release" not in args:
+        return args
+    at = args.index("--release")
+    return args[:at] + args[at + 2 :]

@@ -1,0 +1,174 @@
+"""A step's work as a Kubeflow Trainer TrainJob: its pods fetch the inputs, run torchrun, and put the output back.
+
+Pods and step share nothing but the object store. A TrainJob is named after the place of the step's output, so a step
+that is retried goes on waiting for the same one, and replaces it where it failed.
+"""
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import fsspec
+
+from newfound.errors import NewfoundError
+
+GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
+TASK: Final = "NEWFOUND_TASK"
+MEASURES: Final = "measures.json"
+POLL_S: Final = 10.0
+log = logging.getLogger("newfound.job")
+
+
+class TrainJobError(NewfoundError):
+    """A TrainJob that failed, took too long, or could not be made; the message names it."""
+
+
+def run_train_job(
+    step: str, inputs: Mapping[str, Any], output: Any, settings: str, job: str, poll_s: float = POLL_S
+) -> dict[str, Any]:
+    """Makes the TrainJob of a step, waits for it, and fetches what it wrote.
+
+    Args:
+        step: `finetune_planner` or `train_ranker`.
+        inputs: kfp artifacts by the library's name for them; None where an optional one is absent.
+        output: the kfp artifact that the job makes.
+        settings: the step's settings, passed on.
+        job: JSON: `image`, `environment`, `secrets` and `job`, a `pipelines.platform.TrainJob`.
+        poll_s: between two looks.
+
+    Returns:
+        The step's measures.
+
+    Raises:
+        TrainJobError: see there.
+    """
+    from kubernetes import client, config
+    from kubernetes.client import ApiException
+
+    given = json.loads(job)
+    result = f"{store_url(output.uri)}.job"
+    task = {
+        "step": step,
+        "inputs": {name: store_url(one.uri) for name, one in inputs.items() if one is not None},
+        "output": result,
+        "settings": settings,
+    }
+    name = f"newfound-{step.replace('_', '-')}-{hashlib.sha256(result.encode()).hexdigest()[:10]}"
+    config.load_config()
+    jobs, namespace = client.CustomObjectsApi(), _namespace()
+    where = (GROUP, VERSION, namespace, PLURAL)
+    try:
+        found = _find(jobs, where, name)
+        if found is not None and _condition(found, "Failed"):
+            jobs.delete_namespaced_custom_object(*where, name, propagation_policy="Foreground")
+            _until(lambda: _find(jobs, where, name) is None, name, 300, poll_s)
+            found = None
+        if found is None:
+            jobs.create_namespaced_custom_object(*where, manifest(name, given, task))
+        log.info("TrainJob %s/%s: %d pods", namespace, name, given["job"]["nodes"])
+        _until(
+            lambda: _is_done(_find(jobs, where, name), name), name, given["job"]["resources"]["timeout_seconds"], poll_s
+        )
+    except ApiException as error:
+        raise TrainJobError(
+            f"TrainJob {name}: the cluster answered {error.status} {error.reason}: {error.body}"
+        ) from error
+    fs, path = fsspec.core.url_to_fs(result)
+    fs.get(f"{path}/output/", f"{output.path}/", recursive=True)
+    return dict(json.loads(fs.cat_file(f"{path}/{MEASURES}")))
+
+
+def manifest(name: str, given: Mapping[str, Any], task: Mapping[str, Any]) -> dict[str, Any]:
+    """The TrainJob.
+
+    Args:
+        name: of the object.
+        given: see `job` of `run_train_job`.
+        task: what `components._trainee` is to do.
+    """
+    job = given["job"]
+    wants = job["resources"]
+    resources = {"cpu": wants["cpu"], "memory": wants["memory"]}
+    if wants["accelerators"]:
+        resources[wants["accelerator"]] = str(wants["accelerators"])
+    secrets = {
+        variable: {"valueFrom": {"secretKeyRef": secret}} for variable, secret in sorted(given["secrets"].items())
+    }
+    variables = {**{k: {"value": v} for k, v in sorted(given["environment"].items())}, **secrets}
+    pod: dict[str, Any] = {}
+    if job["service_account"]:
+        pod["serviceAccountName"] = job["service_account"]
+    if wants["node_selector"]:
+        pod["nodeSelector"] = wants["node_selector"]
+    if wants["tolerations"]:
+        pod["tolerations"] = [{k: v for k, v in one.items() if v is not None} for one in wants["tolerations"]]
+    labels = {"app.kubernetes.io/part-of": "newfound", "app.kubernetes.io/component": task["step"].replace("_", "-")}
+    if job["queue"]:
+        labels["kueue.x-k8s.io/queue-name"] = job["queue"]
+    return {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": "TrainJob",
+        "metadata": {"name": name, "labels": labels},
+        "spec": {
+            "runtimeRef": {"apiGroup": GROUP, "kind": "ClusterTrainingRuntime", "name": job["runtime"]},
+            "trainer": {
+                "image": given["image"],
+                "command": ["python", "-m", "components._trainee"],
+                "numNodes": job["nodes"],
+                "numProcPerNode": job["processes"],
+                "resourcesPerNode": {"requests": resources, "limits": resources},
+                "env": [
+                    {"name": TASK, "value": json.dumps(task, sort_keys=True)},
+                    *({"name": variable, **source} for variable, source in variables.items()),
+                ],
+            },
+            **({"podTemplateOverrides": [{"targetJobs": [{"name": "node"}], "spec": pod}]} if pod else {}),
+        },
+    }
+
+
+def store_url(uri: str) -> str:
+    """The object store's URL of an artifact as fsspec knows it; KFP says minio:// of any S3 with its own endpoint."""
+    return f"s3://{uri.removeprefix('minio://')}" if uri.startswith("minio://") else uri
+
+
+def _find(jobs: Any, where: tuple[str, ...], name: str) -> dict[str, Any] | None:
+    from kubernetes.client import ApiException
+
+    try:
+        return dict(jobs.get_namespaced_custom_object(*where, name))
+    except ApiException as error:
+        if error.status == 404:
+            return None
+        raise
+
+
+def _condition(job: Mapping[str, Any], kind: str) -> dict[str, Any] | None:
+    conditions = job.get("status", {}).get("conditions", [])
+    return next((one for one in conditions if one["type"] == kind and one["status"] == "True"), None)
+
+
+def _is_done(job: Mapping[str, Any] | None, name: str) -> bool:
+    if job is None:
+        raise TrainJobError(f"TrainJob {name}: somebody removed it")
+    if failed := _condition(job, "Failed"):
+        raise TrainJobError(f"TrainJob {name}: {failed.get('reason', 'failed')}: {failed.get('message', '')}")
+    return _condition(job, "Complete") is not None
+
+
+def _until(done: Any, name: str, seconds: float, poll_s: float) -> None:
+    end = time.monotonic() + seconds
+    while not done():
+        if time.monotonic() > end:
+            raise TrainJobError(f"TrainJob {name}: not done after {seconds:g} s")
+        time.sleep(poll_s)
+
+
+def _namespace() -> str:
+    """The step's own, as every pod with a service account knows it."""
+    mounted = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+    return mounted.read_text(encoding="utf-8").strip() if mounted.is_file() else "default"

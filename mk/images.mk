@@ -1,0 +1,25 @@
+.PHONY: images image-base image-daemon run-containers test-images
+
+# Where images are built and run; on a machine without Docker, `make image-daemon` starts one of its own.
+DOCKER ?= docker
+REGISTRY ?=
+TAG ?= 0.1.0
+BASE_IMAGE ?= python:3.11-slim-bookworm
+WHEELS_IMAGE ?= scratch
+BUILD_ARGS ?=
+
+images: ## build the images train, serve and monitor (REGISTRY=, TAG=, BASE_IMAGE=, WHEELS_IMAGE=)
+	@DOCKER="$(DOCKER)" REGISTRY="$(REGISTRY)" TAG="$(TAG)" BASE_IMAGE="$(BASE_IMAGE)" WHEELS_IMAGE="$(WHEELS_IMAGE)" \
+	  BUILD_ARGS="$(BUILD_ARGS)" images/build.sh
+
+image-base: ## a base image from Debian's packages and a wheel image from PIP_FIND_LINKS, where no registry is in reach (root)
+	@DOCKER="$(DOCKER)" images/base.sh
+
+image-daemon: ## start Debian's dockerd with a data root and a socket of its own (root)
+	@images/daemon.sh
+
+run-containers: setup ## the training pipeline in containers, on a slice of real data; sizes and times (after make images)
+	@$(BIN)/python -m pytest tests/images/test_training.py -m "" -s -q
+
+test-images: setup ## serving's images: answers and probes, read-only, without root (after make images)
+	@$(BIN)/python -m pytest tests/images/test_serving.py -m "" -s -q

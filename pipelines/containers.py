@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from components._image import IMAGE
+from components import IMAGE
 from newfound.config import TrainingConfig
 from newfound.errors import NewfoundError
 from pipelines.settings import DATA_FILES, MODEL_FILES

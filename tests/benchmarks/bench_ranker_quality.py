@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.sparse import coo_array
 from torch import Tensor
 
 from newfound.config import ClustersConfig, DataConfig, RankerConfig, SplitConfig
@@ -26,7 +27,15 @@ from newfound.datasets import Dataset, load_interactions
 from newfound.histories import Histories
 from newfound.ranker.build import learn
 from newfound.ranker.data import PAD, Ints, Sequences, read_sequence_lines
-from newfound.ranker.measure import held_out_scores, ndcg_and_hit_rate, rank_held_out, ranks_among
+from newfound.ranker.measure import (
+    Floats,
+    held_out_scores,
+    held_out_users,
+    ndcg_and_hit_rate,
+    rank_held_out,
+    ranks_among,
+)
+from newfound.ranker.memory import Memory
 from newfound.schema import ITEM, USER
 from tests.benchmarks.record import machine, write_record
 
@@ -96,8 +105,8 @@ def figures(ranks: Ints, users: int) -> dict[str, float]:
     return {"ndcg@10": ndcg * len(ranks) / users, "hr@10": hits * len(ranks) / users}
 
 
-def one_seed(data: Data, config: RankerConfig, seed: int, refit: bool) -> dict[str, float]:
-    """Trains and chooses on all but the test items, then ranks those."""
+def one_seed(data: Data, config: RankerConfig, seed: int, refit: bool) -> tuple[dict[str, float], Memory]:
+    """Trains and chooses on all but the test items, then ranks those; also gives the memory that was chosen."""
     started = time.perf_counter()
     past, test = data.sequences.drop_last(least=3)
     users = int((test != PAD).sum())
@@ -109,23 +118,50 @@ def one_seed(data: Data, config: RankerConfig, seed: int, refit: bool) -> dict[s
     if refit:
         again = learn(past, data.items, config.model_copy(update={"refit": True}), seed, text=data.text)
         found |= {f"test.refit.{name}": value for name, value in _test(again, past, test, users, True).items()}
-    return found | {"users": users, "seconds": seconds}
+    return found | {"users": users, "seconds": seconds}, learned.memory
 
 
 def _test(learned: object, past: Sequences, test: Ints, users: int, memory: bool) -> dict[str, float]:
     return figures(rank_held_out(learned.model, past, test, memory=learned.memory if memory else None), users)
 
 
-def popularity(data: Data) -> dict[str, float]:
-    """Most popular of what training sees, for scale."""
+def rivals(data: Data, memory: Memory) -> dict[str, float]:
+    """What needs no training, of the very data that the model trains on.
+
+    Most popular; Markov (counts of what came right after a user's last item, then popularity); and the memory's counts
+    alone, with the decay that was chosen for the whole (then popularity).
+    """
     past, test = data.sequences.drop_last(least=3)
     train, _ = past.drop_last(least=3)
-    counts = np.bincount(train.items, minlength=data.items)
-    users = np.flatnonzero(test != PAD)
-    ranks = np.array(
-        [((counts >= counts[test[u]]).sum() - 1) - (counts[past.row(u)] >= counts[test[u]]).sum() for u in users]
-    )
-    return figures(ranks, len(users))
+    popular = np.bincount(train.items, minlength=data.items) / len(train.items)
+    owner = np.repeat(np.arange(len(train)), train.lengths)
+    same = owner[1:] == owner[:-1]
+    pairs = (np.ones(int(same.sum())), (train.items[:-1][same], train.items[1:][same]))
+    follows = coo_array(pairs, shape=(data.items, data.items)).tocsr()
+
+    def markov(history: Ints) -> Floats:
+        scores = popular.copy()
+        row = slice(follows.indptr[history[-1]], follows.indptr[history[-1] + 1])
+        scores[follows.indices[row]] += follows.data[row]
+        return scores
+
+    def counts(history: Ints) -> Floats:
+        scores = 1e-3 * popular
+        items, strengths = memory.strength(history)
+        scores[items] += strengths
+        return scores
+
+    found: dict[str, float] = {}
+    users = held_out_users(past, test)
+    for name, score in (("popular", lambda history: popular.copy()), ("markov", markov), ("counts_alone", counts)):
+        ranks = np.empty(len(users), dtype=np.int64)
+        for at, user in enumerate(users):
+            scores = score(past.row(user))
+            scores[past.row(user)] = -np.inf
+            ranks[at] = ranks_among(scores[None], test[user : user + 1])[0]
+        of_all = figures(ranks, int((test != PAD).sum()))
+        found |= {f"{name}.test.{measure}": value for measure, value in of_all.items()}
+    return found
 
 
 def cold(data: Data, config: RankerConfig, seed: int) -> dict[str, float]:
@@ -182,12 +218,12 @@ def main() -> None:
     if not config.use_text:
         data = data._replace(text=None)
     lengths = data.sequences.lengths
-    print(
-        f"{data.name}: {len(lengths)} users, {data.items} items, {lengths.sum()} events, text: {data.text is not None}"
-    )
+    events, text = int(lengths.sum()), data.text is not None
+    print(f"{data.name}: {len(lengths)} users, {data.items} items, {events} events, text: {text}", flush=True)
     runs = []
     for seed in options.seeds:
-        runs.append(one_seed(data, config, seed, options.refit))
+        found, memory = one_seed(data, config, seed, options.refit)
+        runs.append(found)
         print(f"seed {seed}: " + ", ".join(f"{name} {value:.4f}" for name, value in runs[-1].items()), flush=True)
     record: dict[str, object] = {**machine(), "data": data.name, "users": len(lengths), "items": data.items}
     record |= {"events": int(lengths.sum()), "seeds": options.seeds, "threads": options.threads}
@@ -195,7 +231,7 @@ def main() -> None:
     for name in runs[0]:
         values = np.array([run[name] for run in runs])
         record |= {name: float(values.mean()), f"{name}.spread": float(values.max() - values.min())}
-    record |= {f"popular.test.{name}": value for name, value in popularity(data).items()}
+    record |= rivals(data, memory)
     if data.text is not None:
         record |= cold(data, config, options.seeds[0])
     print(f"{'':30} {'mean':>8} {'spread':>8}")

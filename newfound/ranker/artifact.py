@@ -106,7 +106,7 @@ class Ranker:
         tensors |= {"vectors": self._vectors, "popularity": torch.from_numpy(self.popularity)}
         for name in MEMORY:
             tensors[f"memory.{name}"] = torch.from_numpy(getattr(self.memory, name))
-        memory = {name: getattr(self.memory, name) for name in ("recent", "decay", "weight")}
+        memory = {name: getattr(self.memory, name) for name in ("recent", "decay", "weight", "rarity")}
         record = {**self.info, "format": FORMAT, "memory": memory, "slices": self.slices, "items": self.items}
         part = folder / f".{TENSORS}.part"
         save_file(tensors, part)

@@ -25,15 +25,16 @@ from newfound.errors import DataError
 from newfound.histories import read_histories
 from newfound.ranker.artifact import Floats, Ranker
 from newfound.ranker.data import Ints, Sequences
-from newfound.ranker.measure import held_out_scores, held_out_users, ndcg_and_hit_rate, rank_held_out, ranks_among
+from newfound.ranker.measure import held_out_scores, held_out_users, ndcg_and_hit_rate, rank_held_out
 from newfound.ranker.memory import Memory, remember
 from newfound.ranker.model import SequenceModel
 from newfound.ranker.train import Fit, fit
 
 log = logging.getLogger("newfound.ranker")
 
-DECAYS: Final = (0.5, 0.7, 0.85)
-WEIGHTS: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+DECAYS: Final = (0.6, 0.75, 0.85, 0.95)
+WEIGHTS: Final = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+RARITIES: Final = (0.1, 0.3, 0.5)
 USERS_TO_TUNE_ON: Final = 3000
 
 
@@ -77,19 +78,24 @@ def learn(
     """
     chosen = fit(sequences, items, config, seed, text=text, folder=folder and folder / "choose")
     past, targets = sequences.drop_last(least=3)
-    memory = remember(past, items)
     figures = {"ndcg@10": chosen.ndcg, "hr@10": chosen.hit_rate}
-    if config.use_memory:
-        memory = tune_memory(chosen.model, memory, past, targets)
+    if not config.use_memory:
+        memory = remember(past, items)
+    else:
+        memory = tune_memory(chosen.model, [remember(past, items, rarity) for rarity in RARITIES], past, targets)
         ndcg, hits = ndcg_and_hit_rate(rank_held_out(chosen.model, past, targets, memory=memory))
         figures = {"ndcg@10": ndcg, "hr@10": hits}
-        log.info("memory: decay %.2f, weight %.2f; NDCG@10 %.4f with it", memory.decay, memory.weight, ndcg)
+        log.info(
+            "memory: rarity %g, decay %g, weight %g; NDCG@10 %.4f with it",
+            *(memory.rarity, memory.decay, memory.weight, ndcg),
+        )
     measures: dict[str, float | int | str] = {
         **{f"validation.{name}": value for name, value in figures.items()},
         "validation.ndcg@10_without_memory": chosen.ndcg,
         "epoch": chosen.epoch,
         "memory.weight": memory.weight,
         "memory.decay": memory.decay,
+        "memory.rarity": memory.rarity,
         "parameters": sum(p.numel() for p in chosen.model.parameters()),
         "seconds": chosen.seconds,
     }
@@ -106,30 +112,39 @@ def learn(
             folder=folder and folder / "refit",
         )
         model = again.model
-        memory = replace(remember(sequences, items), decay=memory.decay, weight=memory.weight)
+        again_counted = remember(sequences, items, memory.rarity)
+        memory = replace(again_counted, decay=memory.decay, weight=memory.weight)
         measures["seconds"] = chosen.seconds + again.seconds
     return Learned(model, memory, chosen, measures, config.refit)
 
 
-def tune_memory(model: SequenceModel, memory: Memory, past: Sequences, targets: Ints) -> Memory:
-    """The memory with the decay and the weight that rank held-out items best; weight 0 where counts do not help."""
+def tune_memory(model: SequenceModel, memories: list[Memory], past: Sequences, targets: Ints) -> Memory:
+    """The memory with the decay and the weight that rank held-out items best; weight 0 where counts do not help.
+
+    Only the memory's own items move, so each user's scores are sorted once and every choice is counted from there.
+    """
     users = held_out_users(past, targets)
     if len(users) > USERS_TO_TUNE_ON:
         users = np.sort(np.random.default_rng(0).choice(users, USERS_TO_TUNE_ON, replace=False))
-    weights = (0.0, *WEIGHTS)
-    gains = np.zeros((len(DECAYS), len(weights)))
+    weights = np.array(WEIGHTS, dtype=np.float32)
+    choices = [replace(memory, decay=decay) for memory in memories for decay in DECAYS]
+    gains = np.zeros((len(choices), len(weights)))
     for some, scores in held_out_scores(model, past, users):
-        for i, decay in enumerate(DECAYS):
-            faded = replace(memory, decay=decay)
-            extra = np.zeros_like(scores)
-            for row, user in enumerate(some):
-                found, strength = faded.strength(past.row(user))
-                extra[row, found] = strength
-            for j, weight in enumerate(weights):
-                ranks = ranks_among(scores + np.float32(weight) * extra, targets[some])
-                gains[i, j] += ndcg_and_hit_rate(ranks)[0] * len(some)
-    best = divmod(int(gains.argmax()), len(weights))
-    return replace(memory, decay=DECAYS[best[0]], weight=weights[best[1]])
+        ordered = np.sort(scores, axis=1)
+        ranks = np.empty((len(choices), len(weights), len(some)), dtype=np.int64)
+        for row, user in enumerate(some):
+            history, target = past.row(user), targets[user]
+            for at, memory in enumerate(choices):
+                found, strength = memory.strength(history)
+                own = scores[row, target] + weights * strength[found == target].sum()  # [weights]
+                plain = scores[row, found][:, None]  # [found, 1]
+                above = len(ordered[row]) - np.searchsorted(ordered[row], own)
+                moved = (plain + weights * strength[:, None] >= own).sum(0) - (plain >= own).sum(0)
+                ranks[at, :, row] = above + moved - 1
+        for at, weight in np.ndindex(gains.shape):
+            gains[at, weight] += ndcg_and_hit_rate(ranks[at, weight])[0] * len(some)
+    at, weight = divmod(int(gains.argmax()), len(weights))
+    return replace(choices[at], weight=WEIGHTS[weight])
 
 
 def train_ranker(

@@ -22,6 +22,7 @@ FADE: Final = 0.8  # what a pair counts for each step further apart
 BACKWARD: Final = 0.5  # what "before" counts against "after"
 NEIGHBOURS: Final = 256  # strongest kept of an item
 SHARPNESS: Final = 10.0
+RARITY: Final = 0.3
 PAIRS: Final = 1 << 25  # held at a time
 
 
@@ -36,6 +37,7 @@ class Memory:
         recent: how many of the last items of a history are looked up.
         decay: what a strength counts for each step further back in the history.
         weight: what the memory's part is multiplied by; 0 turns it off.
+        rarity: how much a rare neighbour gains over a frequent one (`remember`).
     """
 
     offsets: Ints
@@ -44,6 +46,7 @@ class Memory:
     recent: int = 20
     decay: float = 0.7
     weight: float = 0.0
+    rarity: float = RARITY
 
     def strength(self, history: Ints) -> tuple[Ints, Floats]:
         """Neighbours of a history of item positions, ascending, and the log of their summed strengths plus one."""
@@ -65,11 +68,11 @@ class Memory:
         return items, np.float32(self.weight) * values
 
 
-def remember(sequences: Sequences, items: int) -> Memory:
+def remember(sequences: Sequences, items: int, rarity: float = RARITY) -> Memory:
     """Counts which items lie near each other in the sequences.
 
-    The strength of a for b is the faded count of b near a, over sqrt(1 + count of a) and (1 + count of b) ** .3: rare
-    items gain, without a single coincidence outweighing everything.
+    The strength of a for b is the faded count of b near a, over sqrt(1 + count of a) and (1 + count of b) ** rarity:
+    rare items gain, without a single coincidence outweighing everything.
     """
     owner = np.repeat(np.arange(len(sequences)), sequences.lengths)
     counts = np.bincount(sequences.items, minlength=items).astype(np.float64) + 1.0
@@ -77,16 +80,16 @@ def remember(sequences: Sequences, items: int) -> Memory:
     runs = 1 + 2 * WINDOW * len(owner) // PAIRS
     bounds = np.searchsorted(np.cumsum(counts), np.linspace(0, counts.sum(), runs + 1)[1:-1])
     parts = [
-        _strengths(sequences.items, owner, counts, int(start), int(stop))
+        _strengths(sequences.items, owner, counts, rarity, int(start), int(stop))
         for start, stop in zip([0, *bounds], [*bounds, items], strict=True)
     ]
     sources, neighbours, strengths = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     offsets = np.searchsorted(sources, np.arange(items + 1)).astype(np.int64)
-    return Memory(offsets, neighbours, strengths)
+    return Memory(offsets, neighbours, strengths, rarity=rarity)
 
 
 def _strengths(
-    items: Ints, owner: Ints, counts: npt.NDArray[np.float64], start: int, stop: int
+    items: Ints, owner: Ints, counts: npt.NDArray[np.float64], rarity: float, start: int, stop: int
 ) -> tuple[Ints, Ints, Floats]:
     """The strongest neighbours of items start .. stop - 1: sources and neighbours, ascending, and strengths."""
     keys, weights = [np.zeros(0, dtype=np.int64)], [np.zeros(0)]
@@ -100,7 +103,7 @@ def _strengths(
     pairs, place = np.unique(np.concatenate(keys), return_inverse=True)
     sources, others = np.divmod(pairs, len(counts))
     near = np.bincount(place, np.concatenate(weights), minlength=len(pairs))
-    strengths = (SHARPNESS * near * counts[sources] ** -0.5 * counts[others] ** -0.3).astype(np.float32)
+    strengths = (SHARPNESS * near * counts[sources] ** -0.5 * counts[others] ** -rarity).astype(np.float32)
     order = np.lexsort((others, -strengths, sources))  # of equal strengths, the lower item is kept
     first = np.searchsorted(sources, sources, side="left")
     kept = np.sort(order[np.arange(len(order)) - first < NEIGHBOURS])

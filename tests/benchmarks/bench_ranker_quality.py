@@ -52,7 +52,10 @@ class Data(NamedTuple):
 
 
 def read(interactions: str | None, items: str | None, least: int) -> Data:
-    """Reads any of the accepted forms; all but the text form are cut down to users and items with `least` events."""
+    """Reads any of the accepted forms; all but the text form are cut down to users and items with `least` events.
+
+    Ratings do not matter: whatever was consumed counts.
+    """
     path = Path(interactions) if interactions else None
     if path is not None and path.is_dir() and len(texts := sorted(path.glob("*.txt"))) == 1:
         path = texts[0]
@@ -63,10 +66,10 @@ def read(interactions: str | None, items: str | None, least: int) -> Data:
     if path is None:
         config = DataConfig(**bounds)
     elif path.suffix in (".csv", ".parquet") and path.name != "ratings.csv":
-        # Ratings do not matter here: whatever was consumed counts.
         config = DataConfig(loader="files", interactions=str(path), items=items, rating_scale=(0, 10), **bounds)
     else:
-        config = DataConfig(loader="movielens", folder=str(path if path.is_dir() else path.parent), **bounds)
+        folder = str(path if path.is_dir() else path.parent)
+        config = DataConfig(loader="movielens", folder=folder, rating_scale=(0, 10), **bounds)
     with tempfile.TemporaryDirectory() as work:
         load_interactions(config, SplitConfig(), 0, Path(work) / "dataset")
         dataset = Dataset(Path(work) / "dataset")

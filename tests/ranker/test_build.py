@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,12 @@ from safetensors.numpy import load_file
 from newfound.clusters import Clusters
 from newfound.errors import DataError, VocabularyError
 from newfound.histories import read_histories
-from newfound.ranker import Ranker, train_ranker
+from newfound.ranker import Ranker, build, train_ranker
 from newfound.ranker.build import learn, read_material
 from newfound.ranker.data import Sequences
+from newfound.ranker.measure import ndcg_and_hit_rate, rank_held_out
+from newfound.ranker.memory import remember
+from newfound.ranker.train import fit
 from tests.ranker.conftest import SMALL, World
 
 
@@ -127,7 +131,10 @@ def test_a_broken_artifact_is_named(trained: tuple[Path, dict], tmp_path: Path, 
 def test_killed_and_started_again_it_ends_the_same(trained: tuple[Path, dict], world: World, tmp_path: Path) -> None:
     material = read_material(*world, SMALL)
     work = tmp_path / ".ranker.checkpoints"
-    learn(material.sequences, len(material.items), SMALL, 7, text=material.text, folder=work)  # killed before writing
+    with build.processes(1):  # sums of floats depend on how many share them
+        learn(
+            material.sequences, len(material.items), SMALL, 7, text=material.text, folder=work
+        )  # killed before writing
     train_ranker(*world, SMALL, 7, 1, tmp_path / "ranker")
     first, second = (load_file(folder / "ranker.safetensors") for folder in (trained[0], tmp_path / "ranker"))
     for name, value in first.items():
@@ -157,3 +164,24 @@ def test_a_new_item_is_found_by_its_text() -> None:
         vectors = model.item_vectors()
         even, odd = model.encoder.last_query(vectors, torch.tensor([[0, 2, 4], [1, 3, 5]])) @ vectors.t()
     assert even[18] > even[1::2].max() and odd[19] > odd[::2].max()
+
+
+def test_the_memory_is_the_one_that_ranks_held_out_items_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(1)
+    past = Sequences.of(random.integers(0, 25, size) for size in random.integers(3, 9, 80))
+    targets = random.integers(0, 25, 80)
+    model = fit(past, 25, SMALL, 1, hold_out=False, epochs=1).model
+    monkeypatch.setattr(build, "DECAYS", (0.5, 0.9))
+    monkeypatch.setattr(build, "WEIGHTS", (0.0, 1.0, 20.0))
+    memories = [remember(past, 25, rarity) for rarity in (0.0, 0.9)]
+    choices = [
+        replace(memory, decay=decay, weight=weight)
+        for memory in memories
+        for decay in (0.5, 0.9)
+        for weight in (0.0, 1.0, 20.0)
+    ]
+    ndcg = [ndcg_and_hit_rate(rank_held_out(model, past, targets, memory=memory))[0] for memory in choices]
+    best = choices[int(np.argmax(ndcg))]
+    found = build.tune_memory(model, memories, past, targets)
+    assert (found.rarity, found.decay, found.weight) == (best.rarity, best.decay, best.weight)
+    assert len(set(ndcg)) > 6  # the choice was one

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from kserve.errors import InvalidInput, ModelNotReady
+from kserve.errors import InvalidInput, ModelNotReady, ServerNotReady
 from pydantic import ValidationError
 
 log = logging.getLogger("newfound.serving.errors")
@@ -89,6 +89,7 @@ HANDLERS: dict[type[Exception], Any] = {
     InvalidInput: _invalid,
     RequestValidationError: _malformed,
     ModelNotReady: _not_ready,
+    ServerNotReady: _not_ready,
     Exception: _unexpected,
 }
 """Answers to errors, instead of KServe's, which name no field and log what was sent."""

@@ -71,23 +71,31 @@ class Releases(Generic[T]):
         return next((self.held[one] for one in ids if one in self.held and one != self.active), None)
 
     def start(self) -> None:
-        """Takes up the current release, and follows it in a thread of its own from then on."""
+        """Takes up the current release, and follows it from then on.
+
+        The takedown list has a thread of its own: copying and checking a large release takes its time, and what was
+        taken down must not be shown in the meantime.
+        """
         self.look()
-        threading.Thread(target=self._watch, name="releases", daemon=True).start()
+        for name, look in (("takedown", self._look_at_takedown), ("releases", self._look_at_current)):
+            threading.Thread(target=self._watch, args=(look,), name=name, daemon=True).start()
 
     def stop(self) -> None:
-        """Ends the thread at its next look."""
+        """Ends the threads at their next look."""
         self._stop.set()
 
-    def _watch(self) -> None:
+    def _watch(self, look: Callable[[], None]) -> None:
         while not self._stop.wait(self.watch_s):
-            self.look()
+            self._safely(look)
 
     def look(self) -> None:
         """Looks at the takedown list and at `current` once; never raises."""
+        self._safely(self._look_at_takedown)
+        self._safely(self._look_at_current)
+
+    def _safely(self, look: Callable[[], None]) -> None:
         try:
-            self._look_at_takedown()
-            self._look_at_current()
+            look()
         except Exception:
             log.exception("looking at %s failed", self.root)
 

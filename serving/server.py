@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from concurrent import futures
 from typing import Any
 
@@ -100,6 +100,7 @@ class Server(ModelServer):
         """
         set_up_logs()
         self._register_and_check_atleast_one_model_is_ready([model])
+        self.dataplane.ready = model.healthy  # KServe's own says that it is, whatever the model says
         with asyncio.Runner(loop_factory=Loop) as runner:
             runner.run(self._run(start, stop))
 
@@ -141,13 +142,17 @@ class Server(ModelServer):
         return server
 
 
-def describe(schemas: Sequence[tuple[str, str, type[Any], type[Any], str]], title: str) -> None:
-    """Sets the OpenAPI document: paths with their request and response models.
+def describe(model: str, request: type[Any], response: type[Any], summary: str, title: str) -> None:
+    """Sets the OpenAPI document: the paths of both protocols with their request and response models.
 
     Args:
-        schemas: (method, path, request model, response model, summary).
+        model: the model's name.
+        request: of v1.
+        response: of v1.
+        summary: what is done.
         title: of the document.
     """
+    from kserve.protocol.rest.v2_datamodels import InferenceRequest, InferenceResponse
     from pydantic import BaseModel
     from pydantic.json_schema import models_json_schema
 
@@ -155,35 +160,40 @@ def describe(schemas: Sequence[tuple[str, str, type[Any], type[Any], str]], titl
         error: str
         field: str | None
 
-    models = [(model, "validation") for _, _, request, _, _ in schemas for model in [request]]
-    models += [(model, "serialization") for _, _, _, response, _ in schemas for model in [response]]
-    models.append((Problem, "serialization"))
+    asked = {
+        f"/v1/models/{model}:predict": (request, response, summary),
+        f"/v2/models/{model}/infer": (InferenceRequest, InferenceResponse, f"{summary}, over the v2 protocol"),
+    }
+    models = [(one, "validation") for one, _, _ in asked.values()]
+    models += [(one, "serialization") for one in (*(answer for _, answer, _ in asked.values()), Problem)]
     refs, definitions = models_json_schema(models, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
     problem = {"content": {"application/json": {"schema": refs[(Problem, "serialization")]}}}
     paths: dict[str, Any] = {}
-    for method, path, request, response, summary in schemas:
-        paths.setdefault(path, {})[method] = {
-            "summary": summary,
-            "requestBody": {
-                "required": True,
-                "content": {"application/json": {"schema": refs[(request, "validation")]}},
-            },
-            "responses": {
-                "200": {
-                    "description": "answered",
-                    "content": {"application/json": {"schema": refs[(response, "serialization")]}},
+    for path, (taken, given, does) in asked.items():
+        paths[path] = {
+            "post": {
+                "summary": does,
+                "requestBody": {
+                    "required": True,
+                    "content": {"application/json": {"schema": refs[(taken, "validation")]}},
                 },
-                **{
-                    status: {"description": text, **problem}
-                    for status, text in (
-                        ("400", "a field does not fit; it is named"),
-                        ("409", "the release asked for is not held"),
-                        ("413", "too large"),
-                        ("415", "not JSON"),
-                        ("503", "too many requests, or no release yet"),
-                    )
+                "responses": {
+                    "200": {
+                        "description": "answered",
+                        "content": {"application/json": {"schema": refs[(given, "serialization")]}},
+                    },
+                    **{
+                        status: {"description": text, **problem}
+                        for status, text in (
+                            ("400", "a field does not fit; it is named"),
+                            ("409", "the release asked for is not held"),
+                            ("413", "too large"),
+                            ("415", "not JSON"),
+                            ("503", "too many requests, or no release yet"),
+                        )
+                    },
                 },
-            },
+            }
         }
     document = {
         "openapi": "3.1.0",

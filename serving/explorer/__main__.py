@@ -41,8 +41,7 @@ def main() -> None:
         releases = Releases(
             options.releases, Path(cache), PARTS, build, watch, admit=holds, optional=optional, pinned=options.release
         )
-        predict = f"/v1/models/{options.model_name}:predict"
-        describe([("post", predict, request_model(config), Predictions, "Recommend items")], "newfound explorer")
+        describe(options.model_name, request_model(config), Predictions, "Recommend items", "newfound explorer")
         service = assemble(options, config, releases, app)
         Server(options, config, service.pages).run(service.model, service.start, service.stop)
 

@@ -171,14 +171,22 @@ class ExplorerModel(Model):
         _DECIDE.observe(time.perf_counter() - began)
         return Job(wish, history, seed, degraded, made, plan, answer, generated)
 
+    async def stored(self, user: str, seconds: float) -> UserHistory | None:
+        """A user's stored history; None where nothing is stored of them.
+
+        Raises:
+            Unavailable: the feature store did not answer in time.
+        """
+        features = self.features
+        if features is None:
+            return None
+        return await self._features_guard.call(lambda: features.read(user), seconds)
+
     async def _history(self, wish: Recommend, deadline: Deadline, degraded: list[str]) -> UserHistory:
         stored = None
-        features = self.features
-        user = wish.user_id
-        if user is not None and features is not None:
-            left = deadline.left(self.config.finish_ms)
+        if wish.user_id is not None:
             try:
-                stored = await self._features_guard.call(lambda: features.read(user), left)
+                stored = await self.stored(wish.user_id, deadline.left(self.config.finish_ms))
             except Unavailable:
                 degraded.append("features")
         if stored is None:

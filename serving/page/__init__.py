@@ -12,8 +12,10 @@ from fastapi import HTTPException, Response
 from fastapi.responses import JSONResponse
 
 from newfound.schema import NODE, USER, X, Y
+from serving.guard import Unavailable
 
 if TYPE_CHECKING:
+    from newfound.catalogue import Shelf
     from serving.explorer.holding import Held
     from serving.explorer.model import ExplorerModel
 
@@ -30,6 +32,7 @@ _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
+PATIENCE_S: Final = 2.0
 OFFERED: Final = 200  # users in the list
 
 
@@ -54,15 +57,21 @@ def add_page(app: Any, model: ExplorerModel, users: str | None) -> None:
         path, kind = _FILES[name]
         return Response((_FOLDER / path).read_bytes(), media_type=kind, headers=_HEADERS)
 
+    def shelf() -> Shelf:
+        return held().shelf(model.releases.takedown)
+
     async def interests() -> JSONResponse:
-        return JSONResponse(_interests(held()), headers=_HEADERS)
+        return JSONResponse(_interests(held(), shelf()), headers=_HEADERS)
 
     async def offered() -> JSONResponse:
         return JSONResponse({"users": _users(users)}, headers=_HEADERS)
 
     async def history(user: str) -> JSONResponse:
-        stored = await model.features.read(user) if model.features is not None else None
-        catalogue = held().catalogue
+        try:
+            stored = await model.stored(user, PATIENCE_S)
+        except Unavailable as error:
+            raise HTTPException(503, f"the feature store does not answer ({error.why})") from None
+        catalogue, blocked = held().catalogue, shelf().blocked
         events = [] if stored is None else zip(stored.item_ids, stored.engagements, stored.positives, strict=True)
         return JSONResponse(
             {
@@ -76,6 +85,7 @@ def add_page(app: Any, model: ExplorerModel, users: str | None) -> None:
                         "positive": bool(positive),
                     }
                     for item, engagement, positive in events
+                    if item not in blocked
                 ],
             },
             headers=_HEADERS,
@@ -88,8 +98,8 @@ def add_page(app: Any, model: ExplorerModel, users: str | None) -> None:
     app.add_api_route("/page/{name}", file, methods=["GET"])
 
 
-def _interests(held: Held) -> dict[str, Any]:
-    """The map: a point an interest."""
+def _interests(held: Held, shelf: Shelf) -> dict[str, Any]:
+    """The map: a point an interest that has an item to show."""
     catalogue = held.catalogue
     layout = {row[NODE]: (row[X], row[Y]) for row in catalogue.clusters.layout.to_pylist()}
     traffic = catalogue.clusters.traffic
@@ -106,6 +116,7 @@ def _interests(held: Held) -> dict[str, Any]:
                 "y": layout.get(cluster, (0.0, 0.0))[1],
             }
             for at, cluster in enumerate(catalogue.interface)
+            if shelf.available[cluster]
         ],
     }
 

@@ -12,7 +12,7 @@ const REASONS = {
 };
 const both = (names) => (names.length ? names.map((name) => `“${name}”`).join(" and ") : "something near");
 
-const state = { k: 10, events: [], liked: [], interests: new Map(), waiting: null, asked: 0 };
+const state = { k: 10, events: [], liked: [], release: "", interests: new Map(), waiting: null, asked: 0 };
 
 function say(text, problem = false) {
   $("status").textContent = text;
@@ -63,6 +63,7 @@ async function refresh() {
     return;
   }
   const slate = answer.predictions[0];
+  if (slate.release !== state.release) await drawMap(); // a new release was taken up
   const milliseconds = Math.round(performance.now() - began);
   const novel = slate.items.filter((entry) => entry.slot === "novel").length;
   if ($("appetite").checked) {
@@ -141,14 +142,19 @@ function later(work, milliseconds = 120) {
   state.waiting = setTimeout(() => work().catch((error) => say(error.message, true)), milliseconds);
 }
 
-async function start() {
+async function drawMap() {
   const map = await get("/page/interests.json");
+  state.release = map.release;
   state.k = map.policy.k;
   $("k-text").textContent = state.k;
   $("quota").max = state.k;
   $("release").textContent = `${map.interests.length} interests, release ${map.release}`;
-  for (const interest of map.interests) state.interests.set(interest.id, interest);
+  state.interests = new Map(map.interests.map((interest) => [interest.id, interest]));
   InterestMap.draw(map.interests);
+}
+
+async function start() {
+  await drawMap();
   const { users } = await get("/page/users.json");
   $("users").replaceChildren(...users.map((user) => element("option", { value: user })));
   if (users.length) $("user").value = users[0];

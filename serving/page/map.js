@@ -65,6 +65,7 @@ const InterestMap = (() => {
     };
     for (const entry of slate.filter((one) => one.slot === "novel")) {
       const target = byId.get(entry.cluster);
+      if (!target) continue; // taken down, or back, since the map was drawn
       for (const description of entry.because) {
         const source = named.get(description);
         if (!source) continue;

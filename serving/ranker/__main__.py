@@ -29,8 +29,7 @@ def main() -> None:
         )
         model = RankerModel(options.model_name, releases, config)
         app.add_api_route("/releases", model.releases_held, methods=["GET"])
-        predict = f"/v1/models/{options.model_name}:predict"
-        describe([("post", predict, request_model(config), RankedAll, "Rank items within clusters")], "newfound ranker")
+        describe(options.model_name, request_model(config), RankedAll, "Rank items within clusters", "newfound ranker")
         releases.start()
 
         async def started() -> None:

@@ -17,6 +17,7 @@ import statistics
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -24,12 +25,14 @@ from typing import Any, Final
 import yaml
 
 from newfound.config import ServingConfig
-from newfound.release import publish
+from newfound.release import current
+from serving.local import VLLM
+from serving.planner import vllm
 from serving.processes import Service, free_port
 from tests.benchmarks import load
 from tests.benchmarks.record import machine, write_record
 from tests.serving import store
-from tests.serving.synthetic import World, histories, history_table, write_release
+from tests.serving.synthetic import World, histories, history_table, publish_with_planner
 
 WORLD: Final = World(parents=6, clusters=60, leaves=4, items=60, top_k=8, dim=32, blocks=1, holes=900)
 USERS, EVENTS = 1500, 30
@@ -37,6 +40,7 @@ USERS, EVENTS = 1500, 30
 SETTINGS: Final = {"remembered_answers": 1}
 FAULTS: Final = ("kill", "stop", "slow", "wrong", "garbage")
 SLOW_S: Final = 5.0
+FAULT_S, REST_S = 6.5, 6.5  # how long a part is broken, and left in peace afterwards
 
 
 @dataclass
@@ -126,51 +130,77 @@ class Part:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, default=10_000)
-    parser.add_argument("--rate", type=float, default=60.0, help="requests a second")
+    parser.add_argument("--requests", type=int, default=10_000, help="at least")
+    parser.add_argument("--rate", type=float, default=50.0, help="requests a second")
+    parser.add_argument("--planner", choices=["auto", "vllm", "local"], default="auto", help="the planner's engine")
     parser.add_argument("--out", type=Path, default=Path("runs/bench/chaos.json"))
     options = parser.parse_args()
+    engine = options.planner
+    if engine == "auto":
+        engine = "vllm" if VLLM.exists() else "local"
     with tempfile.TemporaryDirectory(prefix="newfound-chaos-") as folder:
-        record = rehearse(Path(folder), options.requests, options.rate)
+        record = rehearse(Path(folder), options.requests, options.rate, engine)
     for name, value in record.items():
         print(f"{name:34} {value}")
     write_record(options.out, {**record, **machine("kserve", "feast", "redis")})
 
 
-def rehearse(folder: Path, requests: int, rate: float) -> dict[str, Any]:
-    """Starts everything, brings the faults one after another, and adds up."""
+def rehearse(
+    folder: Path,
+    requests: int,
+    rate: float,
+    engine: str,
+    faults: Sequence[tuple[str, str]] | None = None,
+    fault_s: float = FAULT_S,
+    rest_s: float = REST_S,
+) -> dict[str, Any]:
+    """Starts everything, brings the faults one after another, and adds up.
+
+    Args:
+        folder: for everything that is written.
+        requests: at least so many; they go on until the last part has been back for a while.
+        rate: requests a second.
+        engine: the planner's, `vllm` or `local`.
+        faults: names of parts and what befalls them; None: every fault to every part in turn.
+        fault_s: seconds for which a part is broken.
+        rest_s: seconds of peace once it is back.
+    """
     services: list[Service] = []
     try:
-        parts, explorer = start(folder, services)
+        parts, explorer = start(folder, services, engine)
         rows = histories(WORLD, USERS, EVENTS)
         bodies = [json.dumps({"instances": [{"user_id": row["user_id"]}]}) for row in rows]
         port = int(str(explorer.ready).split(":")[2].split("/")[0])
         order = {"port": port, "path": "/v1/models/newfound:predict", "bodies": bodies}
         load.run(**order, rate=min(rate, 20), requests=100)
-        generator = load.start(**order, rate=rate, requests=requests)
-        began = time.monotonic()
-        plan = [(part, fault) for fault in FAULTS for part in parts]
-        each = requests / rate / (len(plan) + 1)
+        generator = load.start(**order, rate=rate, requests=requests, until_told=True)
+        time.sleep(rest_s)
+        by_name = {part.name: part for part in parts}
         episodes = []
-        for number, (part, fault) in enumerate(plan):
-            time.sleep(max(began + (number + 0.5) * each - time.monotonic(), 0))
+        for name, fault in faults or [(part.name, fault) for fault in FAULTS for part in parts]:
+            if name not in by_name:
+                continue
+            part = by_name[name]
             part.break_it(fault)
             broken = time.monotonic()
-            time.sleep(each * 0.45)
+            time.sleep(fault_s)
             part.mend(fault)
             episodes.append((part, fault, broken, time.monotonic()))
-        return add_up(load.collect(generator), episodes, rate)
+            print(f"{name} {fault}: away for {episodes[-1][3] - broken:.1f} s", flush=True)
+            time.sleep(rest_s)
+        generator.terminate()
+        record = add_up(load.collect(generator), episodes, rate)
+        return {**record, "engine": engine, "online_store": "redis" if "redis" in by_name else "sqlite"}
     finally:
         for service in reversed(services):
             service.stop()
 
 
-def start(folder: Path, services: list[Service]) -> tuple[list[Part], Service]:
+def start(folder: Path, services: list[Service], engine: str) -> tuple[list[Part], Service]:
     """Redis, ranker, planner, each behind a proxy, and the explorer."""
     root = folder / "releases"
-    written = write_release(WORLD, folder / "parts")
-    written["planner"] = write_planner(folder / "parts")
-    publish(written, str(root), lineage={}, measures={}, fits={}, gates={})
+    publish_with_planner(WORLD, folder)
+    release = current(str(root))
     (folder / "settings.yaml").write_text(yaml.safe_dump(SETTINGS))
     ports = {name: free_port() for name in ("redis", "ranker", "planner", "explorer")}
     shared = ["--releases", str(root), "--host", "127.0.0.1"]
@@ -191,14 +221,14 @@ def start(folder: Path, services: list[Service]) -> tuple[list[Part], Service]:
         folder,
         ready.format(ports["ranker"]),
     )
-    planner = Service.module(
-        "planner",
-        "serving.planner",
-        [*shared, "--http_port", str(ports["planner"])],
-        folder,
-        f"http://127.0.0.1:{ports['planner']}/health",
-        {"OMP_NUM_THREADS": "1"},
-    )
+    health = f"http://127.0.0.1:{ports['planner']}/health"
+    if engine == "vllm":
+        # Eager: a killed engine that is compiled anew would be away for a minute and a half.
+        run = [*vllm.command(VLLM, root / release / "planner", release, ports["planner"]), "--enforce-eager"]
+        planner = Service("planner", run, folder, health, vllm.environment())
+    else:
+        run = [*shared, "--http_port", str(ports["planner"])]
+        planner = Service.module("planner", "serving.planner", run, folder, health, {"OMP_NUM_THREADS": "1"})
     parts = [
         Part(
             "ranker",
@@ -244,25 +274,6 @@ def start(folder: Path, services: list[Service]) -> tuple[list[Part], Service]:
     return parts, explorer.wait()
 
 
-def write_planner(parts: Path) -> Path:
-    """A tiny random planner for the made-up clusters: real decoding, in a millisecond or two."""
-    from safetensors.torch import save_file
-
-    from newfound.clusters import Clusters
-    from newfound.planner.prompt import PromptCodec
-    from tests.planner.conftest import make_tokenizer, tiny_config, tiny_weights
-
-    folder = parts / "planner"
-    folder.mkdir()
-    tokenizer = make_tokenizer()
-    tokenizer.save(str(folder / "tokenizer.json"))
-    config = tiny_config(1, tokenizer.get_vocab_size())
-    save_file(tiny_weights(config, 1), folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(config))
-    PromptCodec(make_tokenizer(), Clusters.load(parts / "clusters").descriptions, 2).save(folder)
-    return folder
-
-
 def add_up(
     results: list[tuple[float, float, int, str]], episodes: list[tuple[Part, str, float, float]], rate: float
 ) -> dict[str, Any]:
@@ -278,6 +289,7 @@ def add_up(
         "shed": sum(status == 503 for _, _, status, _ in results),
         "http_4xx": sum(400 <= status < 500 for _, _, status, _ in results),
         "degraded": sum(bool(codes) for _, _, _, codes in results),
+        "degraded_without_code": sum("unsaid" in codes for _, _, _, codes in results),
         "deadline_ms": deadline,
         "p50_ms": round(load.percentile(latencies, 0.5), 1),
         "p99_ms": round(load.percentile(latencies, 0.99), 1),

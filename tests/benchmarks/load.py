@@ -1,14 +1,17 @@
 """A load generator in a process of its own: ``python -m tests.benchmarks.load '{"port": 8080, ...}'``.
 
 Closed loop: so many connections, each sends its next request when it has an answer. Open loop: requests leave at a
-fixed rate whatever happens to the earlier ones, and their latency counts from the moment when they were due.
+fixed rate whatever happens to the earlier ones, and their latency counts from the moment when they were due; with
+`until_told` they go on past their number until SIGTERM.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -102,9 +105,13 @@ class Load:
 
         await asyncio.gather(*(worker() for _ in range(concurrency)))
 
-    async def open_loop(self, rate: float, requests: int) -> None:
+    async def open_loop(self, rate: float, requests: int, until_told: bool = False) -> None:
+        told = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
         began, tasks = time.monotonic() + 0.05, set()
-        for number in range(requests):
+        for number in itertools.count():
+            if number >= requests and (told.is_set() or not until_told):
+                break
             due = began + number / rate
             await asyncio.sleep(max(due - time.monotonic(), 0))
             task = asyncio.create_task(self.one(due))
@@ -114,9 +121,18 @@ class Load:
 
 
 def degradation(body: bytes) -> str:
-    """The codes that a slate names, comma-separated, cheaply."""
+    """The codes that a slate names, comma-separated, cheaply; `unsaid` where it lacks what it ought to name.
+
+    The users who are asked for have a history, so a slate without a familiar item was made without it; and an item
+    without a score was not ranked.
+    """
     at = body.find(b'"degraded":[')
-    return body[at + 12 : body.find(b"]", at)].decode().replace('"', "") if at >= 0 else ""
+    if at < 0:
+        return ""
+    codes = body[at + 12 : body.find(b"]", at)].decode().replace('"', "")
+    unranked = b'"score":null' in body and "ranker" not in codes
+    unread = b'"slot":"familiar"' not in body and "features" not in codes
+    return ",".join(filter(None, [codes, "unsaid" if unranked or unread else ""]))
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -161,7 +177,7 @@ def main() -> None:
     order = json.load(sys.stdin)
     load = Load(order["port"], order["path"], order["bodies"], order.get("seed", 0))
     if "rate" in order:
-        uvloop.run(load.open_loop(order["rate"], order["requests"]))
+        uvloop.run(load.open_loop(order["rate"], order["requests"], order.get("until_told", False)))
     else:
         uvloop.run(load.closed_loop(order["concurrency"], order["seconds"]))
     json.dump(load.results, sys.stdout)

@@ -1,6 +1,7 @@
 """``python -m tests.serving.store FOLDER``: registers and materialises what lies in the folder, as a run does.
 
-A process of its own: the environment says which folder and which store, and Feast reads it when it is imported.
+With a second argument, a file, it fetches everybody's history by point in time instead, and writes it there. A process
+of its own: the environment says which folder and which store, and Feast reads it when it is imported.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -38,8 +40,17 @@ def write_sources(folder: Path, histories: pa.Table, interests: list[dict[str, o
 
 def fill(folder: Path, redis: str | None = None) -> None:
     """Registers and materialises, in a process of its own."""
+    _run(folder, redis)
+
+
+def fetch(folder: Path, out: Path) -> None:
+    """Everybody's history from the offline store, as of now, in a process of its own."""
+    _run(folder, None, str(out))
+
+
+def _run(folder: Path, redis: str | None, *arguments: str) -> None:
     subprocess.run(
-        [sys.executable, "-m", "tests.serving.store", str(folder)],
+        [sys.executable, "-m", "tests.serving.store", str(folder), *arguments],
         check=True,
         cwd=ROOT,
         env={**os.environ, **environment(folder, redis)},
@@ -49,9 +60,15 @@ def fill(folder: Path, redis: str | None = None) -> None:
 
 def main() -> None:
     sys.modules.setdefault("torch", None)  # type: ignore[arg-type]  # Feast would import it
-    from components._features import apply, open_store
+    from components._features import apply, fetch_as_of, open_store
 
     store = open_store(Path(sys.argv[1]))
+    if len(sys.argv) > 2:
+        from newfound.histories import check_histories
+
+        users = pq.read_table(Path(sys.argv[1]) / "user_history.parquet", columns=["user_id"]).to_pandas()
+        check_histories(fetch_as_of(store, users.assign(event_timestamp=datetime.now(UTC))), Path(sys.argv[2]))
+        return
     apply(store)
     from serving.local import materialise
 

@@ -34,7 +34,7 @@ class World:
     salt: str = ""  # anything else that makes one release differ from another
 
 
-def write_release(world: World, folder: Path, *, planner: bool = False) -> dict[str, Path]:
+def write_release(world: World, folder: Path) -> dict[str, Path]:
     """Writes the parts of a release; returns them by name, as `publish` takes them."""
     rng = np.random.default_rng(world.seed)
     clusters = _clusters(world, rng)
@@ -70,6 +70,33 @@ def publish_world(world: World, root: Path, work: Path, *, promote: bool = True)
         gates={},
         promote=promote,
     )
+
+
+def publish_with_planner(world: World, folder: Path) -> Path:
+    """Publishes a release with a tiny random planner in it: real decoding, in a few milliseconds.
+
+    Returns:
+        The folder of all releases, `releases` in `folder`.
+    """
+    from safetensors.torch import save_file
+
+    from newfound.planner.prompt import PromptCodec
+    from tests.planner.conftest import make_tokenizer, tiny_config, tiny_weights
+
+    parts = write_release(world, folder / "parts")
+    planner = parts["planner"] = folder / "parts" / "planner"
+    planner.mkdir()
+    tokenizer = make_tokenizer()
+    tokenizer.save(str(planner / "tokenizer.json"))
+    named = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": tokenizer.id_to_token(2)}
+    (planner / "tokenizer_config.json").write_text(json.dumps(named))
+    config = tiny_config(1, tokenizer.get_vocab_size())
+    config |= {"hidden_size": 64, "num_attention_heads": 2, "head_dim": 32}  # heads as vLLM knows them
+    save_file(tiny_weights(config, 1), planner / "model.safetensors", metadata={"format": "pt"})
+    (planner / "config.json").write_text(json.dumps(config))
+    PromptCodec(make_tokenizer(), Clusters.load(parts["clusters"]).descriptions, 2).save(planner)
+    publish(parts, str(folder / "releases"), lineage={}, measures={}, fits={}, gates={})
+    return folder / "releases"
 
 
 def _clusters(world: World, rng: np.random.Generator) -> Clusters:

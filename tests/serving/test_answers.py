@@ -6,10 +6,14 @@ import json
 from typing import Any
 
 import httpx
+import pyarrow.parquet as pq
 import pytest
 
-from newfound.recommend import Recommender
+from newfound.batch import seed_of, write_slates
+from newfound.config import BatchConfig
+from newfound.recommend import Recommender, history_of_user
 from newfound.slate import Slate
+from tests.serving import store
 
 
 def shown(slate: dict[str, Any]) -> list[tuple[str, str, float, str]]:
@@ -31,18 +35,23 @@ def test_v1_answers_with_the_documented_slate(stack):
             assert len(item.because) == 2
 
 
-def test_the_same_history_gives_the_same_slate_whichever_way_it_comes(stack):
-    """Feast's online store, the request, and the library in this process."""
+def test_the_same_history_gives_the_same_slate_whichever_way_it_comes(stack, tmp_path):
+    """Feast's online store, its offline store, the request, and the batch; by the services and by the library."""
+    store.fetch(stack.features, tmp_path / "histories.parquet")
+    config = BatchConfig(k=8, seed=3)
+    online = stack.slate(user_id="u5", k=8, seed=seed_of(3, "u5"))
+    recommender = Recommender.open(stack.root / online["release"])
+    write_slates(recommender, tmp_path, tmp_path / "slates.parquet", config)
+    rows = pq.read_table(tmp_path / "slates.parquet", filters=[("user_id", "=", "u5")]).to_pylist()
+    in_batch = {"items": [{**row, "item": row["item_id"]} for row in rows]}
+    offline = recommender.recommend(history_of_user(tmp_path, "u5"), k=8, seed=seed_of(3, "u5"))
     history = stack.history(5)
     events = [
         {"item": item, "engagement": engagement, "positive": positive}
         for item, engagement, positive in zip(history.item_ids, history.engagements, history.positives, strict=True)
     ]
-    online = stack.slate(user_id="u5", k=8, seed=3)
-    brought = stack.slate(history=events, k=8, seed=3)
-    release = stack.root / online["release"]
-    local = Recommender.open(release).recommend(history, k=8, seed=3)
-    assert shown(online) == shown(brought) == shown(local.model_dump(mode="json"))
+    brought = stack.slate(history=events, k=8, seed=seed_of(3, "u5"))
+    assert shown(online) == shown(brought) == shown(offline.model_dump(mode="json")) == shown(in_batch)
 
 
 def test_what_was_seen_before_the_stored_history_is_never_novel(stack):

@@ -13,22 +13,17 @@ import httpx
 import numpy as np
 import pytest
 from aiohttp import web
-from safetensors.torch import save_file
 
-from newfound.clusters import Clusters
 from newfound.config import ServingConfig
 from newfound.deciding import Ask
 from newfound.planner import Planner
-from newfound.planner.prompt import PromptCodec
-from newfound.release import publish
 from serving.clock import Deadline
 from serving.explorer.holding import Held, build_held
 from serving.explorer.planning import Planning
 from serving.guard import Guard
 from serving.planner.__main__ import Runtime, create_app
 from serving.planner.client import LivePlanner, Prompts
-from tests.planner.conftest import make_tokenizer, tiny_config, tiny_weights
-from tests.serving.synthetic import World, write_release
+from tests.serving.synthetic import World, publish_with_planner
 
 CONFIG = ServingConfig(planner_ms=300, planner_background_ms=2000, deadline_ms=2000)
 
@@ -36,20 +31,7 @@ CONFIG = ServingConfig(planner_ms=300, planner_background_ms=2000, deadline_ms=2
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A release with a tiny random planner in it."""
-    folder = tmp_path_factory.mktemp("planner")
-    parts = write_release(World(clusters=12, holes=20), folder / "parts")
-    planner = folder / "parts" / "planner"
-    planner.mkdir()
-    tokenizer = make_tokenizer()
-    tokenizer.save(str(planner / "tokenizer.json"))
-    config = tiny_config(1, tokenizer.get_vocab_size())
-    save_file(tiny_weights(config, 1), planner / "model.safetensors", metadata={"format": "pt"})
-    (planner / "config.json").write_text(json.dumps(config))
-    descriptions = Clusters.load(folder / "parts" / "clusters").descriptions
-    PromptCodec(make_tokenizer(), descriptions, 2).save(planner)
-    parts["planner"] = planner
-    publish(parts, str(folder / "releases"), lineage={}, measures={}, fits={}, gates={})
-    return folder / "releases"
+    return publish_with_planner(World(clusters=12, holes=20), tmp_path_factory.mktemp("planner"))
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -158,6 +160,38 @@ def test_what_serves_survives_the_loss_of_its_files(tmp_path):
     assert held is not None and held.catalogue.popular_items("c1") and held.catalogue.answers(("c1", "c2"))
     assert held.catalogue.clusters.layout.num_rows == 6
     assert not any((tmp_path / "cache").glob("2*")), "the copy is gone as well"
+
+
+def test_the_takedown_list_is_followed_while_a_release_is_being_loaded(tmp_path):
+    root, cache = tmp_path / "releases", tmp_path / "cache"
+    publish(root, tmp_path, "a")
+    cache.mkdir()
+    loading, loaded = threading.Event(), threading.Event()
+
+    def build(folder: Path, release: str) -> Held:
+        if root.joinpath("slow").exists():
+            loading.set()
+            assert loaded.wait(20)
+        return build_held(folder, release, planner=False, remembered=10)
+
+    releases = Releases(str(root), cache, PARTS, build, 0.01)
+    releases.start()
+    try:
+        (root / "slow").touch()
+        second = publish(root, tmp_path, "b")
+        assert loading.wait(20)
+        heard = threading.Event()
+        releases.on_takedown = lambda takedown: heard.set()
+        (root / "takedown.json").write_text(json.dumps({"items": ["i1.1"]}))
+        assert heard.wait(20) and releases.takedown.items == {"i1.1"} and releases.active != second
+        loaded.set()
+        end = time.monotonic() + 20
+        while releases.active != second:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+    finally:
+        loaded.set()
+        releases.stop()
 
 
 def test_the_takedown_list_is_followed_and_a_broken_one_changes_nothing(tmp_path):

@@ -8,6 +8,10 @@ const InterestMap = (() => {
   let interests = [];
   const circles = new Map();
 
+  const EDGE = 1.06;
+  const meet = (a, b) =>
+    a.x < b.x + b.width && b.x < a.x + a.width && a.y < b.y + 0.8 * b.height && b.y < a.y + 0.8 * a.height;
+
   const size = (interest) => 0.014 + 0.12 * Math.sqrt(Math.min(interest.traffic, 0.12));
 
   function make(name, attributes, parent) {
@@ -48,20 +52,24 @@ const InterestMap = (() => {
       circle.style.opacity = had.has(id) ? Math.min(0.45 + had.get(id) / 12, 1) : 1;
     }
     const labelled = new Set();
+    const taken = [];
     const label = (interest) => {
       if (labelled.has(interest.id)) return;
       labelled.add(interest.id);
-      const right = interest.x < 0.35;
-      const text = make(
-        "text",
-        {
-          x: interest.x + (right ? 1 : -1) * (size(interest) + 0.025),
-          y: interest.y + 0.018,
-          "text-anchor": right ? "start" : "end",
-        },
-        labels,
-      );
+      const text = make("text", { y: interest.y + 0.018 }, labels);
       text.textContent = interest.description.split(",").slice(0, 2).join(",");
+      const gap = size(interest) + 0.025;
+      const room = interest.x + gap + text.getBBox().width <= EDGE;
+      text.setAttribute("x", interest.x + (room ? gap : -gap));
+      text.setAttribute("text-anchor", room ? "start" : "end");
+      let box = text.getBBox();
+      for (let step = 1; step <= 8 && taken.some((other) => meet(box, other)); step += 1) {
+        // Down, up, further down, further up, until nothing is in the way.
+        const shift = (step % 2 ? 1 : -1) * Math.ceil(step / 2) * 0.8 * box.height;
+        text.setAttribute("y", interest.y + 0.018 + shift);
+        box = text.getBBox();
+      }
+      taken.push(box);
     };
     for (const entry of slate.filter((one) => one.slot === "novel")) {
       const target = byId.get(entry.cluster);

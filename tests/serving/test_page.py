@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -97,6 +99,12 @@ def test_a_like_is_reacted_to_and_everything_works_by_keyboard(page):
     known(page, 41)
     expect(page.locator("#slate .title")).not_to_have_text(before, timeout=20_000)
     assert liked not in titles(page) and liked in page.locator("#history li.liked-now").inner_text()
+    page.focus("#quota")
+    page.keyboard.press("Home")
+    expect(page.locator("#slate li.novel")).to_have_count(0, timeout=20_000)
+    for _ in range(6):
+        page.keyboard.press("ArrowRight")
+    expect(page.locator("#slate li.novel")).to_have_count(6, timeout=20_000)
     reached = set()
     page.focus("#user")
     for _ in range(30):
@@ -114,6 +122,31 @@ def test_an_unknown_user_is_answered(page):
     assert page.locator("#slate li").count() == 10
 
 
+def test_what_was_taken_down_is_on_the_page_no_more(page, stack):
+    from playwright.sync_api import expect
+
+    page.fill("#user", "u6")
+    page.click("button[type=submit]")
+    known(page, 40)
+    items = stack.history(6).item_ids[-2:]
+    try:
+        (stack.root / "takedown.json").write_text(json.dumps({"items": items, "clusters": ["c3"]}))
+        end = time.monotonic() + 20
+        while len(httpx.get(f"{stack.url}/page/interests.json").json()["interests"]) == 24:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        page.reload()
+        expect(page.locator("#map circle")).to_have_count(23, timeout=20_000)
+        page.fill("#user", "u6")
+        page.click("button[type=submit]")
+        gone = len([item for item in stack.history(6).item_ids if item in items or item.startswith("i3.")])
+        known(page, 40 - gone)
+    finally:
+        (stack.root / "takedown.json").unlink()
+    while len(httpx.get(f"{stack.url}/page/interests.json").json()["interests"]) == 23:
+        time.sleep(0.05)
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 def test_it_fits_wide_and_narrow(page, width, tmp_path):
     page.set_viewport_size({"width": width, "height": 900})
@@ -123,6 +156,12 @@ def test_it_fits_wide_and_narrow(page, width, tmp_path):
         ".filter(e => e.offsetHeight < 24).map(e => e.id)"
     )
     assert small == []
+    outside = page.evaluate(
+        "(edge => [...document.querySelectorAll('#labels text')].map(e => e.getBoundingClientRect())"
+        ".filter(r => r.left < edge.left || r.right > edge.right).length)"
+        "(document.getElementById('map').getBoundingClientRect())"
+    )
+    assert page.locator("#labels text").count() >= 2 and outside == 0
     shot = Path(os.environ.get("NEWFOUND_SCREENSHOTS", tmp_path)) / f"page-{width}.png"
     page.screenshot(path=str(shot), full_page=True)
 

@@ -143,6 +143,15 @@ def main() -> None:
     for name, value in record.items():
         print(f"{name:34} {value}")
     write_record(options.out, {**record, **machine("kserve", "feast", "redis")})
+    if missed := misses(record):
+        raise SystemExit(f"not kept: {'; '.join(missed)}")
+
+
+def misses(record: dict[str, Any]) -> list[str]:
+    """The promises that were not kept."""
+    none = ("unanswered", "http_5xx", "http_4xx", "degraded_without_code", "degraded_without_fault")
+    limits = {name: 0.0 for name in none} | {"p99_ms": record["deadline_ms"] + 100, "recovery_s": 5.0}
+    return [f"{name} is {record[name]}, at most {limit:g}" for name, limit in limits.items() if record[name] > limit]
 
 
 def rehearse(

@@ -124,6 +124,7 @@ def test_make_serve_brings_everything_up_keeps_it_up_and_takes_it_down(launched)
     killed = int(subprocess.check_output(["pgrep", "-f", f"serving.ranker .*--http_port {port + 2}"], text=True))
     os.kill(killed, signal.SIGKILL)
     until(lambda: slate(user_id="u3")["degraded"] == ["ranker"])
+    assert httpx.get(f"{url}/v2/models/newfound/ready").status_code == 200, "it still answers"
     until(lambda: slate(user_id="u3")["degraded"] == [])
     assert "ranker ended; started again" in (folder / "output").read_text()
 

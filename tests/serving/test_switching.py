@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import time
 from typing import Any
@@ -102,26 +101,6 @@ def test_past_its_limit_it_sheds_and_recovers(stack):
     assert stack.metric("newfound_shed_total") - shed == statuses.count(503)
     for _ in range(5):
         assert stack.predict({"user_id": "u3"}).status_code == 200, "once the crowd is gone, everyone is answered"
-
-
-def test_the_ranker_is_killed_stopped_and_comes_back(stack):
-    """The short chaos: every request is answered, what is missing is said, and full service returns."""
-    running = under_load(stack, 15, 220)
-    time.sleep(1)
-    stack.ranker.kill()
-    until(lambda: stack.slate(user_id="u3")["degraded"] == ["ranker"])
-    alone = stack.slate(user_id="u3")
-    assert all(one["score"] is None for one in alone["items"]) and len(alone["items"]) == 10
-    assert httpx.get(f"{stack.url}/v2/models/newfound/ready").status_code == 200
-    stack.ranker.start().wait()
-    until(lambda: stack.slate(user_id="u3")["degraded"] == [])
-    stack.ranker.signal(signal.SIGSTOP)
-    until(lambda: stack.slate(user_id="u3", deadline_ms=300)["degraded"] == ["ranker"])
-    stack.ranker.signal(signal.SIGCONT)
-    until(lambda: stack.slate(user_id="u3")["degraded"] == [])
-    results = load.collect(running)
-    assert len(results) == 220 and {status for _, _, status, _ in results} == {200}
-    assert {codes for _, _, _, codes in results} == {"", "ranker"}
 
 
 def test_a_locked_feature_store_is_stepped_around(stack):

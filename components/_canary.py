@@ -74,7 +74,7 @@ def deploy(
         ) from error
     log.info("release %s: %d %% of the traffic", release, canary["weight"])
     measures = {"release": release, "weight": canary["weight"], "ready_seconds": round(time.monotonic() - began, 1)}
-    return [*applied, {"HTTPRoute": NAME, "patch": patch}], measures
+    return [*applied, {"kind": "HTTPRoute", "metadata": {"name": NAME}, "spec": patch["spec"]}], measures
 
 
 def canary_of(stable: Mapping[str, Any], release: str) -> dict[str, Any]:
@@ -113,21 +113,21 @@ def canary_of(stable: Mapping[str, Any], release: str) -> dict[str, Any]:
     }
 
 
-def weights_of(route: Mapping[str, Any], weight: int) -> list[dict[str, Any]]:
-    """The JSON patch that gives the canary's explorer a percentage of the first rule's traffic.
+def weights_of(route: Mapping[str, Any], weight: int) -> dict[str, Any]:
+    """The merge patch that gives the canary's explorer a percentage of the first rule's traffic.
+
+    It names the version that it was made from: a route that somebody else changes meanwhile is left as it is.
 
     Raises:
         DeployError: the first rule does not lead to the explorer.
     """
-    backends = route["spec"]["rules"][0].get("backendRefs", []) if route["spec"].get("rules") else []
-    mine = next((one for one in backends if one["name"] == f"{NAME}-transformer"), None)
+    rules = copy.deepcopy(route["spec"].get("rules") or [{}])
+    mine = next((one for one in rules[0].get("backendRefs", []) if one["name"] == f"{NAME}-transformer"), None)
     if mine is None:
         raise DeployError(f"HTTPRoute {NAME}: its first rule does not lead to {NAME}-transformer; no weights to move")
-    shares = [{**mine, "weight": 100 - weight}, {**mine, "name": f"{NAME}{SUFFIX}-transformer", "weight": weight}]
-    return [
-        {"op": "test", "path": "/spec/rules/0/backendRefs", "value": backends},
-        {"op": "replace", "path": "/spec/rules/0/backendRefs", "value": shares},
-    ]
+    theirs = {**mine, "name": f"{NAME}{SUFFIX}-transformer", "weight": weight}
+    rules[0]["backendRefs"] = [{**mine, "weight": 100 - weight}, theirs]
+    return {"metadata": {"resourceVersion": route["metadata"]["resourceVersion"]}, "spec": {"rules": rules}}
 
 
 def _apply(objects: Any, where: tuple[str, ...], body: dict[str, Any]) -> None:

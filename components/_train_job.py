@@ -126,8 +126,18 @@ def manifest(name: str, given: Mapping[str, Any], task: Mapping[str, Any]) -> di
                     *({"name": variable, **source} for variable, source in variables.items()),
                 ],
             },
-            **({"podTemplateOverrides": [{"targetJobs": [{"name": "node"}], "spec": pod}]} if pod else {}),
+            "activeDeadlineSeconds": wants["timeout_seconds"],
+            **({"runtimePatches": [_patch(pod)]} if pod else {}),
         },
+    }
+
+
+def _patch(pod: dict[str, Any]) -> dict[str, Any]:
+    """What the runtime's job of the training pods, called node, is to have beside."""
+    job = {"name": "node", "template": {"spec": {"template": {"spec": pod}}}}
+    return {
+        "manager": "newfound.pipelines/manager",
+        "trainingRuntimeSpec": {"template": {"spec": {"replicatedJobs": [job]}}},
     }
 
 

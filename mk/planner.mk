@@ -10,4 +10,4 @@
 vllm: .vllm/.ready ## set up vLLM for a CPU in an environment of its own
 
 bench-planner: setup vllm ## the planner's bulk speed against transformers and vLLM
-	@$(BIN)/python tests/benchmarks/bench_planner.py
+	@$(BIN)/python -m tests.benchmarks.bench_planner

@@ -1,7 +1,7 @@
 """The gates between a refreshed table and its release."""
 
 from kfp import dsl
-from kfp.dsl import Artifact, Dataset, Input, Metrics, Output
+from kfp.dsl import HTML, Artifact, Dataset, Input, Metrics, Output
 
 from components._image import IMAGE
 
@@ -15,6 +15,7 @@ def judge_refresh(
     settings: str,
     bounds: str,
     verdict: Output[Artifact],
+    changes: Output[HTML],
     metrics: Output[Metrics],
 ):
     """Stops the pipeline by name where the new table is no better, or broken.
@@ -27,6 +28,7 @@ def judge_refresh(
         settings: transitions.
         bounds: RefreshConfig as JSON.
         verdict: measures and gates as JSON.
+        changes: what the new table answers otherwise, as a page; written before the gates are held against it.
         metrics: the measures.
     """
     import json
@@ -34,9 +36,11 @@ def judge_refresh(
 
     from components._step import running
     from newfound.config import RefreshConfig
+    from newfound.evaluation.changes import write_changes
     from newfound.refresh import judge
 
-    with running(settings, metrics, verdict) as step:
+    with running(settings, metrics, verdict, changes) as step:
+        write_changes(Path(before.path), Path(after.path), Path(clusters.path), Path(changes.path))
         paths = (Path(one.path) for one in (before, after, dataset, clusters))
         found, gates = judge(*paths, step.config.transitions.context, RefreshConfig.model_validate_json(bounds))
         Path(verdict.path).write_text(json.dumps({"measures": found, "gates": gates}, indent=2), encoding="utf-8")

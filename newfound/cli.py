@@ -129,7 +129,12 @@ def table_show_command(
 
 
 @table_app.command("diff")
-def table_diff_command(before: str, after: str, root: Root = "releases") -> None:
+def table_diff_command(
+    before: str,
+    after: str,
+    page: Annotated[Path | None, typer.Option(help="Write it as an HTML page as well, pair by pair.")] = None,
+    root: Root = "releases",
+) -> None:
     """What changed from one release's table to another's."""
     from newfound.clusters import Clusters
     from newfound.table import compare_tables
@@ -145,6 +150,11 @@ def table_diff_command(before: str, after: str, root: Root = "releases") -> None
         names = [clusters.description_of(label) if label in clusters.index else label for label in labels]
         if names:
             console.print(f"{title}: {escape('; '.join(names))}")
+    if page is not None:
+        from newfound.evaluation.changes import render_changes
+
+        page.write_text(render_changes(diff, clusters), encoding="utf-8")
+        console.print(f"{escape(str(page))} written")
 
 
 @table_app.command("drift")

@@ -10,7 +10,7 @@ from typing import Any, Final
 from newfound.cataloguing import write_catalogue
 from newfound.config import TrainingConfig
 from newfound.datasets import Dataset
-from newfound.release import current, publish
+from newfound.release import current, load, publish
 
 # Packages whose numerics or file formats a release depends on.
 PACKAGES: Final = (
@@ -84,6 +84,21 @@ def publish_parts(
     measures = {"release": manifest.id, "files": len(files), "megabytes": sum(file.bytes for file in files) / 1e6}
     out.write_text(json.dumps({"root": root, **measures}, indent=2), encoding="utf-8")
     return measures
+
+
+def earlier_clusters(root: str, previous: str, cache: Path) -> Path | None:
+    """The clusters of a published release.
+
+    Args:
+        root: folder or URL of all releases.
+        previous: its id, or `current`; empty: none.
+        cache: local folder for a remote root.
+
+    Returns:
+        Their folder; None where none are asked for, or nothing was published yet.
+    """
+    release = current(root) if previous == "current" else previous
+    return load(root, release, cache).path / "clusters" if release else None
 
 
 def lineage(dataset: Path, config: TrainingConfig) -> dict[str, Any]:

@@ -33,6 +33,9 @@ PlatformFile = Annotated[
 Interactions = Annotated[str | None, typer.Option(help="Your own interactions instead: Parquet or CSV.")]
 Items = Annotated[str | None, typer.Option(help="Their items: Parquet or CSV; may be left out.")]
 Folder = Annotated[str | None, typer.Option(help="Folder of a MovieLens or MovieTweetings copy.")]
+Previous = Annotated[
+    str, typer.Option(help="The release whose clusters live on under their ids: an id, `current`, or empty for none.")
+]
 LOCAL = Path("pipelines/configs/local.yaml")
 PRODUCTION = Path("pipelines/configs/production.yaml")
 PLATFORM = Path("pipelines/platforms/production.yaml")
@@ -46,6 +49,7 @@ def local_command(
     folder: Folder = None,
     runs: Annotated[Path, typer.Option(help="Folder for outputs, cache and logs.")] = Path("runs/local"),
     releases: Annotated[str, typer.Option(help="Folder or URL of all releases.")] = "releases",
+    previous: Previous = "",
     containers: Annotated[bool, typer.Option(help="Every step is a container, by Docker.")] = False,
 ) -> None:
     """Runs the training pipeline on this machine; what has not changed comes from the cache."""
@@ -54,7 +58,9 @@ def local_command(
 
     settings = _configured(config, interactions, items, folder)
     try:
-        done = run_training(settings, runs=runs, releases=releases, console=console, in_containers=containers)
+        done = run_training(
+            settings, runs=runs, releases=releases, console=console, previous=previous, in_containers=containers
+        )
     except KeyboardInterrupt:
         console.print("stopped; the next run goes on after the last finished step")
         raise typer.Exit(130) from None
@@ -96,6 +102,7 @@ def submit_command(
     wait: Annotated[bool, typer.Option(help="Wait for the run, and say what its gates said.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds to wait.")] = 86400,
     poll: Annotated[int, typer.Option(help="Seconds between two looks.")] = 30,
+    previous: Previous = "current",
     out: Annotated[str, typer.Option(help="Folder or URL for batch's slates, beside the artifacts.")] = "",
     ca_file: Annotated[str | None, typer.Option(help="Certificates that the host's is signed by.")] = None,
 ) -> None:
@@ -114,7 +121,7 @@ def submit_command(
     access = Access(
         host, namespace, os.environ.get("NEWFOUND_KFP_TOKEN"), os.environ.get("NEWFOUND_KFP_COOKIES"), ca_file
     )
-    arguments = _arguments(pipeline, settings, releases, cluster, out)
+    arguments = _arguments(pipeline, settings, releases, cluster, previous, out)
     submitted = submit(
         pipeline,
         arguments,
@@ -134,12 +141,14 @@ def submit_command(
         _show_gates(releases, pipeline)
 
 
-def _arguments(pipeline: str, settings: TrainingConfig, releases: str, cluster: Any, out: str) -> dict[str, object]:
+def _arguments(
+    pipeline: str, settings: TrainingConfig, releases: str, cluster: Any, previous: str, out: str
+) -> dict[str, object]:
     from pipelines import batch, refresh
     from pipelines.settings import settings as every_step
 
     if pipeline == "training":
-        return {**every_step(settings, cluster.image), "releases": releases}
+        return {**every_step(settings, cluster.image), "releases": releases, "previous": previous}
     if pipeline == "refresh":
         promote = cluster.canary is None
         settings = refresh.of_events(settings)

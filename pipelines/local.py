@@ -71,7 +71,13 @@ class Run:
 
 
 def run_training(
-    config: TrainingConfig, *, runs: Path, releases: str, console: Console, in_containers: bool = False
+    config: TrainingConfig,
+    *,
+    runs: Path,
+    releases: str,
+    console: Console,
+    previous: str = "",
+    in_containers: bool = False,
 ) -> Run:
     """Runs the training pipeline; see `run_pipeline`.
 
@@ -80,6 +86,7 @@ def run_training(
         runs: folder for outputs, cache and logs.
         releases: folder or URL of all releases.
         console: where progress is shown.
+        previous: the release whose clusters live on, an id or `current`; empty: none.
         in_containers: whether every step is a container of its own.
     """
     from pipelines.training import training
@@ -89,7 +96,7 @@ def run_training(
         config, read = absolute(config)
         releases = str(Path(releases).resolve())
         containers = Containers(read, (Path(releases),))
-    arguments = {**settings(config), "releases": releases}
+    arguments = {**settings(config), "releases": releases, "previous": previous}
     return run_pipeline(training, arguments, runs=runs, threads=config.threads, console=console, containers=containers)
 
 

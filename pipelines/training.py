@@ -94,6 +94,7 @@ def define_training(platform: Platform | None = None, shards: int = 1) -> Any:
         release: str,
         interests: str,
         releases: str,
+        previous: str = "",
     ):
         """Fits on the past, proves it on what came after, refits on everything, publishes.
 
@@ -115,6 +116,7 @@ def define_training(platform: Platform | None = None, shards: int = 1) -> Any:
             release: settings of publish_release.
             interests: settings of publish_interests.
             releases: folder or URL of all releases.
+            previous: the release whose clusters live on under their ids, an id or `current`; empty: none.
         """
         loaded = place(load_interactions(settings=data))
         dataset = loaded.outputs["dataset"]
@@ -124,7 +126,9 @@ def define_training(platform: Platform | None = None, shards: int = 1) -> Any:
         # What is learned from the past alone, and judged by what came after.
         past = place(fetch_histories(dataset=dataset, features=store, settings=histories, as_of="cut"))
         past = past.outputs["histories"]
-        built = place(build_clusters(dataset=dataset, histories=past, settings=clusters)).outputs["clusters"]
+        following = {"releases": releases, "previous": previous}
+        built = place(build_clusters(dataset=dataset, histories=past, settings=clusters, **following))
+        built = built.outputs["clusters"]
         mined = place(mine_transitions(dataset=dataset, histories=past, clusters=built, settings=transitions))
         mined = mined.outputs["transitions"]
         tuned_planner = plan(transitions=mined, clusters=built, settings=planner).outputs["planner"]

@@ -251,7 +251,7 @@ def test_a_configuration_becomes_the_defaults(tmp_path: Path) -> None:
     document = yaml.safe_load((tmp_path / "training.yaml").read_text(encoding="utf-8"))
     parameters = document["root"]["inputDefinitions"]["parameters"]
     defaults = {name: given.get("defaultValue") for name, given in parameters.items()}
-    assert defaults == {**values, "releases": None}
+    assert defaults == {**values, "releases": None, "previous": ""}
 
 
 def test_every_step_of_a_platform_is_one(compiled: Path) -> None:

@@ -14,4 +14,4 @@ if ! [ -S "$work/docker.sock" ] || ! kill -0 "$(cat "$work/docker.pid" 2>/dev/nu
   for _ in $(seq 60); do if [ -S "$work/docker.sock" ]; then break; fi; sleep 0.5; done
   [ -S "$work/docker.sock" ] || { tail -20 "$work/dockerd.log" >&2; exit 1; }
 fi
-echo "export DOCKER_HOST=unix://$work/docker.sock BUILD_ARGS='--network host'"
+echo "export DOCKER=/usr/bin/docker DOCKER_HOST=unix://$work/docker.sock BUILD_ARGS='--network host'"

@@ -1,4 +1,4 @@
-.PHONY: images image-base image-daemon run-containers test-images train-job
+.PHONY: images image-base image-daemon run-containers test-images cluster-parts
 
 # Where images are built and run; on a machine without Docker, `make image-daemon` starts one of its own.
 DOCKER ?= docker
@@ -24,5 +24,5 @@ run-containers: setup ## the training pipeline in containers, on a slice of real
 test-images: setup ## serving's images: answers and probes, read-only, without root (after make images)
 	@$(BIN)/python -m pytest tests/images/test_serving.py -m "" -s -q
 
-train-job: setup ## a TrainJob's two pods train the ranker by torchrun, and the step waits for them
-	@$(BIN)/python -m pytest tests/components/test_train_job.py -m "" -s -q
+cluster-parts: setup ## what a cluster shares out: shards and workers by the local runner, a TrainJob's two pods by torchrun
+	@$(BIN)/python -m pytest tests/components/test_train_job.py tests/pipelines/test_shape.py -m "" -q

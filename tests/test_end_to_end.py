@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,7 +16,7 @@ from newfound.config import DataConfig
 from newfound.datasets import Dataset
 from newfound.histories import read_histories
 from newfound.recommend import Recommender, history_of_user
-from tests.small_house import House, tiny_language_model
+from tests.small_house import ROOT, House, tiny_language_model
 
 STEPS = 18
 
@@ -127,3 +130,34 @@ def test_a_release_that_was_damaged_is_published_anew(house: House) -> None:
     # The interests hang on clusters and histories, which are as they were.
     assert [line.split("/18 ")[1] for line in ran] == ["publish release"]
     assert releases.verify(str(house.releases)).id != damaged.id
+
+
+def _batch(house: House) -> subprocess.CompletedProcess[str]:
+    """`python -m pipelines.batch local` on the slice."""
+    command = [sys.executable, "-m", "pipelines.batch", "local", "--config", str(house.folder / "config.yaml")]
+    command += ["--interactions", str(house.source.interactions), "--runs", str(house.folder / "batch")]
+    command += ["--releases", str(house.releases), "--out", str(house.folder / "slates"), "--k", "6"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "COLUMNS": "120"})
+
+
+def test_the_batch_pipeline_writes_everybodys_slate(house: House) -> None:
+    first = _batch(house)
+    assert first.returncode == 0, first.stdout + first.stderr
+    release = releases.verify(str(house.releases)).id
+    slates = pq.read_table(house.folder / "batch" / "slates" / "slates.parquet")
+    users = set(Dataset(house.folder / "batch" / "dataset").frame("users")["user_id"])
+    assert set(slates["user_id"].to_pylist()) == users and len(slates) == 6 * len(users)
+    assert set(slates["release"].to_pylist()) == {release}
+    copy = house.folder / "slates" / release / "part-00000.parquet"
+    assert pq.read_table(copy).equals(slates)
+    again = _batch(house)
+    assert sum("cached" in line for line in again.stdout.splitlines() if line.startswith("✓")) == 4
+
+    # What is taken down is in no slate that a cache would have kept.
+    gone = slates["item_id"][0].as_py()
+    (house.releases / "takedown.json").write_text(json.dumps({"items": [gone]}))
+    without = _batch(house)
+    (house.releases / "takedown.json").unlink()
+    assert without.returncode == 0, without.stdout + without.stderr
+    items = pq.read_table(house.folder / "batch" / "slates" / "slates.parquet")["item_id"].to_pylist()
+    assert gone not in items

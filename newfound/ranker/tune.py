@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -41,9 +42,9 @@ def tune_ranker(
 ) -> dict[str, float | int | str]:
     """Looks for the settings with the best validation NDCG@10, the configured ones tried first.
 
-    Trials are shared through the storage: several workers (processes or machines) on one study do `tuning.trials`
-    trials between them, and a search that was stopped goes on with those that are left. A trial whose NDCG@10 falls
-    behind the median of the others at the same epoch is pruned.
+    Trials are shared through the storage, in a database in a study of its own for the same inputs: several workers
+    (processes or machines) on one study do `tuning.trials` trials between them, and a search that was stopped goes on
+    with those that are left. A trial whose NDCG@10 falls behind the median of the others at the same epoch is pruned.
 
     Args:
         dataset: the data set's folder.
@@ -70,6 +71,9 @@ def tune_ranker(
         _put(out / "trials.json", [])
         _put(out / BEST, {"settings": {}, "trials": 0})
         return {"trials": 0, "pruned": 0, "seconds": 0.0}
+    if tuning.storage is not None:
+        name = f"{tuning.study}-{_inputs(dataset, histories, clusters, config, tuning, seed)}"
+        tuning = tuning.model_copy(update={"study": name})
     study = _study(tuning, out)
     if tuning.storage is None:
         # Nobody else works on this run's own journal: what still seems to run was killed.
@@ -85,6 +89,19 @@ def tune_ranker(
             for worker in [pool.submit(_work, *share) for _ in range(tuning.workers)]:
                 worker.result()
     return _write(study, config, tuning, out, time.perf_counter() - started)
+
+
+def _inputs(
+    dataset: Path, histories: Path, clusters: Path, config: RankerConfig, tuning: TuningConfig, seed: int
+) -> str:
+    """Twelve digits for all that a trial's result depends on: a database outlives runs, and its studies their data."""
+    digest = hashlib.sha256()
+    past = histories / "histories.parquet" if histories.is_dir() else histories
+    for file in (dataset / "dataset.json", past, clusters / "clusters.json"):
+        digest.update(file.read_bytes() if file.is_file() else b"")
+    searched = tuning.model_dump(mode="json", include={"epochs", "space"})
+    digest.update(json.dumps([config.model_dump(mode="json"), searched, seed], sort_keys=True).encode())
+    return digest.hexdigest()[:12]
 
 
 def _work(

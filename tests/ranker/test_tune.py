@@ -99,3 +99,13 @@ def test_a_range_runs_upwards() -> None:
         with pytest.raises(ValueError, match="expected low < high"):
             Range(low=low, high=high, log=log)
     assert RankerConfig().negatives is None
+
+
+def test_other_inputs_are_another_study_of_the_database(world: World, tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path}/study.db"
+    _tune(world, tmp_path / "one", storage=storage, trials=1, epochs=1)
+    _tune(world, tmp_path / "two", storage=storage, trials=1, epochs=1)
+    (name,) = optuna.get_all_study_names(storage)
+    assert len(optuna.load_study(study_name=name, storage=storage).get_trials()) == 1
+    _tune(world, tmp_path / "three", storage=storage, trials=1, epochs=2)
+    assert len(optuna.get_all_study_names(storage)) == 2

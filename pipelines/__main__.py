@@ -121,6 +121,10 @@ def submit_command(
     access = Access(
         host, namespace, os.environ.get("NEWFOUND_KFP_TOKEN"), os.environ.get("NEWFOUND_KFP_COOKIES"), ca_file
     )
+    if cron is None:
+        previous = _release_now(previous, releases)
+    if previous == "current":  # read when the step runs, whatever it was before
+        cluster = cluster.model_copy(update={"fresh": (*cluster.fresh, "build-clusters")})
     arguments = _arguments(pipeline, settings, releases, cluster, previous, out)
     submitted = submit(
         pipeline,
@@ -139,6 +143,16 @@ def submit_command(
         for step, state in states.items():
             console.print(f"{state.lower():<12}{escape(step)}")
         _show_gates(releases, pipeline)
+
+
+def _release_now(previous: str, releases: str) -> str:
+    """The id behind `current`, by which caches can go; `current` where the releases cannot be read from here."""
+    from newfound.release import current
+
+    try:
+        return (current(releases) or "") if previous == "current" else previous
+    except Exception:  # each store's client has its own errors
+        return previous
 
 
 def _arguments(

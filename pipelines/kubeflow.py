@@ -98,7 +98,7 @@ def compile_pipeline(
         "batch": lambda: define_batch(platform, shards),
     }
     if recurring and platform is not None:
-        platform = platform.model_copy(update={"fresh": ("load-interactions",)})
+        platform = platform.model_copy(update={"fresh": (*platform.fresh, "load-interactions")})
     output.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

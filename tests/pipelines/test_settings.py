@@ -169,7 +169,7 @@ def test_every_step_of_the_pipeline_has_settings() -> None:
     from pipelines.training import training
 
     parameters = set(training.component_spec.inputs)
-    assert parameters == {*STEPS, "releases"}
+    assert parameters == {*STEPS, "releases", "previous"}
     steps = (*STEPS.values(), *refresh.STEPS.values(), *batch.STEPS.values())
     components = {*ON_A_CLUSTER, *(step.component for step in steps)}
     here = {file.stem for file in (ROOT / "components").glob("[!_]*.py")}

@@ -127,6 +127,22 @@ def test_names_follow_data_and_configuration(api: KfpApi, config: Path) -> None:
     assert list(api.runs.values())[-1]["display_name"] == "mine alone"
 
 
+def test_the_release_that_is_followed_is_named(api: KfpApi, config: Path, tmp_path: Path) -> None:
+    """An id, so that cached clusters are those of this very release; a schedule looks anew each time."""
+    _submit(api, config)
+    (tmp_path / "part.json").write_text("{}")
+    parts = {"part.json": tmp_path / "part.json"}
+    made = release.publish(parts, str(tmp_path / "releases"), lineage={}, measures={}, fits={}, gates={})
+    _submit(api, config)
+    _submit(api, config, "--cron", "0 0 3 * * 1")
+    runs = [*api.runs.values(), *api.recurring.values()]
+    assert [run["runtime_config"]["parameters"]["previous"] for run in runs] == ["", made.id, "current"]
+    cached = [
+        spec["root"]["dag"]["tasks"]["build-clusters"]["cachingOptions"].get("enableCache") for spec in api.uploads
+    ]
+    assert cached[0] and not cached[-1]
+
+
 def test_the_same_pipeline_is_uploaded_once(api: KfpApi, config: Path) -> None:
     for _ in range(3):
         _submit(api, config)

@@ -127,6 +127,8 @@ def _of_inference_service(document: Document, runtimes: Mapping[str, Any]) -> It
         yield _kserve(document, "transformer", pod)
     pod = copy.deepcopy(dict(spec["predictor"]))
     model = pod.pop("model")
+    if model["runtime"] not in runtimes:
+        return  # KServe would say so, and make nothing
     runtime = copy.deepcopy(runtimes[model["runtime"]])
     container = runtime["containers"][0]
     container["args"] = [*container.get("args", ()), *model.get("args", ())]

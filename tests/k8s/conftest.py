@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Docume
         if name not in done:
             folder = ROOT / "k8s" / "overlays" / name
             if name == "production with a canary":
-                folder = beside_production(tmp_path_factory.mktemp("overlay"), "canary")
+                folder = with_component(tmp_path_factory.mktemp("overlay"), "canary")
             done[name] = documents(folder)
         return done[name]
 
@@ -43,11 +43,13 @@ def production(rendered: Callable[[str], Documents]) -> Documents:
     return rendered("production")
 
 
-def beside_production(folder: Path, component: str) -> Path:
-    """An overlay of somebody else's: production and a component."""
-    k8s = os.path.relpath(ROOT / "k8s", folder.resolve())
-    (folder / "kustomization.yaml").write_text(
-        "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n"
-        f"resources: [{k8s}/overlays/production]\ncomponents: [{k8s}/components/{component}]\n"
-    )
-    return folder
+def with_component(folder: Path, component: str) -> Path:
+    """Production in a copy of the manifests, with one component more, as docs/operations.md says to add it."""
+    for part in ("k8s", "monitoring/dashboards", "monitoring/configs"):
+        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    overlay = folder / "k8s" / "overlays" / "production"
+    text = (overlay / "kustomization.yaml").read_text(encoding="utf-8")
+    added = text.replace("components:\n", f"components:\n  - ../../components/{component}\n", 1)
+    assert added != text
+    (overlay / "kustomization.yaml").write_text(added, encoding="utf-8")
+    return overlay

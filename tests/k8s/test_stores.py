@@ -1,0 +1,179 @@
+"""The stores' own scripts and settings, run with the real programs: what a container does, in a folder of ours."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from k8s.kustomize import ROOT
+from k8s.workloads import Workload, of_kind, workloads
+from monitoring.store import Store
+from tests.k8s.conftest import Documents
+from tests.k8s.references import environment, expanded
+from tests.monitoring.conftest import postgres  # noqa: F401  (a fixture)
+from tests.monitoring.servers import SECRET, Postgres, feedback, free_port, wait_until
+
+OPERATIONS = ROOT / "docs" / "operations.md"
+
+
+def workload(documents: Documents, component: str) -> Workload:
+    (found,) = [one for one in workloads(documents) if one.component == component]
+    return found
+
+
+def file_of(documents: Documents, config: str, key: str) -> str:
+    (found,) = [one for one in of_kind(documents, "ConfigMap") if one["metadata"]["name"].startswith(f"{config}-")]
+    return str(found["data"][key])
+
+
+@pytest.fixture
+def redis(production: Documents, tmp_path: Path) -> Iterator[tuple[Workload, dict[str, str], int]]:
+    """Redis as the StatefulSet starts it, with its settings and its password."""
+    if shutil.which("redis-server") is None:
+        pytest.skip("Redis is not installed (apt-get install redis-server)")
+    one, port = workload(production, "redis"), free_port()
+    settings = file_of(production, "newfound-redis", "redis.conf").replace("/data", str(tmp_path))
+    (tmp_path / "redis.conf").write_text(f"{settings}bind 127.0.0.1\nport {port}\n")
+    container = one.containers[0]
+    script = container["args"][0].replace("/config", str(tmp_path)).replace("/tmp/", f"{tmp_path}/own-")
+    known = {**os.environ, "REDIS_PASSWORD": "secret-word", "REDISCLI_AUTH": "secret-word"}
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen([*container["command"], script], env=known, stdout=log, stderr=log)
+    try:
+        yield one, known, port
+    finally:
+        process.send_signal(signal.SIGTERM)  # to the server itself: the shell has become it
+        assert process.wait(20) == 0
+    assert list(tmp_path.glob("appendonlydir/*.aof")), "rows live through a restart"
+    assert (tmp_path / "own-redis.conf").stat().st_mode & 0o077 == 0, "the password is for nobody else"
+
+
+def test_redis_starts_asks_for_the_password_and_passes_its_probes(redis: Any) -> None:
+    one, known, port = redis
+
+    def probe(variables: dict[str, str]) -> int:
+        command = one.containers[0]["readinessProbe"]["exec"]["command"]
+        command = [part.replace("redis-cli", f"redis-cli -p {port}") for part in command]
+        return subprocess.run(command, env=variables).returncode
+
+    wait_until(lambda: probe(known) == 0, 20, "redis")
+    assert probe({**known, "REDISCLI_AUTH": "another"}) != 0
+    client = pytest.importorskip("redis").Redis(port=port, password="secret-word")
+    assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+    client.set("a", "row")
+
+
+@pytest.fixture
+def database(postgres: Postgres, production: Documents) -> Iterator[Postgres]:  # noqa: F811
+    """PostgreSQL as it is after the image's first start: user and database, then the scripts of the ConfigMap."""
+    at = ["-h", "127.0.0.1", "-p", str(postgres.port)]
+    postgres.run("createuser", *at, "-U", "postgres", "--superuser", "newfound")
+    postgres.run("createdb", *at, "-U", "newfound", "newfound")
+    script = file_of(production, "newfound-postgres", "optuna.sql")
+    postgres.run("psql", *at, "-U", "newfound", "-v", "ON_ERROR_STOP=1", "-d", "newfound", "-c", script)
+    yield postgres
+    for name in ("newfound", "optuna"):
+        postgres.run("dropdb", *at, "-U", "postgres", name)
+    postgres.run("dropuser", *at, "-U", "postgres", "newfound")
+
+
+def test_a_backup_is_made_and_brings_everything_back(database: Postgres, production: Documents, tmp_path: Path) -> None:
+    url = f"postgresql+psycopg://newfound@127.0.0.1:{database.port}/newfound"
+    store = Store(url, SECRET.encode())
+    store.write([feedback(number) for number in range(50)])
+    before = sorted(row.id for rows in store.after(_table(), 0, 1000) for row in rows)
+    assert len(before) == 50
+    backup = workload(production, "backup").containers[0]
+    script = backup["args"][0].replace("/backups", str(tmp_path))
+    old = tmp_path / "newfound-20200101T000000Z.dump"
+    old.touch()
+    os.utime(old, (0, 0))
+    known = {
+        **os.environ,
+        "PATH": f"{database.bin}:{os.environ['PATH']}",
+        "PGHOST": "127.0.0.1",
+        "PGPORT": str(database.port),
+        "PGUSER": "newfound",
+    }
+    subprocess.run([*backup["command"], script], env=known, check=True)
+    dumps = sorted(file.name.partition("-")[0] for file in tmp_path.iterdir())
+    assert dumps == ["newfound", "optuna"], "both, whole, and the old one is gone"
+    (dump,) = tmp_path.glob("newfound-*.dump")
+    store.write([feedback(number) for number in range(50, 60)])
+    store.close()
+    restore = "pg_restore --clean --if-exists --username=newfound --dbname=newfound"
+    assert restore in OPERATIONS.read_text(encoding="utf-8")
+    with dump.open("rb") as stream:
+        subprocess.run(restore.split(), env=known, stdin=stream, check=True)
+    store = Store(url, SECRET.encode())
+    assert sorted(row.id for rows in store.after(_table(), 0, 1000) for row in rows) == before
+    assert store.write([feedback("new")]).new["feedback"] == 1, "and it goes on"
+    store.close()
+
+
+def test_postgres_is_ready_when_its_probe_says_so(database: Postgres, production: Documents) -> None:
+    probe = workload(production, "postgres").containers[0]["readinessProbe"]["exec"]["command"]
+    command = [str(database.bin / probe[0]), *probe[1:], "--host=127.0.0.1"]
+    assert subprocess.run([*command, f"--port={database.port}"]).returncode == 0
+    assert subprocess.run([*command, f"--port={free_port()}"]).returncode != 0
+
+
+READ = """
+import asyncio, sys
+sys.modules["torch"] = None
+from pathlib import Path
+from serving.explorer.features import Features
+print(list(asyncio.run(Features(Path("feature_repo"), 1000).read("42")).item_ids))
+"""
+
+
+def test_the_local_job_fills_redis_for_the_explorer(redis: Any, rendered: Any, tmp_path: Path) -> None:
+    """Feast's own commands, as the Job runs them, with the password that Redis asks for; then the explorer's read."""
+    _, known, port = redis
+    at = [datetime(2026, 1, 1, tzinfo=UTC)]
+    history = {
+        "user_id": ["42"],
+        "event_timestamp": pa.array(at, pa.timestamp("us", tz="UTC")),
+        "item_ids": [["a", "b"]],
+        "times": pa.array([[1, 2]], pa.list_(pa.int64())),
+        "engagements": pa.array([[1.0, 0.5]], pa.list_(pa.float32())),
+        "positives": [[True, False]],
+    }
+    interests = {"seen_leaves": [["leaf"]], "clusters_digest": ["digest"]}
+    for name, columns in (("user_history", history), ("user_interests", {**history, **interests})):
+        (tmp_path / "features").mkdir(exist_ok=True)
+        kept = [key for key in columns if name == "user_history" or key in ("user_id", "event_timestamp", *interests)]
+        pq.write_table(pa.table({key: columns[key] for key in kept}), tmp_path / "features" / f"{name}.parquet")
+    job = workload(rendered("local"), "features")
+    container = job.containers[0]
+    told = environment(job, container, rendered("local"))
+    told = {name: value.replace("/data", str(tmp_path)).replace("/app", str(ROOT)) for name, value in told.items()}
+    told["REDIS_PASSWORD"] = known["REDIS_PASSWORD"]
+    (raw,) = [one["value"] for one in container["env"] if one["name"] == "NEWFOUND_REDIS"]
+    told["NEWFOUND_REDIS"] = expanded(raw, told).replace("newfound-redis:6379", f"127.0.0.1:{port}")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    process = {**os.environ, **told, "PATH": path, "PYTHONPATH": str(ROOT)}
+    folder = container["workingDir"].replace("/app", str(ROOT))
+    done = subprocess.run(
+        [*container["command"], *container["args"]], cwd=folder, env=process, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    read = subprocess.run([sys.executable, "-c", READ], cwd=ROOT, env=process, capture_output=True, text=True)
+    assert read.stdout.strip() == "['a', 'b']", read.stderr[-2000:]
+
+
+def _table() -> Any:
+    from monitoring.store import feedback as table
+
+    return table

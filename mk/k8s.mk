@@ -2,8 +2,8 @@
 
 OVERLAYS := local production
 
-manifests: setup ## render every overlay into runs/manifests and check it (schemas, references, servers, flows)
+manifests: setup system ## render every overlay into runs/manifests and check it (schemas, references, servers, flows)
 	@mkdir -p runs/manifests
 	@$(BIN)/python -m k8s
 	@for overlay in $(OVERLAYS); do $(BIN)/python -m k8s k8s/overlays/$$overlay > runs/manifests/$$overlay.yaml || exit 1; done
-	@$(BIN)/python -m pytest tests/k8s -q
+	@$(BIN)/python -m pytest tests/k8s -q -m "not gpu"

@@ -58,7 +58,11 @@ def referenced(workload: Workload) -> Iterator[tuple[str, str, str | None]]:
     for volume in workload.pod.get("volumes", ()):
         for field, kind in OBJECTS.items():
             if field in volume:
-                yield kind, volume[field].get("name") or volume[field].get("secretName") or volume[field]["claimName"], None
+                yield (
+                    kind,
+                    volume[field].get("name") or volume[field].get("secretName") or volume[field]["claimName"],
+                    None,
+                )
 
 
 def volumes(documents: Documents) -> Iterator[str]:

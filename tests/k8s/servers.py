@@ -131,7 +131,7 @@ def _click(command: Any, args: list[str]) -> dict[str, Any]:
 
 
 def _vllm(args: Sequence[str]) -> dict[str, Any]:
-    """vLLM is not in this environment: its flags are those with which it is started here, and which were tried there."""
+    """vLLM is not in this environment: its flags are those with which it is started on one machine."""
     from serving.planner.vllm import command
 
     tried = {part for part in command(Path("python"), Path("planner"), "release", 1) if part.startswith("--")}
@@ -148,9 +148,7 @@ def _vllm(args: Sequence[str]) -> dict[str, Any]:
 # --- ports, files, settings -----------------------------------------------------------------------------------------
 
 
-def listening(
-    workload: Workload, container: Mapping[str, Any], given: Mapping[str, Any], *_: Any
-) -> Iterator[str]:
+def listening(workload: Workload, container: Mapping[str, Any], given: Mapping[str, Any], *_: Any) -> Iterator[str]:
     """The port that is named is the port that is opened, to everybody and not on loopback."""
     ports = [port["containerPort"] for port in container.get("ports", ())]
     number = given.get("http_port", given.get("port"))
@@ -167,7 +165,7 @@ def files(
     known: Mapping[str, str],
     documents: Documents,
 ) -> Iterator[str]:
-    """Paths are in the image's work folder, where the repository has them, or below a mount; and what is written is writable."""
+    """Paths are in the image's work folder, as in the repository, or below a mount, which is writable where need be."""
     mounts = {mount["mountPath"]: mount for mount in container.get("volumeMounts", ())}
     values = [*(str(value) for value in given.values()), *known.values()]
     for value in values:
@@ -214,7 +212,10 @@ def mounted(workload: Workload, container: Mapping[str, Any], path: str, documen
     volume = next((one["name"] for one in container["volumeMounts"] if one["mountPath"] == folder), None)
     source = next((one for one in workload.pod["volumes"] if one["name"] == volume), {})
     for config in of_kind(documents, "ConfigMap"):
-        if config["metadata"]["name"] == source.get("configMap", {}).get("name") and namespace_of(config) == workload.namespace:
+        if (
+            config["metadata"]["name"] == source.get("configMap", {}).get("name")
+            and namespace_of(config) == workload.namespace
+        ):
             text: str | None = config["data"].get(key)
             return text
     return None
@@ -320,8 +321,8 @@ def _kserve() -> Any:
     """KServe's routes behind newfound's gate, as `serving.server` puts them together."""
     from fastapi import FastAPI
     from kserve import Model, ModelRepository
-    from kserve.protocol.model_repository_extension import ModelRepositoryExtension
     from kserve.protocol.dataplane import DataPlane
+    from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 
     from newfound.config import ServingConfig
     from serving.server import _Rest
@@ -367,7 +368,9 @@ def _words() -> set[str]:
     for folder in CODE:
         for file in (ROOT / folder).rglob("*.py"):
             tree = ast.parse(file.read_text(encoding="utf-8"))
-            found |= {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+            found |= {
+                node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+            }
     for file in (ROOT / "feature_repo").glob("*.yaml"):
         found |= set(re.findall(r"\$\{(\w+)\}", file.read_text(encoding="utf-8")))
     return found

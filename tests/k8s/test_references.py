@@ -63,7 +63,7 @@ def container(one: dict[str, Any]) -> dict[str, Any]:
     spec = spec["jobTemplate"]["spec"] if "jobTemplate" in spec else spec
     if "template" in spec:
         return spec["template"]["spec"]["containers"][0]
-    return (spec["transformer"] if "transformer" in spec else spec)["containers"][0]
+    return spec.get("transformer", spec)["containers"][0]
 
 
 def _rename(path: str, value: Any) -> Slip:

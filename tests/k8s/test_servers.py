@@ -160,7 +160,9 @@ def test_a_slip_is_caught(production: Documents, slip: Any, said: str) -> None:
 
 def test_a_variable_that_nobody_reads_is_caught(production: Documents) -> None:
     changed = copy.deepcopy(production)
-    one = container(next(one for one in of_kind(changed, "Deployment") if one["metadata"]["name"].endswith("collector")))
+    one = container(
+        next(one for one in of_kind(changed, "Deployment") if one["metadata"]["name"].endswith("collector"))
+    )
     next(variable for variable in one["env"] if variable["name"] == "NEWFOUND_STORE")["name"] = "NEWFOUND_STOR"
     found = problems(changed)
     assert any("nobody reads NEWFOUND_STOR" in text for text in found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import yaml
 
@@ -30,3 +31,12 @@ def test_configurations_are_those_of_monitoring(production: Documents) -> None:
     (config,) = [one for one in of_kind(production, "ConfigMap") if one["metadata"]["name"].startswith(names)]
     files = {file.name: file.read_text() for file in (ROOT / "monitoring" / "configs").glob("*.yaml")}
     assert config["data"] == files
+
+
+def test_every_alert_is_in_the_documentation_with_its_runbook() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    groups = yaml.safe_load(SOURCE.read_text(encoding="utf-8"))["groups"]
+    alerts = {rule["alert"]: rule["annotations"]["runbook"] for group in groups for rule in group["rules"]}
+    rows = dict(re.findall(r"^\| \[(\w+)\]\(([\w/.-]+)\) \|", text, re.MULTILINE))
+    assert {alert: f"docs/{page}" for alert, page in rows.items()} == alerts
+    assert all((ROOT / page).is_file() for page in alerts.values())

@@ -46,17 +46,17 @@ def redis(production: Documents, tmp_path: Path) -> Iterator[tuple[Workload, dic
     settings = file_of(production, "newfound-redis", "redis.conf").replace("/data", str(tmp_path))
     (tmp_path / "redis.conf").write_text(f"{settings}bind 127.0.0.1\nport {port}\n")
     container = one.containers[0]
-    script = container["args"][0].replace("/config", str(tmp_path)).replace("/tmp/", f"{tmp_path}/own-")
+    script = container["args"][0].replace("/tmp/redis.conf", "own.conf").replace("/config/redis.conf", "redis.conf")
     known = {**os.environ, "REDIS_PASSWORD": "secret-word", "REDISCLI_AUTH": "secret-word"}
     with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen([*container["command"], script], env=known, stdout=log, stderr=log)
+        process = subprocess.Popen([*container["command"], script], cwd=tmp_path, env=known, stdout=log, stderr=log)
     try:
         yield one, known, port
     finally:
         process.send_signal(signal.SIGTERM)  # to the server itself: the shell has become it
         assert process.wait(20) == 0
     assert list(tmp_path.glob("appendonlydir/*.aof")), "rows live through a restart"
-    assert (tmp_path / "own-redis.conf").stat().st_mode & 0o077 == 0, "the password is for nobody else"
+    assert (tmp_path / "own.conf").stat().st_mode & 0o077 == 0, "the password is for nobody else"
 
 
 def test_redis_starts_asks_for_the_password_and_passes_its_probes(redis: Any) -> None:
@@ -138,9 +138,12 @@ print(list(asyncio.run(Features(Path("feature_repo"), 1000).read("42")).item_ids
 """
 
 
+@pytest.mark.slow  # three processes that import Feast; `make manifests` runs it
 def test_the_local_job_fills_redis_for_the_explorer(redis: Any, rendered: Any, tmp_path: Path) -> None:
     """Feast's own commands, as the Job runs them, with the password that Redis asks for; then the explorer's read."""
     _, known, port = redis
+    answers = ["redis-cli", "-p", str(port), "ping"]
+    wait_until(lambda: b"PONG" in subprocess.run(answers, env=known, capture_output=True).stdout, 20, "redis")
     at = [datetime(2026, 1, 1, tzinfo=UTC)]
     history = {
         "user_id": ["42"],

@@ -52,6 +52,34 @@ def absolute(config: TrainingConfig) -> tuple[TrainingConfig, tuple[Path, ...]]:
     return TrainingConfig.model_validate(values), tuple(found)
 
 
+def image_id() -> str:
+    """The content of the image that the steps run in, by which their cached results go: its code is not the checkout's.
+
+    Raises:
+        ContainerError: Docker does not answer, or the image is not built.
+    """
+    client = _docker()
+    try:
+        return str(client.images.get(IMAGE).id)
+    finally:
+        client.close()
+
+
+def _docker() -> Any:
+    import docker
+
+    try:
+        client = docker.from_env()
+        client.ping()
+    except docker.errors.DockerException as error:
+        raise ContainerError(f"Docker does not answer ({error}); is it running, and DOCKER_HOST right?") from error
+    try:
+        client.images.get(IMAGE)
+    except docker.errors.ImageNotFound as error:
+        raise ContainerError(f"{IMAGE}: no such image here; `make images` builds it") from error
+    return client
+
+
 @contextmanager
 def docker_runner(containers: Containers, work: Path, environment: Mapping[str, str]) -> Iterator[Any]:
     """A kfp DockerRunner; its containers end with the context.
@@ -67,15 +95,7 @@ def docker_runner(containers: Containers, work: Path, environment: Mapping[str, 
     import docker
     from kfp import local
 
-    try:
-        client = docker.from_env()
-        client.ping()
-    except docker.errors.DockerException as error:
-        raise ContainerError(f"Docker does not answer ({error}); is it running, and DOCKER_HOST right?") from error
-    try:
-        client.images.get(IMAGE)
-    except docker.errors.ImageNotFound as error:
-        raise ContainerError(f"{IMAGE}: no such image here; `make images` builds it") from error
+    client = _docker()
     user = os.getuid() or USER
     for folder in (work, *containers.write):
         folder.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ from components import FEATURES_FOLDER, LOCAL_RUN
 from newfound.config import TrainingConfig
 from newfound.errors import NewfoundError
 from pipelines.cache import drop_incomplete, remove_leftovers
-from pipelines.containers import Containers, absolute, docker_runner
+from pipelines.containers import Containers, absolute, docker_runner, image_id
 from pipelines.dependencies import ROOT
 from pipelines.progress import Narrator, title
 from pipelines.settings import settings
@@ -91,12 +91,13 @@ def run_training(
     """
     from pipelines.training import training
 
-    containers = None
+    containers = image = None
     if in_containers:
+        image = image_id()
         config, read = absolute(config)
         releases = str(Path(releases).resolve())
         containers = Containers(read, (Path(releases),))
-    arguments = {**settings(config), "releases": releases, "previous": previous}
+    arguments = {**settings(config, image), "releases": releases, "previous": previous}
     return run_pipeline(training, arguments, runs=runs, threads=config.threads, console=console, containers=containers)
 
 

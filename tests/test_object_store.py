@@ -11,9 +11,14 @@ from pathlib import Path
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
+from s3fs import S3FileSystem
 
+from components._trainee import fetch
 from newfound import release
-from newfound.errors import ReleaseError
+from newfound.config import DataConfig, SplitConfig, TrainingConfig
+from newfound.datasets import load_interactions
+from newfound.errors import DataError, ReleaseError
+from pipelines.settings import settings
 from tests.test_release import _publish
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +39,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     }.items():
         monkeypatch.setenv(name, value)
     boto3.client("s3").create_bucket(Bucket="newfound")
+    S3FileSystem.clear_instance_cache()  # its clients are of the server before
     yield "s3://newfound"
     server.stop()
 
@@ -71,3 +77,38 @@ def test_feast_keeps_its_registry_there(bucket: str, tmp_path: Path) -> None:
     code = "from feast import FeatureStore; print(FeatureStore('feature_repo').get_feature_service('explorer').name)"
     read = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert read.stdout.strip() == "explorer", read.stderr[-2000:]
+
+
+def test_interactions_are_loaded_from_there(bucket: str, movielens_source: DataConfig, tmp_path: Path) -> None:
+    put = boto3.client("s3").upload_file
+    put(str(movielens_source.interactions), "newfound", "data/slice.csv")
+    put(str(movielens_source.items), "newfound", "data/items.parquet")
+    urls = {"interactions": f"{bucket}/data/slice.csv", "items": f"{bucket}/data/items.parquet"}
+    there = movielens_source.model_copy(update=urls)
+    here = load_interactions(movielens_source, SplitConfig(), 7, tmp_path / "here")
+    assert load_interactions(there, SplitConfig(), 7, tmp_path / "there")["fingerprint"] == here["fingerprint"]
+    absent = there.model_copy(update={"items": f"{bucket}/data/absent.parquet"})
+    with pytest.raises(DataError, match=r"s3://newfound/data/absent\.parquet: cannot be fetched"):
+        load_interactions(absent, SplitConfig(), 7, tmp_path / "absent")
+
+
+def test_caches_follow_what_lies_there(bucket: str) -> None:
+    def settings_of(content: bytes) -> dict[str, str]:
+        boto3.client("s3").put_object(Bucket="newfound", Key="mine.csv", Body=content)
+        data = {"loader": "files", "interactions": f"{bucket}/mine.csv"}
+        return settings(TrainingConfig.model_validate({"data": data}), "image")
+
+    one, again, other = settings_of(b"one"), settings_of(b"one"), settings_of(b"two")
+    assert one["data"] == again["data"] != other["data"]
+    assert one["clusters"] == other["clusters"]
+
+
+def test_train_jobs_fetch_files_and_folders_from_there(bucket: str, tmp_path: Path) -> None:
+    put = boto3.client("s3").put_object
+    for key in ("in/file.json", "in/folder/a.txt", "in/folder/deep/b.txt"):
+        put(Bucket="newfound", Key=key, Body=key.encode())
+    file = Path(fetch(f"{bucket}/in/file.json", tmp_path / "file"))
+    folder = Path(fetch(f"{bucket}/in/folder", tmp_path / "folder"))
+    assert file.read_text() == "in/file.json"
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert found == {"a.txt", "deep/b.txt"}

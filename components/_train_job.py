@@ -1,7 +1,7 @@
 """A step's work as a Kubeflow Trainer TrainJob: its pods fetch the inputs, run torchrun, and put the output back.
 
-Pods and step share nothing but the object store. A TrainJob is named after the place of the step's output, so a step
-that is retried goes on waiting for the same one, and replaces it where it failed.
+Pods and step share nothing but the object store. A TrainJob is named after all that it depends on, so a step that is
+retried goes on waiting for the same one, and replaces it where it failed. Job and draft go when the output is here.
 """
 
 import hashlib
@@ -50,14 +50,10 @@ def run_train_job(
     from kubernetes.client import ApiException
 
     given = json.loads(job)
-    result = f"{store_url(output.uri)}.job"
-    task = {
-        "step": step,
-        "inputs": {name: store_url(one.uri) for name, one in inputs.items() if one is not None},
-        "output": result,
-        "settings": settings,
-    }
-    name = f"newfound-{step.replace('_', '-')}-{hashlib.sha256(result.encode()).hexdigest()[:10]}"
+    reads = {name: store_url(one.uri) for name, one in inputs.items() if one is not None}
+    task = {"step": step, "inputs": reads, "output": f"{store_url(output.uri)}.job", "settings": settings}
+    identity = hashlib.sha256(json.dumps([step, reads, settings, given], sort_keys=True).encode()).hexdigest()
+    name = f"newfound-{step.replace('_', '-')}-{identity[:10]}"
     config.load_config()
     jobs, namespace = client.CustomObjectsApi(), _namespace()
     where = (GROUP, VERSION, namespace, PLURAL)
@@ -68,18 +64,32 @@ def run_train_job(
             _until(lambda: _find(jobs, where, name) is None, name, 300, poll_s)
             found = None
         if found is None:
-            jobs.create_namespaced_custom_object(*where, manifest(name, given, task))
+            found = jobs.create_namespaced_custom_object(*where, manifest(name, given, task))
         log.info("TrainJob %s/%s: %d pods", namespace, name, given["job"]["nodes"])
-        _until(
-            lambda: _is_done(_find(jobs, where, name), name), name, given["job"]["resources"]["timeout_seconds"], poll_s
-        )
+        limit = given["job"]["resources"]["timeout_seconds"]
+        _until(lambda: _is_done(_find(jobs, where, name), name), name, limit, poll_s)
+        measures = _take_over(_output_of(found), Path(output.path))
+        jobs.delete_namespaced_custom_object(*where, name)
     except ApiException as error:
         raise TrainJobError(
             f"TrainJob {name}: the cluster answered {error.status} {error.reason}: {error.body}"
         ) from error
-    fs, path = fsspec.core.url_to_fs(result)
-    fs.get(f"{path}/output/", f"{output.path}/", recursive=True)
-    return dict(json.loads(fs.cat_file(f"{path}/{MEASURES}")))
+    return measures
+
+
+def _output_of(job: Mapping[str, Any]) -> str:
+    """Where a TrainJob writes: the one that is found may have been made by an attempt with another place."""
+    variables = {one["name"]: one.get("value") for one in job["spec"]["trainer"]["env"]}
+    return str(json.loads(str(variables[TASK]))["output"])
+
+
+def _take_over(draft: str, out: Path) -> dict[str, Any]:
+    """Fetches what a job wrote, and removes it there."""
+    fs, path = fsspec.core.url_to_fs(draft)
+    fs.get(f"{path}/output/", f"{out}/", recursive=True)
+    measures: dict[str, Any] = json.loads(fs.cat_file(f"{path}/{MEASURES}"))
+    fs.rm(path, recursive=True)
+    return measures
 
 
 def manifest(name: str, given: Mapping[str, Any], task: Mapping[str, Any]) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_train_job.run_train_job, "__defaults__", (0.1,))
 
 
-def _run(world: World, tmp_path: Path, **job: Any) -> dict[str, Any]:
+def _run(world: World, tmp_path: Path, output: str = "ranker", **job: Any) -> dict[str, Any]:
     """The component's own function, as KFP calls it."""
     (tmp_path / "tuned").mkdir(exist_ok=True)
     (tmp_path / "tuned" / "best.json").write_text(json.dumps({"settings": {}, "trials": 0}))
@@ -99,7 +99,7 @@ def _run(world: World, tmp_path: Path, **job: Any) -> dict[str, Any]:
         tuned=_artifact(tmp_path / "tuned"),
         settings=settings,
         job=platform.train_job(wanted),
-        ranker=_artifact(tmp_path / "ranker"),
+        ranker=_artifact(tmp_path / output),
         metrics=metrics,
     )
     return dict(json.loads((tmp_path / "metrics.json").read_text()))
@@ -118,8 +118,25 @@ def test_two_pods_train_what_one_process_does(kube: KubeApi, world: World, tmp_p
     alone = train_ranker(*world, CONFIG.ranker, CONFIG.seed, 1, tmp_path / "alone")
     assert measures["validation.ndcg@10"] == pytest.approx(alone["validation.ndcg@10"], abs=0.03)
     assert len(shared.items) == len(Ranker.load(tmp_path / "alone").items)
-    # A retried step finds the job that is done, and starts no other.
-    assert _run(world, tmp_path, nodes=2) == measures and len(trainer.jobs) == 1
+    # Neither the job nor its draft of the ranker is left.
+    assert not kube.objects and not (tmp_path / "ranker.job").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_step_that_is_retried_goes_on_waiting(
+    kube: KubeApi, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer()
+    kube.on_change = trainer
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(_train_job, "_until", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        _run(world, tmp_path)
+    assert len(trainer.jobs) == 1 and not (tmp_path / "ranker").exists()
+    # The second attempt may be told another place for its output.
+    measures = _run(world, tmp_path, output="elsewhere")
+    assert len(trainer.jobs) == 1 and measures["validation.ndcg@10"] > 0
+    assert Ranker.load(tmp_path / "elsewhere").items
 
 
 @pytest.mark.timeout(300)

@@ -8,8 +8,9 @@ from typing import Any
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from kserve.errors import InvalidInput, ModelNotReady, ServerNotReady
+from kserve.errors import InvalidInput, ModelNotFound, ModelNotReady, ServerNotReady
 from pydantic import ValidationError
+from starlette.exceptions import HTTPException
 
 log = logging.getLogger("newfound.serving.errors")
 
@@ -74,9 +75,20 @@ async def _malformed(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse(Refused(str(first["msg"]), path_of(location)).body(), status_code=400)
 
 
+async def _not_found(_: Request, error: Exception) -> JSONResponse:
+    return JSONResponse(Refused("there is no such model", "path").body(), status_code=404)
+
+
 async def _not_ready(_: Request, error: Exception) -> JSONResponse:
     body = {"error": "no release serves yet", "field": None}
     return JSONResponse(body, status_code=503, headers={"Retry-After": "1"})
+
+
+async def _http(_: Request, error: Exception) -> JSONResponse:
+    """What FastAPI refuses before it looks at fields, such as a body that is not UTF-8; and the page's own refusals."""
+    assert isinstance(error, HTTPException)
+    field = "body" if error.status_code == 400 else None
+    return JSONResponse(Refused(str(error.detail), field).body(), status_code=error.status_code)
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
@@ -88,6 +100,8 @@ HANDLERS: dict[type[Exception], Any] = {
     Refused: _refused,
     InvalidInput: _invalid,
     RequestValidationError: _malformed,
+    HTTPException: _http,
+    ModelNotFound: _not_found,
     ModelNotReady: _not_ready,
     ServerNotReady: _not_ready,
     Exception: _unexpected,

@@ -20,6 +20,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
+Predict = Callable[[str, Message, bytes, dict[bytes, bytes], Send], Awaitable[None]]
 
 ARRIVED: Final = b"x-newfound-arrived"
 REQUEST_ID: Final = b"x-request-id"
@@ -28,7 +29,7 @@ _READ: Final = (
     r"/|/metrics|/openapi\.json|/docs|/releases|/v1/models|/v1/models/[^/:]+|/v2|/v2/health/(live|ready)|/v2/models"
     r"|/v2/models/[^/]+(/ready)?"
 )
-_WORK: Final = r"/v1/models/[^/]+:predict|/v2/models/[^/]+/infer"
+_WORK: Final = r"/v1/models/(?P<model>[^/]+):predict|/v2/models/[^/]+/infer"
 
 
 class Gate:
@@ -39,10 +40,13 @@ class Gate:
         body_bytes: most bytes in a body.
         in_flight: most requests being worked on; a further one is answered 503 at once.
         pages: pattern of further paths that may be read.
+        predict: answers v1 predictions in the app's stead.
     """
 
-    def __init__(self, app: App, body_bytes: int, in_flight: int, pages: str = "") -> None:
-        self.app, self.body_bytes, self.in_flight = app, body_bytes, in_flight
+    def __init__(
+        self, app: App, body_bytes: int, in_flight: int, pages: str = "", predict: Predict | None = None
+    ) -> None:
+        self.app, self.body_bytes, self.in_flight, self.predict = app, body_bytes, in_flight, predict
         self.running = 0
         self._read = re.compile(f"{_READ}|{pages}" if pages else _READ)
         self._work = re.compile(_WORK)
@@ -60,13 +64,13 @@ class Gate:
         if not _PLAIN_ID.fullmatch(request_id):
             request_id = headers[REQUEST_ID] = secrets.token_hex(8).encode()
         path, method = scope["path"], scope["method"]
-        work = self._work.fullmatch(path) is not None
+        work = self._work.fullmatch(path)
         respond = _Responder(send, request_id)
-        refusal = self._refuse(method, path, work, headers)
+        refusal = self._refuse(method, path, work is not None, headers)
         if refusal is not None:
             await respond.refuse(*refusal)
             return
-        if not work:
+        if work is None:
             await self.app(scope, receive, respond)
             return
         if self.running >= self.in_flight:
@@ -81,7 +85,10 @@ class Gate:
                 return
             headers[ARRIVED] = repr(began).encode()
             scope["headers"] = list(headers.items())
-            await self.app(scope, _replay(body, receive), respond)
+            if self.predict is not None and (model := work["model"]) is not None:
+                await self.predict(model, scope, body, headers, respond)
+            else:
+                await self.app(scope, _replay(body, receive), respond)
         finally:
             self.running -= 1
             REQUEST_SECONDS.labels(str(respond.status)).observe(time.monotonic() - began)

@@ -23,6 +23,7 @@ from serving.accepting import Loop
 from serving.errors import HANDLERS
 from serving.gate import Gate
 from serving.logs import set_up_logs
+from serving.prediction import Prediction
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
@@ -49,7 +50,11 @@ class _Rest(RESTServer):
 
     def _add_middlewares(self, application: Any) -> None:
         application.add_middleware(
-            Gate, body_bytes=self._bounds.body_bytes, in_flight=self._bounds.in_flight, pages=self._pages
+            Gate,
+            body_bytes=self._bounds.body_bytes,
+            in_flight=self._bounds.in_flight,
+            pages=self._pages,
+            predict=Prediction(self.dataplane),
         )
 
     def _add_exception_handlers(self, application: Any) -> None:

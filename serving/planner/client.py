@@ -34,7 +34,8 @@ class Prompts:
         self._interface = list(interface)
         self._at = {cluster: at for at, cluster in enumerate(interface)}
         self._cluster_of = {text.strip(): cluster for text, cluster in zip(self._choices, interface, strict=True)}
-        self._longest = max(len(answer) for answer in self._codec.answers) + 1
+        # Choices end by themselves. An engine may spell one in smaller pieces than the codec does, at worst in bytes.
+        self._longest = max(len(text.encode()) for text in self._choices) + 1
 
     def choices(self, ask: Ask) -> list[str]:
         """The clusters that may be answered: those allowed, never the context's own."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,13 +13,13 @@ from kserve import InferRequest, Model
 from pydantic import BaseModel, Field, ValidationError, create_model
 
 from newfound.config import ServingConfig
-from newfound.errors import VocabularyError
 from newfound.grounding import Order, rank_clusters
 from newfound.ranker import Ranker
 from newfound.takedown import Takedown
 from serving.api import Id, Strict, answer, whole_requests
 from serving.errors import Refused
 from serving.metrics import STAGE_SECONDS
+from serving.ranker.turns import Turns
 from serving.releases import Releases
 
 PARTS = ("ranker",)
@@ -90,6 +91,7 @@ class RankerModel(Model):
         self.releases, self.config = releases, config
         self.requests = request_model(config)
         self.ready = True  # as far as KServe's registry is concerned; `healthy` tells the truth
+        self.turns = Turns()
         self._hidden: dict[str, list[str]] = {}
         releases.on_takedown = self._take_down
 
@@ -111,32 +113,34 @@ class RankerModel(Model):
         """Ranks."""
         request, wanted = payload
         began = time.perf_counter()
-        answers: list[dict[str, Any]] = []
-        for one in wanted:
-            release = one.release or self.releases.active
-            ranker = self.releases.held.get(release or "")
-            if ranker is None or release is None:
-                raise ReleaseNotHeld(list(self.releases.held))
-            answers.append({"release": release, "items": self._rank(ranker, release, one)})
+        asked = [self._order(one) for one in wanted]
+        found = await asyncio.gather(*(self.turns.rank(ranker, order) for _, ranker, order in asked))
         STAGE_SECONDS.labels("rank").observe(time.perf_counter() - began)
-        return request, answers
+        return request, [
+            {"release": release, "items": dict(zip(order.clusters, items, strict=True))}
+            for (release, _, order), items in zip(asked, found, strict=True)
+        ]
 
     async def postprocess(self, result: Any, headers: Mapping[str, str] | None = None) -> Any:
         """Answers in the protocol of the request."""
         request, answers = result
         return answer(request, answers, self.name)
 
-    def _rank(self, ranker: Ranker, release: str, one: Rank) -> dict[str, list[tuple[str, float]]]:
+    def _order(self, one: Rank) -> tuple[str, Ranker, Order]:
+        """The release that is asked, its ranker, and what is to be ranked."""
+        release = one.release or self.releases.active
+        ranker = self.releases.held.get(release or "")
+        if ranker is None or release is None:
+            raise ReleaseNotHeld(list(self.releases.held))
         sizes = one.k if isinstance(one.k, list) else [one.k] * len(one.clusters)
         if len(sizes) != len(one.clusters):
             raise Refused("expected a number for each cluster", "instances.k")
+        unknown = next((cluster for cluster in one.clusters if cluster not in ranker.slices), None)
+        if unknown is not None:
+            raise Refused("the release has no such cluster", "instances.clusters")
         down = self.releases.takedown
         hidden = [*one.exclude, *self._hidden_items(ranker, release)] if down.items or down.clusters else one.exclude
-        order = Order(one.history, one.clusters, sizes, hidden)
-        try:
-            return dict(zip(one.clusters, rank_clusters(ranker, [order])[0], strict=True))
-        except VocabularyError as error:
-            raise Refused(str(error), "instances.clusters") from None
+        return release, ranker, Order(one.history, one.clusters, sizes, hidden)
 
     def _take_down(self, takedown: Takedown) -> None:
         self._hidden = {}

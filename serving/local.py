@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from serving.processes import Service
+from serving.store import open_store
 
 ROOT: Final = Path(__file__).parent.parent
 REPOSITORY: Final = ROOT / "feature_repo"
@@ -80,10 +81,7 @@ def fill_redis(features: Path, folder: Path, environment: dict[str, str]) -> Non
 
 def materialise() -> None:
     """Brings every user's newest rows into the online store; Feast is told by the environment which one."""
-    sys.modules.setdefault("torch", None)  # type: ignore[arg-type]  # see serving.explorer.__main__
-    from feast import FeatureStore
-
-    store = FeatureStore(repo_path=str(REPOSITORY))
+    store = open_store(REPOSITORY)
     for view in store.list_feature_views():
         source = getattr(view.batch_source, "path", "")
         if "://" in source or Path(source).exists():  # a run may have registered a view before it wrote its rows

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import functools
-import sys
 import tempfile
 from pathlib import Path
-
-# Feast imports torch where it is there, for a type that is not used here, and that takes seconds.
-sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
 
 
 def main() -> None:

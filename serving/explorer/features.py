@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 
 from newfound.catalogue import UserHistory
 from newfound.schema import CLUSTERS_DIGEST, ENGAGEMENTS, ITEM_IDS, POSITIVES, TIMES, USER
+from serving.store import open_store
 
 log = logging.getLogger("newfound.serving.features")
 
@@ -96,10 +97,8 @@ class Features:
     """
 
     def __init__(self, repository: Path, length: int) -> None:
-        from feast import FeatureStore
-
         self.length = length
-        self._store = FeatureStore(repo_path=str(repository))
+        self._store = open_store(repository)
         self._provider = self._store.provider
         self._config = self._store.config
         service = self._store.get_feature_service(SERVICE)

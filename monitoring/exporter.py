@@ -119,12 +119,10 @@ class Exporter(Collector):
             return None
         try:
             now = releases.current(self._root)
-            manifests = {manifest.id: manifest for manifest in releases.list_releases(self._root)}
+            manifest = releases.read_manifest(self._root, now) if now is not None else None
         except (NewfoundError, OSError):
             return None
-        if now is None or now not in manifests:
-            return None
-        return datetime.fromisoformat(manifests[now].created).timestamp(), now
+        return None if manifest is None else (datetime.fromisoformat(manifest.created).timestamp(), manifest.id)
 
 
 def serve(store: Store, host: str, port: int, root: str | None = None) -> None:

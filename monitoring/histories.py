@@ -251,7 +251,7 @@ class Pusher:
         now = releases.current(self._root)
         if now is None or now == self._release:
             return
-        clusters = Clusters.load(releases.load(self._root, now, self._cache).path / "clusters")
+        clusters = Clusters.load(releases.load(self._root, now, self._cache, ["clusters"]).path / "clusters")
         # Remembered in the store: they may have changed while no pusher ran.
         mark = int.from_bytes(hashlib.sha256(clusters.digest.encode()).digest()[:7], "big")
         if self._store.progress_of(CLUSTERS) != mark:

@@ -142,7 +142,7 @@ def _clusters(root: str, release: str, cache: Path | None) -> tuple[pa.Table, in
 
     from newfound.clusters import Clusters
 
-    clusters = Clusters.load(releases.load(root, release, cache).path / "clusters")
+    clusters = Clusters.load(releases.load(root, release, cache, ["clusters"]).path / "clusters")
     items = list(clusters.cluster_of.items())
     table = pa.table({"item_id": [item for item, _ in items], "cluster": [cluster for _, cluster in items]})
     return table, len(clusters.interface)
@@ -152,7 +152,7 @@ def _clusters(root: str, release: str, cache: Path | None) -> tuple[pa.Table, in
 def _jaccard(root: str, before: str, now: str, cache: Path | None) -> dict[str, float]:
     from newfound.table import compare_tables
 
-    tables = [releases.load(root, release, cache).path / "table" for release in (before, now)]
+    tables = [releases.load(root, release, cache, ["table"]).path / "table" for release in (before, now)]
     return {"successor_jaccard": compare_tables(*tables).successor_jaccard}
 
 

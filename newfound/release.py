@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -142,6 +142,16 @@ def current(root: str) -> str | None:
     return release_id
 
 
+def read_manifest(root: str, release_id: str) -> Manifest:
+    """The manifest of one release.
+
+    Raises:
+        ReleaseError: there is none, or it was changed.
+    """
+    fs, base = fsspec.core.url_to_fs(root)
+    return _read_manifest(fs, base, release_id)
+
+
 def list_releases(root: str) -> list[Manifest]:
     """Manifests of all releases, oldest first; folders without a whole manifest are no releases and are left out."""
     fs, base = fsspec.core.url_to_fs(root)
@@ -160,13 +170,16 @@ def list_releases(root: str) -> list[Manifest]:
     return sorted(found, key=lambda manifest: (manifest.created, manifest.id))
 
 
-def load(root: str, release_id: str | None = None, cache: Path | None = None) -> Release:
+def load(
+    root: str, release_id: str | None = None, cache: Path | None = None, parts: Sequence[str] | None = None
+) -> Release:
     """Brings a release to local disk, where it is not there already, and verifies every file.
 
     Args:
         root: folder or URL of all releases.
         release_id: None means the current one.
         cache: local folder for releases of a remote root; unused for a local root.
+        parts: files and folders that are needed; no others come from a remote root, whose planner may be large.
 
     Raises:
         ReleaseError: there is no such release, or a file is missing, changed, or not named in the manifest.
@@ -182,9 +195,16 @@ def load(root: str, release_id: str | None = None, cache: Path | None = None) ->
         if cache is None:
             raise ReleaseError(f"{root}: a remote release needs a local cache folder")
         folder = cache / release_id
+        if parts is not None:
+            needed = {name for name in manifest.files if any(f"{name}/".startswith(f"{part}/") for part in parts)}
+            folder = cache / f"{release_id}-{hashlib.sha256('|'.join(sorted(needed)).encode()).hexdigest()[:8]}"
+        else:
+            needed = set(manifest.files)
         if not folder.exists():
-            _download(fs, f"{base}/{release_id}", manifest, folder)
-    _verify_files(folder, manifest)
+            _download(fs, f"{base}/{release_id}", manifest, needed, folder)
+        _verify_files(folder, manifest, needed)
+        return Release(release_id, folder, manifest)
+    _verify_files(folder, manifest, set(manifest.files))
     return Release(release_id, folder, manifest)
 
 
@@ -199,7 +219,7 @@ def fetch(root: str, release_id: str | None, folder: Path) -> Release:
         return source
     draft = folder / f".{source.id}-{uuid.uuid4().hex}"
     shutil.copytree(source.path, draft)
-    _verify_files(draft, source.manifest)
+    _verify_files(draft, source.manifest, set(source.manifest.files))
     shutil.rmtree(folder / source.id, ignore_errors=True)
     os.replace(draft, folder / source.id)
     return Release(source.id, folder / source.id, source.manifest)
@@ -318,8 +338,10 @@ def _read_manifest(fs: Any, base: str, release_id: str) -> Manifest:
     return manifest
 
 
-def _verify_files(folder: Path, manifest: Manifest) -> None:
+def _verify_files(folder: Path, manifest: Manifest, needed: Set[str]) -> None:
     for name, expected in manifest.files.items():
+        if name not in needed:
+            continue
         path = folder / name
         if not path.resolve().is_relative_to(folder.resolve()):
             raise ReleaseError(f"{path}: leads out of the release")
@@ -333,20 +355,20 @@ def _verify_files(folder: Path, manifest: Manifest) -> None:
     for path in sorted(file for file in folder.rglob("*") if file.is_file()):
         if path not in named:
             raise ReleaseError(f"{path}: not named in the manifest")
-    _check_made_together({name: folder / name for name in manifest.files if name.endswith(".json")})
+    _check_made_together({name: folder / name for name in needed if name.endswith(".json")})
 
 
-def _download(fs: Any, source: str, manifest: Manifest, folder: Path) -> None:
+def _download(fs: Any, source: str, manifest: Manifest, needed: Set[str], folder: Path) -> None:
     """Copies into a sibling and renames it, so that a folder in the cache is always whole."""
     draft = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
     try:
-        for name in [*manifest.files, MANIFEST]:
+        for name in [*sorted(needed), MANIFEST]:
             (draft / name).parent.mkdir(parents=True, exist_ok=True)
             try:
                 fs.get_file(f"{source}/{name}", str(draft / name))
             except FileNotFoundError as error:
                 raise ReleaseError(f"{source}/{name}: missing from the release") from error
-        _verify_files(draft, manifest)
+        _verify_files(draft, manifest, needed)
         draft.rename(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)

@@ -149,10 +149,10 @@ class Releases(Generic[T]):
 
     def _make(self, release: str) -> T:
         """Copies what is needed, checks the copy, and builds from it: nobody else can change it under our feet."""
-        source = load(self.root, release, self.cache / "downloads")
-        copy = self.cache / release
+        downloads, copy = self.cache / "downloads", self.cache / release
         shutil.rmtree(copy, ignore_errors=True)
         try:
+            source = load(self.root, release, downloads, [*self.parts, *self.optional])
             for part in (*self.parts, *self.optional, "manifest.json"):
                 origin = source.path / part
                 if not origin.exists() and part in self.optional:
@@ -170,3 +170,4 @@ class Releases(Generic[T]):
         finally:
             # What is memory-mapped stays readable after its name is gone.
             shutil.rmtree(copy, ignore_errors=True)
+            shutil.rmtree(downloads, ignore_errors=True)

@@ -153,6 +153,24 @@ def test_a_remote_release_is_copied_once_and_verified(tmp_path: Path) -> None:
     assert release.load(root, made.id, cache=cache).id == made.id
 
 
+def test_only_the_parts_that_are_needed_are_copied_from_afar(tmp_path: Path) -> None:
+    root = f"memory://parts-{tmp_path.name}"
+    made = _publish(tmp_path / "run", root)
+    loaded = release.load(root, cache=tmp_path / "cache", parts=["ranker"])
+    there = {file.relative_to(loaded.path).as_posix() for file in loaded.path.rglob("*") if file.is_file()}
+    assert there == {"manifest.json", "ranker/ranker.json"}
+    whole = release.load(root, cache=tmp_path / "cache")
+    assert whole.path == tmp_path / "cache" / made.id and (whole.path / "items.parquet").is_file()
+    fs, base = fsspec.core.url_to_fs(root)
+    other = _publish(tmp_path / "run", root, "two")
+    fs.pipe_file(f"{base}/{other.id}/ranker/ranker.json", b"{}")
+    with pytest.raises(ReleaseError, match="ranker.json"):
+        release.load(root, other.id, tmp_path / "cache", ["ranker"])
+    fs.pipe_file(f"{base}/{other.id}/manifest.json", b"{}")
+    with pytest.raises(ReleaseError, match="manifest.json"):
+        release.load(root, other.id, tmp_path / "cache", ["table"])
+
+
 @pytest.mark.parametrize("remote", [False, True])
 def test_a_fetched_release_is_a_verified_copy_by_its_id(tmp_path: Path, remote: bool) -> None:
     root = f"memory://fetch-{tmp_path.name}" if remote else str(tmp_path / "releases")

@@ -235,7 +235,8 @@ def test_the_next_request_reflects_feedback(
 
         send(1, "51", now)
         parts.wait_until(lambda: read()["item_ids"] == ["7", "51"], 20, "the history in Feast")
-        assert read()["seen_leaves"] == ["b1"] and read()["clusters_digest"] == clusters.digest
+        parts.wait_until(lambda: read()["seen_leaves"] == ["b1"], 20, "the interests in Feast")
+        assert read()["clusters_digest"] == clusters.digest
         # Older than what is there, and later than it: it takes its place, and nothing newer is lost.
         send(2, "50", now - timedelta(hours=1))
         parts.wait_until(lambda: read()["item_ids"] == ["7", "50", "51"], 20, "the late event in Feast")

@@ -9,6 +9,7 @@ import threading
 import time
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from newfound.release import rollback
@@ -67,6 +68,24 @@ def test_a_pinned_release_serves_whatever_is_current(tmp_path):
     rollback(str(root), second)
     releases.look()
     assert releases.active == first and set(releases.held) == {first}
+
+
+def test_from_a_store_only_what_serves_is_copied_and_nothing_stays(tmp_path):
+    root = f"memory://serving-{tmp_path.name}"
+    local = tmp_path / "releases"
+    ids = [publish(local, tmp_path, "a"), publish(local, tmp_path, "b")]
+    fs, base = fsspec.core.url_to_fs(root)
+    releases = Releases(
+        root, tmp_path / "cache", PARTS, lambda folder, release: sorted(p.name for p in folder.iterdir()), 1
+    )
+    (tmp_path / "cache").mkdir()
+    for release in ids:
+        fs.put(f"{local / release}/", f"{base}/{release}/", recursive=True)
+        fs.pipe_file(f"{base}/current", json.dumps({"release": release}).encode())
+        releases.look()
+        assert releases.active == release
+        assert releases.get() == sorted({part.split("/")[0] for part in (*PARTS, "manifest.json")})
+        assert list((tmp_path / "cache").iterdir()) == [], "downloads would fill the volume, release by release"
 
 
 def test_a_release_waits_until_it_is_admitted(tmp_path):

@@ -88,7 +88,7 @@ def compile_command(
 def submit_command(
     host: Annotated[str, typer.Option(help="URL of the Kubeflow Pipelines API.")],
     releases: Annotated[str, typer.Option(help="URL of all releases, as the cluster sees it.")],
-    pipeline: Annotated[str, typer.Argument(help="training, refresh or batch.")] = "training",
+    pipeline: Annotated[str, typer.Argument(help="training, refresh, batch or interests.")] = "training",
     config: ConfigFile = PRODUCTION,
     platform: PlatformFile = PLATFORM,
     interactions: Annotated[str | None, typer.Option(help="Other interactions: URL as the cluster sees it.")] = None,
@@ -115,8 +115,10 @@ def submit_command(
         raise ConfigError(f"{pipeline}: no such pipeline; expected one of {', '.join(PIPELINES)}")
     if cron is not None and wait:
         raise ConfigError("--wait: a schedule has no end to wait for; expected one of --cron and --wait")
-    if cron is not None and pipeline == "refresh":
-        raise ConfigError("--cron: a refresh works out what is recent when it starts; `monitoring decide` starts it")
+    if cron is not None and pipeline in ("refresh", "interests"):
+        raise ConfigError(
+            f"--cron: {pipeline} goes by the release that serves when it is submitted; submit it when due"
+        )
     settings, cluster = _configured(config, interactions, items, None), load_platform(platform)
     access = Access(
         host, namespace, os.environ.get("NEWFOUND_KFP_TOKEN"), os.environ.get("NEWFOUND_KFP_COOKIES"), ca_file
@@ -158,7 +160,7 @@ def _release_now(previous: str, releases: str) -> str:
 def _arguments(
     pipeline: str, settings: TrainingConfig, releases: str, cluster: Any, previous: str, out: str
 ) -> dict[str, object]:
-    from pipelines import batch, refresh
+    from pipelines import batch, interests, refresh
     from pipelines.settings import settings as every_step
 
     if pipeline == "training":
@@ -167,6 +169,8 @@ def _arguments(
         promote = cluster.canary is None
         settings = refresh.of_events(settings)
         return refresh.arguments(settings, RefreshConfig(), releases, promote=promote, image=cluster.image)
+    if pipeline == "interests":
+        return interests.arguments(settings, releases, cluster.image)
     return batch.arguments(settings, BatchConfig(shards=cluster.batch_shards), releases, out=out, image=cluster.image)
 
 
@@ -188,8 +192,9 @@ def _run_name(pipeline: str, config: Path, settings: TrainingConfig, arguments: 
 def _show_gates(releases: str, pipeline: str) -> None:
     """Says what the gates of the newest release were, where the releases can be read from here."""
     from newfound.release import list_releases
+    from pipelines.kubeflow import GATES
 
-    if pipeline == "batch":
+    if pipeline not in GATES:
         return
     try:
         newest = list_releases(releases)[-1]

@@ -15,11 +15,12 @@ from typing import Any, Final
 
 from newfound.errors import NewfoundError
 from pipelines.batch import define_batch
+from pipelines.interests import define_interests
 from pipelines.platform import Platform
 from pipelines.refresh import define_refresh
 from pipelines.training import define_training
 
-PIPELINES: Final = ("training", "refresh", "batch")
+PIPELINES: Final = ("training", "refresh", "batch", "interests")
 GATES: Final = {"training": "check-gates", "refresh": "judge-refresh"}
 _REFUSED: Final = {
     400: "the request was not understood; is this Kubeflow Pipelines older than 2.0?",
@@ -96,6 +97,7 @@ def compile_pipeline(
         "training": lambda: define_training(platform, shards),
         "refresh": lambda: define_refresh(platform),
         "batch": lambda: define_batch(platform, shards),
+        "interests": lambda: define_interests(platform),
     }
     if recurring and platform is not None:
         platform = platform.model_copy(update={"fresh": (*platform.fresh, "load-interactions")})

@@ -173,16 +173,18 @@ def define_training(platform: Platform | None = None, shards: int = 1) -> Any:
             promote=platform is None or platform.canary is None,
         )
         published = place_always(published)
-        interests = publish_interests(dataset=dataset, features=store, clusters=built, settings=interests)
-        written = place_always(interests).after(published)
         if platform is not None and platform.canary is not None:
+            # Feast keeps the interests for the release that serves nearly everybody; `pipelines.interests` follows.
             deployed = deploy_release(
                 published=published.outputs["release"],
                 gates=passed.outputs["gates"],
                 settings=gates,
                 canary=platform.canary.model_dump_json(),
             )
-            place_always(deployed).after(written)
+            place_always(deployed)
+            return
+        written = publish_interests(dataset=dataset, features=store, clusters=built, settings=interests)
+        place_always(written).after(published)
 
     return training
 

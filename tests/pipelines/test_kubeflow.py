@@ -141,7 +141,8 @@ def test_one_machine_and_the_cluster_run_the_same_components(compiled: Path) -> 
         "train-ranker-job",
         "deploy-release",
     }
-    assert here - there == {"build-table", "finetune-planner", "train-ranker"}
+    assert here - there == {"build-table", "finetune-planner", "train-ranker", "publish-interests"}
+    assert "publish-interests" in components("interests-production.yaml")  # which follows promotion
     assert components("refresh-production.yaml") - components("refresh.yaml") == {"deploy-release"}
     assert components("batch-production.yaml") == components("batch.yaml")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from newfound.config import TrainingConfig
-from pipelines import batch, dependencies, refresh
+from pipelines import batch, dependencies, interests, refresh
 from pipelines.dependencies import ROOT, code_digest, content_digest
 from pipelines.settings import COMMON, ON_A_CLUSTER, STEPS, settings
 
@@ -170,7 +170,7 @@ def test_every_step_of_the_pipeline_has_settings() -> None:
 
     parameters = set(training.component_spec.inputs)
     assert parameters == {*STEPS, "releases", "previous"}
-    steps = (*STEPS.values(), *refresh.STEPS.values(), *batch.STEPS.values())
+    steps = (*STEPS.values(), *refresh.STEPS.values(), *batch.STEPS.values(), *interests.STEPS.values())
     components = {*ON_A_CLUSTER, *(step.component for step in steps)}
     here = {file.stem for file in (ROOT / "components").glob("[!_]*.py")}
     assert components == here

@@ -256,3 +256,15 @@ def test_a_refresh_has_its_reason_and_its_days(api: KfpApi, config: Path, tmp_pa
     data = json.loads(parameters["data"])["config"]
     assert (data["data"]["interactions"], data["split"]["future"], data["split"]["cut"]) == (url, 0.2, "global")
     assert parameters["recent"] == 1.0
+
+
+def test_interests_are_written_for_the_release_that_serves(api: KfpApi, config: Path, tmp_path: Path) -> None:
+    with pytest.raises(NewfoundError, match="no release serves"):
+        _submit(api, config, "interests")
+    (tmp_path / "part.json").write_text("{}")
+    parts = {"part.json": tmp_path / "part.json"}
+    made = release.publish(parts, str(tmp_path / "releases"), lineage={}, measures={}, fits={}, gates={})
+    release.publish(parts, str(tmp_path / "releases"), lineage={"n": 2}, measures={}, fits={}, gates={}, promote=False)
+    assert _submit(api, config, "interests").exit_code == 0
+    (run,) = api.runs.values()
+    assert run["runtime_config"]["parameters"]["release"] == made.id

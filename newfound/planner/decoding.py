@@ -23,8 +23,8 @@ from newfound.planner.trie import Trie
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 
-CONTEXTS = 128  # decoded at once: enough rows for the matrix products, and a bounded cache
-BRANCHES = 1024  # continued at once
+CONTEXTS = 256  # decoded at once: enough rows for the matrix products, also where few are read on; a bounded cache
+BRANCHES = 512  # continued at once
 
 
 @dataclass
@@ -223,18 +223,23 @@ class _Search:
             self.work.rounds += 1
             for part in self._batches(wanted):
                 self._expand(part)
+            self._forget()
         return self._result()
 
     def _wanted(self) -> npt.NDArray[np.int64]:
         """[W, 2] context and node: the open nodes whose bound is among a context's k best values."""
-        values = np.concatenate([self.scores, self.bounds], axis=1)
-        k = min(self.k, values.shape[1])
-        kth = -np.partition(-values, k - 1, axis=1)[:, k - 1]
-        complete = -np.partition(-self.scores, min(self.k, self.decoder.n) - 1, axis=1)[
-            :, min(self.k, self.decoder.n) - 1
-        ]
-        chosen = (self.bounds >= kth[:, None]) & (self.bounds > complete[:, None])
+        kth = _kth(np.concatenate([self.scores, self.bounds], axis=1), self.k)
+        chosen = (self.bounds >= kth[:, None]) & (self.bounds > _kth(self.scores, self.k)[:, None])
         return np.argwhere(chosen if self.forced else chosen & self.decoder.branching)
+
+    def _forget(self) -> None:
+        """Lets go of what was read above nodes that are read themselves, or need not be."""
+        settled = _kth(self.scores, self.k)
+        self.branches = {
+            (context, node): branch
+            for (context, node), branch in self.branches.items()
+            if (self.bounds[context, self.decoder.edges[node].children] > settled[context]).any()
+        }
 
     def _batches(self, wanted: npt.NDArray[np.int64]) -> Iterator[list[tuple[int, int]]]:
         """Groups by the cache that they go on from, of bounded size."""
@@ -243,6 +248,8 @@ class _Search:
             branch = self.branches.get((context, self.decoder.trie.nodes[node].parent))
             groups.setdefault(id(branch.cache if branch else self.cache), []).append((context, node))
         for group in groups.values():
+            if len(group) > BRANCHES:  # what is read for its own sake is not kept for that which leads on
+                group.sort(key=lambda pair: self.decoder.branching[pair[1]])
             for start in range(0, len(group), BRANCHES):
                 yield group[start : start + BRANCHES]
 
@@ -278,7 +285,7 @@ class _Search:
         out = self.scores.copy()
         ceiling = np.full(len(out), np.inf, dtype=np.float32)
         if 0 < self.k <= self.decoder.n:
-            kth = -np.partition(-self.scores, self.k - 1, axis=1)[:, self.k - 1]
+            kth = _kth(self.scores, self.k)
             ceiling = np.where(np.isneginf(kth), np.inf, kth)
         for node in np.flatnonzero(~np.isneginf(self.bounds).all(axis=0)):
             labels = self.decoder.trie.nodes[node].labels
@@ -288,3 +295,10 @@ class _Search:
             out[~self.allowed] = -np.inf
             exact &= self.allowed
         return out, exact
+
+
+def _kth(values: Floats, k: int) -> Floats:
+    """[B] the k-th largest of each row, or its smallest where there are fewer."""
+    k = min(k, values.shape[1])
+    found: Floats = -np.partition(-values, k - 1, axis=1)[:, k - 1]
+    return found

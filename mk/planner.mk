@@ -1,4 +1,4 @@
-.PHONY: vllm bench-planner
+.PHONY: vllm bench-planner engines
 
 .vllm/.ready:
 	@$(PYTHON) -m venv .vllm
@@ -11,3 +11,6 @@ vllm: .vllm/.ready ## set up vLLM for a CPU in an environment of its own
 
 bench-planner: setup vllm ## the planner's bulk speed against transformers and vLLM
 	@$(BIN)/python -m tests.benchmarks.bench_planner
+
+engines: setup vllm ## the planner in process beside a live vLLM server: same prompts, same choices, same answers
+	@$(BIN)/python -m pytest -q -s -m "" tests/planner/test_live_engine.py

@@ -215,7 +215,7 @@ class Llama:
         positions = cache.positions[parents][packing.branch] + packing.offset  # [T]
         angles = positions.double()[:, None] * self._frequencies[None]
         cos, sin = angles.cos().float()[:, None], angles.sin().float()[:, None]  # [T, 1, d / 2]
-        mask = self._mask(past_valid, packing)
+        mask = self._mask(past_valid, packing)  # [E G, R L, C + L]
         same = len(cache) == len(parents) and bool((parents == torch.arange(len(parents))).all())
         keys, values = [], []
         x = functional.embedding(packing.tokens, self.weights["embedding"]).float()  # [T, dim]
@@ -253,26 +253,26 @@ class Llama:
         both = packing.pad(torch.cat([turned, qkv[:, s.heads + s.kv_heads :].float()], dim=1))  # [E, L, H + 2G, d]
         q, k, v = torch.split(both, [s.heads, s.kv_heads, s.kv_heads], dim=2)
         branches, longest, group = len(both), packing.longest, s.heads // s.kv_heads
-        # [E, G, R L, d]: the R query heads of a group share its keys, so they are rows of one product.
+        # [E G, R L, d]: the R query heads of a group share its keys, so they are rows of one product.
         q = q.reshape(branches, longest, s.kv_heads, group, s.head_dim).permute(0, 2, 3, 1, 4)
-        q = q.reshape(branches, s.kv_heads, group * longest, s.head_dim)
+        q = q.reshape(branches * s.kv_heads, group * longest, s.head_dim)
         k = torch.cat([past_k, k.transpose(1, 2)], dim=2)  # [E, G, C + L, d]
         v = torch.cat([past_v, v.transpose(1, 2)], dim=2)
-        scores = torch.matmul(q, k.transpose(2, 3)) * s.head_dim**-0.5  # [E, G, R L, C + L]
-        scores = scores.view(branches, s.kv_heads, group, longest, -1) + mask
-        mixed = torch.matmul(scores.softmax(-1).view(branches, s.kv_heads, group * longest, -1), v)
+        scores = torch.baddbmm(mask, q, k.flatten(0, 1).transpose(1, 2), alpha=s.head_dim**-0.5)  # [E G, R L, C + L]
+        mixed = torch.bmm(scores.softmax(-1), v.flatten(0, 1))
         mixed = mixed.view(branches, s.kv_heads, group, longest, s.head_dim).permute(0, 3, 1, 2, 4)
         flat = packing.pack(mixed.reshape(branches, longest, s.heads * s.head_dim))
         return flat.to(self.dtype), k, v
 
-    @staticmethod
-    def _mask(past_valid: Tensor, packing: Packing) -> Tensor:
-        """[E, 1, 1, L, C + L]: 0 where a new token may look, minus infinity elsewhere; a token always sees itself."""
-        longest = packing.longest
+    def _mask(self, past_valid: Tensor, packing: Packing) -> Tensor:
+        """[E G, R L, C + L]: 0 where a new token may look, minus infinity elsewhere; a token always sees itself."""
+        s, longest, branches = self.shape, packing.longest, len(past_valid)
         own = torch.ones(longest, longest, dtype=torch.bool).tril()
         past = past_valid[:, None].expand(-1, longest, -1)
-        seen = torch.cat([past, own[None].expand(len(past), -1, -1)], dim=2)
-        return torch.zeros(seen.shape).masked_fill_(~seen, float("-inf"))[:, None, None]
+        seen = torch.cat([past, own[None].expand(branches, -1, -1)], dim=2)
+        mask = torch.zeros(seen.shape).masked_fill_(~seen, float("-inf"))[:, None, None]
+        every = mask.expand(-1, s.kv_heads, s.heads // s.kv_heads, -1, -1)
+        return every.reshape(branches * s.kv_heads, -1, seen.shape[2])
 
     def _scale(self, x: Tensor) -> Tensor:
         return torch.rsqrt(x.square().mean(-1, keepdim=True) + self.shape.eps)

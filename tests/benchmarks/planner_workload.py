@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from newfound.choice import ChoiceModel, Choices
 from newfound.config import FinetuneConfig
@@ -63,8 +64,11 @@ def bench_model(folder: Path) -> Path:
     texts = descriptions(LARGEST, base)
     codec = PromptCodec(load_tokenizer(base), texts, end_token(base))
     draw = np.random.default_rng(SEED)
-    level = draw.normal(0, 1.5, LARGEST).astype(np.float32)  # some are far more popular than others
-    pull = draw.normal(0, 0.9, (2, LARGEST, LARGEST)).astype(np.float32)
+    level = draw.normal(0, 0.7, LARGEST).astype(np.float32)  # some are more popular than others
+    words = torch.nn.functional.normalize(backbone.model.weights["embedding"][[a[0] for a in codec.answers]].float())
+    alike = (words @ words.T).numpy()  # words that the base model finds alike follow each other
+    alike = 1.2 * (alike - alike.mean()) / alike.std()
+    pull = np.stack([0.7 * alike, alike]).astype(np.float32)
     contexts = draw.integers(0, LARGEST, (4000, 2))
     contexts = np.unique(contexts[contexts[:, 0] != contexts[:, 1]], axis=0)
     targets = ChoiceModel(level, pull).distribution(contexts)

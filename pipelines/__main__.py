@@ -97,7 +97,9 @@ def submit_command(
     name: Annotated[
         str | None, typer.Option(help="Name of the run; by data, configuration and time if absent.")
     ] = None,
-    namespace: Annotated[str | None, typer.Option(help="Profile, where Kubeflow serves several users.")] = None,
+    namespace: Annotated[
+        str | None, typer.Option(envvar="NEWFOUND_KFP_NAMESPACE", help="Profile, where Kubeflow serves several users.")
+    ] = None,
     cron: Annotated[str | None, typer.Option(help="Run on a schedule: six fields, seconds first.")] = None,
     wait: Annotated[bool, typer.Option(help="Wait for the run, and say what its gates said.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds to wait.")] = 86400,
@@ -120,9 +122,7 @@ def submit_command(
             f"--cron: {pipeline} goes by the release that serves when it is submitted; submit it when due"
         )
     settings, cluster = _configured(config, interactions, items, None), load_platform(platform)
-    access = Access(
-        host, namespace, os.environ.get("NEWFOUND_KFP_TOKEN"), os.environ.get("NEWFOUND_KFP_COOKIES"), ca_file
-    )
+    access = Access(host, namespace, _token(), os.environ.get("NEWFOUND_KFP_COOKIES"), ca_file)
     if cron is None:
         previous = _release_now(previous, releases)
     if previous == "current":  # read when the step runs, whatever it was before
@@ -176,6 +176,21 @@ def _arguments(
 
 def _shards(pipeline: str, settings: TrainingConfig, batch_shards: int) -> int:
     return batch_shards if pipeline == "batch" else settings.table.shards
+
+
+def _token() -> str | None:
+    """The bearer token: given, or the ServiceAccount's own, in the file that Kubeflow's clients look for in a pod.
+
+    Raises:
+        ConfigError: that file cannot be read.
+    """
+    file = os.environ.get("KF_PIPELINES_SA_TOKEN_PATH")
+    if os.environ.get("NEWFOUND_KFP_TOKEN") or not file:
+        return os.environ.get("NEWFOUND_KFP_TOKEN")
+    try:
+        return Path(file).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read ({error.strerror}); expected the ServiceAccount's token") from error
 
 
 def _run_name(pipeline: str, config: Path, settings: TrainingConfig, arguments: dict[str, object]) -> str:

@@ -10,6 +10,7 @@ from k8s.workloads import Service, Workload, namespace_of, of_kind, services, wo
 from tests.k8s.conftest import Documents
 
 OBJECTS = {"configMap": "ConfigMap", "secret": "Secret", "persistentVolumeClaim": "PersistentVolumeClaim"}
+PROFILE = "newfound-pipelines"  # Kubeflow's, a namespace and no host
 _VARIABLE = re.compile(r"\$\(([A-Za-z_][A-Za-z0-9_]*)\)")
 # A host of this namespace with or without a port: in a URL, before a database's name, in Redis' connection string.
 _HOST = re.compile(r"(?:^|//|@)(newfound-[a-z-]+)(?::(\d+))?(?=[/,]|$)")
@@ -188,6 +189,8 @@ def hosts(documents: Documents) -> Iterator[str]:
             known = environment(workload, container, documents)
             texts = [expanded(text, known) for text in container.get("args", ())] + list(known.values())
             for text in texts:
+                if text == PROFILE:
+                    continue
                 for name, port in _HOST.findall(text.removesuffix(f".{workload.namespace}")):
                     service = there.get(name)
                     default = 5432 if name == text == known.get("PGHOST") else 80

@@ -37,7 +37,9 @@ def test_pods_are_restricted(overlay: Documents) -> None:
             }, workload.owner
             assert all("hostPort" not in port for port in container.get("ports", ()))
         for volume in pod.get("volumes", ()):
-            assert set(volume) - {"name"} <= {*WRITABLE, "configMap"}, workload.owner
+            assert set(volume) - {"name"} <= {*WRITABLE, "configMap", "projected"}, workload.owner
+            for source in volume.get("projected", {}).get("sources", ()):  # a token for one audience, not the cluster's
+                assert source["serviceAccountToken"]["audience"] == "pipelines.kubeflow.org"
 
 
 def test_pods_are_bounded(overlay: Documents) -> None:

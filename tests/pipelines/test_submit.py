@@ -16,7 +16,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from newfound import release
-from newfound.errors import NewfoundError
+from newfound.errors import ConfigError, NewfoundError
 from pipelines.__main__ import PLATFORM, app
 from pipelines.kubeflow import RunError, SubmitError, compile_pipeline
 from pipelines.platform import load_platform
@@ -38,7 +38,8 @@ def api() -> Iterator[KfpApi]:
 def _nobody_is_logged_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     # kfp keeps what it learned of a server in the home folder.
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv(TOKEN, raising=False)
+    for name in (TOKEN, "KF_PIPELINES_SA_TOKEN_PATH", "NEWFOUND_KFP_NAMESPACE"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -214,6 +215,21 @@ def test_a_token_is_brought(api: KfpApi, config: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv(TOKEN, "s3cret")
     done = _submit(api, config)
     assert done.exit_code == 0 and "s3cret" not in done.output
+
+
+def test_a_pod_brings_its_service_accounts_token_and_its_profile(
+    api: KfpApi, config: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    api.token, api.namespaces = "s3cret", ("mine",)
+    monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setenv("NEWFOUND_KFP_NAMESPACE", "mine")
+    with pytest.raises(ConfigError, match="token: cannot be read"):
+        _submit(api, config)
+    (tmp_path / "token").write_text("s3cret\n")
+    assert _submit(api, config).exit_code == 0
+    monkeypatch.setenv("NEWFOUND_KFP_NAMESPACE", "theirs")
+    with pytest.raises(SubmitError, match="answered 403"):
+        _submit(api, config)
 
 
 def test_a_profile_of_others_is_refused(api: KfpApi, config: Path) -> None:

@@ -209,7 +209,7 @@ def test_what_is_started() -> None:
     ]
 
 
-@pytest.mark.parametrize("action", ["refresh", "finetune", "clusters"])
+@pytest.mark.parametrize("action", ["refresh", "finetune"])
 @pytest.mark.parametrize("to", ["local", "http://127.0.0.1:9"])
 def test_the_pipelines_know_the_options(action: str, to: str, tmp_path: Path) -> None:
     """The very commands, which then miss what they should work on."""

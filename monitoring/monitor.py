@@ -43,13 +43,14 @@ def rehearse(
     days: int = 7,
     drift_after: int | None = None,
     users_a_day: int = 60,
+    wander: int = 4,
     seed: int = 7,
     reference: timedelta = 3 * DAY,
     each_day: Callable[[Services, Store, Found], None] | None = None,
 ) -> list[Found]:
     """Lets simulated clients live some days with the current release, and reports each day.
 
-    Half of a day's clients come back the next day, and nobody later, so that none runs out of new interests.
+    A quarter of a day's clients come back the next day, and nobody later, so that none runs out of new interests.
 
     Args:
         releases: root of releases with a current one.
@@ -61,6 +62,7 @@ def rehearse(
         days: how many.
         drift_after: days before tastes move; None leaves them.
         users_a_day: clients active on a day.
+        wander: clusters that each of them consumes from on other paths.
         seed: of tastes and of everything that the clients do.
         reference: how far back each day is compared.
         each_day: called after each day's report.
@@ -94,7 +96,8 @@ def rehearse(
                     people.drift(Drift(share=1.0, successors=_renamed(successors, clusters.interface, seed)))
                     log.info("tastes drift")
                 start = stop - (days - day) * DAY
-                lived = live_a_day(up, people, _cohort(people, day, users_a_day), items_by_cluster(clusters), start)
+                users = _cohort(people, day, users_a_day)
+                lived = live_a_day(up, people, users, items_by_cluster(clusters), start, wander=wander)
                 log.info("day %d of %d: %d slates, %d feedback events", day + 1, days, lived.slates, lived.feedback)
                 one = report(store, out, start + DAY, DAY, reference, config, root=str(releases))
                 for check in one.failed:
@@ -114,7 +117,7 @@ def _liked(events: Sequence[tuple[str, int, float, bool]], clusters: Clusters) -
 
 def _cohort(people: Population, day: int, size: int) -> list[str]:
     users = people.users
-    return [users[(day * size // 2 + place) % len(users)] for place in range(min(size, len(users)))]
+    return [users[(day * size * 3 // 4 + place) % len(users)] for place in range(min(size, len(users)))]
 
 
 def _renamed(successors: Mapping[str, Sequence[str]], clusters: Sequence[str], seed: int) -> dict[str, list[str]]:

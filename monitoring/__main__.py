@@ -207,11 +207,12 @@ def rehearse_command(
         releases, dataset, features, out, midnight, settings, days=days, drift_after=(days + 1) // 2, users_a_day=users
     )
     shown = ("impressions", "novelty_ratio", "novel_positive_rate", "familiar_positive_rate", "ueuc", "drift_share")
-    table = Table("day", *shown, "broken bounds")
+    table = Table("day", *(name.replace("_", " ") for name in shown), "broken bounds")
     for one in found:
         values = [one.measures.get(name) for name in shown]
-        broken = ", ".join(check.name for check in one.failed)
-        table.add_row(f"{one.start:%Y-%m-%d}", *("-" if v is None else f"{v:.3g}" for v in values), broken)
+        broken = ", ".join(check.name.replace("_", " ") for check in one.failed)
+        cells = ["-" if v is None else f"{v:.0f}" if v >= 100 else f"{v:.3g}" for v in values]
+        table.add_row(f"{one.start:%m-%d}", *cells, broken)
     console.print(table)
     workspace = out / "workspace"
     if port:

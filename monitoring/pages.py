@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +15,13 @@ import pandas as pd
 
 from monitoring.checks import DRIFT, Check
 from newfound.policy import Reason
+from newfound.schema import RECOMMENDATION
 
 _NUMBERS: Final = ("score", "history_length", "history_age_hours")
 _CATEGORIES: Final = ("slot", "cluster", "reason", "positive")
 _DRIFT: Final = "drift."  # before a column's name: the distance of its distributions
+_FAR: Final = 0.1
+_CHANCE: Final = 1.5  # times the distance that chance explains
 _RUNS: Final = "newfound-runs.json"
 
 MEAN: Final = "evidently:metric_v2:MeanValue"
@@ -50,7 +54,7 @@ NOVELTY: Final = (
     Panel(
         "Drift",
         "distance from the reference windows, and the share of drifted columns",
-        (DRIFT, *(f"{_DRIFT}{name}" for name in (*_NUMBERS, *_CATEGORIES))),
+        (DRIFT, *(f"{_DRIFT}{name}" for name in (*_NUMBERS, "cluster", "positive"))),  # as many as there are colours
     ),
     Panel(
         "Reason codes",
@@ -103,7 +107,12 @@ def drift(current: pd.DataFrame, reference: pd.DataFrame, page: Path, at: dateti
         plain[list(_CATEGORIES)] = plain[list(_CATEGORIES)].astype(str)
         frames.append(Dataset.from_pandas(plain, data_definition=definition))
     # Distances with thresholds, not p-values: with many rows every difference is significant and none matters.
-    report = Report([DataDriftPreset(num_method="wasserstein", cat_method="jensenshannon")], include_tests=True)
+    preset = DataDriftPreset(
+        num_method="wasserstein",
+        cat_method="jensenshannon",
+        per_column_threshold=_thresholds(current, reference, numbers),
+    )
+    report = Report([preset], include_tests=True)
     snapshot = report.run(*frames, timestamp=at, name="drift", tags=["drift"])
     _save(snapshot, page, f"Drift until {at:%Y-%m-%d %H:%M} UTC")
     found: dict[str, float] = {}
@@ -114,6 +123,21 @@ def drift(current: pd.DataFrame, reference: pd.DataFrame, page: Path, at: dateti
         elif "column" in config:
             found[f"{_DRIFT}{config['column']}"] = float(value)
     return snapshot, found
+
+
+def _thresholds(current: pd.DataFrame, reference: pd.DataFrame, numbers: Sequence[str]) -> dict[str, float]:
+    """How far apart a column's distributions may lie: Evidently's 0.1, and more where chance alone takes them so far.
+
+    Two samples of one distribution over K categories lie a Jensen-Shannon distance of about
+    sqrt((K - 1) (1/n + 1/m) / (8 ln 2)) apart, and means of n and m values sqrt(1/n + 1/m) standard deviations. Slots
+    of a slate come together, so n and m count slates.
+    """
+    noise = 1 / current[RECOMMENDATION].nunique() + 1 / reference[RECOMMENDATION].nunique()
+    found = dict.fromkeys(numbers, max(_FAR, _CHANCE * math.sqrt(noise)))
+    for name in _CATEGORIES:
+        categories = len(set(current[name]) | set(reference[name]))
+        found[name] = max(_FAR, _CHANCE * math.sqrt((categories - 1) * noise / (8 * math.log(2))))
+    return found
 
 
 def held(

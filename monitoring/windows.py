@@ -136,7 +136,7 @@ FROM (
 _UNKNOWN: Final = "SELECT avg((cluster IS NULL)::INT) FROM consumed WHERE moment >= $start"
 
 _SAMPLE: Final = """
-SELECT d.slot, d.cluster, d.reason, d.score, d.positive, s.history_length,
+SELECT d.recommendation_id, d.slot, d.cluster, d.reason, d.score, d.positive, s.history_length,
     (epoch(s.moment) - epoch(s.history_at)) / 3600 AS history_age_hours
 FROM (
     SELECT recommendation_id, CASE WHEN novel THEN 'novel' ELSE 'familiar' END AS slot, cluster, reason, score,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -169,6 +170,34 @@ def test_suppression_latency_and_drift_by_hand(store: Store, tmp_path: Path) -> 
     columns = [name for name in distances if name not in ("drift_share", "drift.count")]
     assert distances["drift_share"] == pytest.approx(1 / len(columns))
     assert snapshot is not None and "drift" in (tmp_path / "drift.html").read_text()
+
+
+def test_chance_alone_is_no_drift(tmp_path: Path) -> None:
+    """A few slates of one distribution over many clusters lie further apart than Evidently's default allows."""
+    rng = np.random.default_rng(0)
+
+    def sample(slates: int, shift: int = 0) -> pd.DataFrame:
+        rows = slates * 10
+        cluster = rng.integers(0, 60, rows) if not shift else rng.integers(0, 60, rows) // shift * shift
+        return pd.DataFrame(
+            {
+                "recommendation_id": np.repeat([f"r{n}" for n in range(slates)], 10),
+                "slot": rng.choice(["novel", "familiar"], rows),
+                "cluster": cluster,
+                "reason": "table",
+                "positive": rng.integers(0, 2, rows),
+                "score": rng.normal(size=rows),
+                "history_length": np.repeat(rng.integers(5, 50, slates), 10),
+                "history_age_hours": np.repeat(rng.exponential(30, slates), 10),
+            }
+        )
+
+    pairs = [(sample(120), sample(120)) for _ in range(5)] + [(sample(1_500), sample(1_500))]
+    for now, before in pairs:
+        assert drift(now, before, tmp_path / "drift.html", STOP)[1]["drift_share"] == 0
+    for slates in (120, 1_500):
+        found = drift(sample(slates, shift=4), sample(slates), tmp_path / "drift.html", STOP)[1]
+        assert found["drift_share"] == pytest.approx(1 / 7), "a quarter of the clusters gets everything"
 
 
 def test_successor_jaccard_by_hand(tmp_path: Path) -> None:

@@ -310,7 +310,7 @@ def _settled(up: Services) -> None:
     _wait(up, quiet)
 
 
-def _wait(up: Services, check: Callable[[], bool], seconds: float = 180) -> None:
+def _wait(up: Services, check: Callable[[], bool], seconds: float = 600) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         for name, process in up.processes.items():

@@ -238,6 +238,11 @@ class Clusters:
         """[nodes, dim] in `nodes` order: the traffic-weighted mean of the node's items."""
         return self.vectors["nodes"]
 
+    @cached_property
+    def interface_vectors(self) -> Floats:
+        """[N, dim], of the interface clusters, in their order."""
+        return self.node_vectors[np.flatnonzero(self.levels == self.interface_level)]
+
     @property
     def layout(self) -> pa.Table:
         """schema.LAYOUT: where each interface cluster lies on the map of interests."""

@@ -122,8 +122,7 @@ class Nearest:
     """The nearest clusters by embedding: cosine of the clusters' vectors to the context's."""
 
     def __init__(self, clusters: Clusters, *, pool: str) -> None:
-        rows = {node: at for at, node in enumerate(clusters.nodes)}
-        vectors = np.asarray(clusters.node_vectors, dtype=np.float64)[[rows[node] for node in clusters.interface]]
+        vectors = np.asarray(clusters.interface_vectors, dtype=np.float64)
         vectors = vectors - vectors.mean(axis=0)
         unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         self._cosine, self._pool = unit @ unit.T, pool
@@ -238,7 +237,11 @@ class ClusterPools:
 
 
 def teacher_rival(
-    choices: Choices, validation: Events, seed: int, epochs: int, penalties: Sequence[float] = (0.5, 1.5, 5.0)
+    choices: Choices,
+    validation: Events,
+    seed: int,
+    epochs: int,
+    penalties: Sequence[float] = (0.5, 1.5, 3.0, 6.0, 12.0),
 ) -> Rival:
     """The planner's teacher on its own, its penalty chosen on validation users."""
     space: dict[str, Sequence[Any]] = {"penalty": penalties, "epochs": (epochs,)}

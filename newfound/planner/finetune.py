@@ -2,9 +2,11 @@
 
 A context was followed by different clusters for different people. What is learned where descriptions part (at the
 first token) is therefore a whole distribution over next clusters, and below that the tokens of drawn answers. First
-the head's rows are fitted to the base model's states, then everything learns by gradient steps, then the rows are
-fitted once more. Contexts of a step share what their prompts share, padding does not exist, and the head is only
-computed where something is to be learned. The checkpoint is the one that ranks best on validation users' moments.
+the head's rows of all tokens that descriptions are made of are fitted to the base model's states: format and taste are
+then there before the first step, and the body has no need to bend for them. Then everything learns by gradient steps,
+and the rows are fitted once more. Contexts of a step share what their prompts share, padding does not exist, and the
+head is only computed where something is to be learned. The checkpoint is the one that ranks best on validation users'
+moments.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ Rows = npt.NDArray[np.int64]
 log = logging.getLogger("newfound.planner")
 
 RECORD = "training.json"
+READ_ON = 0.25  # of the contexts that the head is fitted to, whose answers are read as well
 
 
 def finetune_planner(
@@ -81,7 +84,7 @@ def finetune_planner(
         codec = PromptCodec(load_tokenizer(base), loaded.descriptions, end_token(base))
         student: Student
         if isinstance(backbone, LeanBackbone):
-            student = LeanStudent(backbone.model, config.finetune, seed, first_tokens(codec))
+            student = LeanStudent(backbone.model, config.finetune, seed, answer_tokens(codec))
         else:
             assert isinstance(backbone, TransformersBackbone)
             student = TransformersStudent(backbone, config.finetune)
@@ -152,9 +155,9 @@ class Course:
         self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0, betas=(0.9, 0.98), fused=True)
         self.batches = draw_batches(lessons, config.batch_size, config.share_first, seed)
         self.rng = np.random.default_rng([seed, 1])
-        self.first_tokens = first_tokens(codec)
-        place = torch.searchsorted(self.first_tokens, torch.tensor([answer[0] for answer in codec.answers]))
-        self.first_of = torch.eye(len(self.first_tokens))[place]  # [N, R]
+        self.answer_tokens = answer_tokens(codec)
+        place = torch.searchsorted(self.answer_tokens, torch.tensor([answer[0] for answer in codec.answers]))
+        self.first_of = torch.eye(len(self.answer_tokens))[place]  # [N, R]
         self.seed = seed
         self.best: dict[str, Tensor] = {}
         self.record = -math.inf
@@ -176,7 +179,7 @@ class Course:
         done = self.restore(resume, made_of)
         curve, losses = done.curve, done.losses
         if config.probe_contexts and not done.step:
-            self.fit_rows(config.probe_contexts // 4)
+            self.fit_rows()
             curve.append(self.judge(0, losses, started))
         for step in range(done.step + 1, config.steps + 1):
             tick = time.monotonic()
@@ -189,12 +192,12 @@ class Course:
                 done.record = self.record if self.best else None
                 done.draws = dict(self.rng.bit_generator.state)
                 save_progress(resume, made_of, done, self.masters.values, self.best, self.optimizer)
-        if config.probe_contexts:
-            self.fit_rows(config.probe_contexts)
+        if config.probe_contexts and config.steps:
+            self.fit_rows()
         curve.append(self.judge(config.steps, losses, started))
-        # The first point comes before any step: its answers are no descriptions yet.
-        trained = [point for point in curve if point["step"] > 0]
-        chosen = max(trained, key=lambda point: point.get(config.choose_by, point["step"]))
+        # Without a probe, answers are no descriptions before the first step.
+        able = [point for point in curve if point["step"] > 0 or config.probe_contexts]
+        chosen = max(able, key=lambda point: point.get(config.choose_by, point["step"]))
         return {
             "steps": config.steps,
             "chosen_step": int(chosen["step"]),
@@ -231,7 +234,7 @@ class Course:
             losses.clear()
         if len(self.moments):
             point |= self.look()
-            if step and point[self.config.choose_by] > self.record:
+            if point[self.config.choose_by] > self.record:
                 self.record = point[self.config.choose_by]
                 self.best = {name: tensor.detach().clone() for name, tensor in self.student.trained.items()}
         log.info(
@@ -242,38 +245,46 @@ class Course:
         return point
 
     @torch.no_grad()
-    def fit_rows(self, contexts: int) -> None:
-        """Fits the head's rows of first tokens to the states that the model has now, for so many contexts at most."""
+    def fit_rows(self) -> None:
+        """Fits the head's rows of the descriptions' tokens to the states that the model has now."""
         if self.student.rows is None:
             return
         started = time.monotonic()
-        backbone, rng = self.student.backbone, np.random.default_rng([self.seed, 2])
-        size = min(max(contexts, 1), len(self.lessons))
+        rng = np.random.default_rng([self.seed, 2])
+        size = min(self.config.probe_contexts, len(self.lessons))
         share = self.lessons.weights.astype(np.float64)
         drawn = np.sort(rng.choice(len(self.lessons), size, replace=False, p=share / share.sum()))
         drawn = drawn[np.lexsort(self.lessons.contexts[drawn].T[::-1])]
-        states, targets = [], []
-        for start in range(0, size, CONTEXTS):
-            rows = drawn[start : start + CONTEXTS]
-            last, cache = read_prompts(backbone, self.prompts(rows), Work())
-            states.append(last)
-            targets.append(torch.from_numpy(self.lessons.targets[rows]) @ self.first_of)
-            # Within an answer, first tokens must not intrude: a part of the contexts is read on.
-            some = rng.permutation(len(rows))[: max(1, len(rows) // 8)]
-            answers = [self.codec.answers[self.draw(row)] for row in rows[some]]
-            inside, _, packing = backbone.extend(cache, torch.from_numpy(some), answers, keep=False)
-            following = torch.tensor([t for answer in answers for t in (*answer[1:], self.codec.end)])
-            states.append(inside)
-            targets.append((following[:, None] == self.first_tokens).float())
-        found = torch.cat(states)
-        head = self.student.head()
-        evidence = Evidence(found.float(), other_mass(head, found, self.first_tokens), torch.cat(targets))
+        found = [self.evidence(drawn[start : start + CONTEXTS], rng) for start in range(0, size, CONTEXTS)]
+        states, targets, weights = (torch.cat(parts) for parts in zip(*found, strict=True))
+        others = other_mass(self.student.head(), states, self.answer_tokens)
+        evidence = Evidence(states.float(), others, targets, weights)
         with torch.enable_grad():
             fitted = fit_rows(self.masters.values["head"].detach().clone(), evidence, self.config.probe_penalty)
         self.masters.values["head"].copy_(fitted)
         self.masters.write_back()
         self.student.settle()
         log.info("planner: head fitted to %d contexts in %.0f s", size, time.monotonic() - started)
+
+    def evidence(self, rows: Rows, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """States of some lessons with what follows: after the prompts, and within one answer to a part of them.
+
+        Returns:
+            [M, dim] states, [M, R] probabilities of the answers' tokens, [M] weights.
+        """
+        backbone = self.student.backbone
+        states, cache = read_prompts(backbone, self.prompts(rows), Work())
+        some = rng.permutation(len(rows))[: max(1, round(len(rows) * READ_ON))]
+        answers = [self.codec.answers[self.draw(row)] for row in rows[some]]
+        inside, _, _ = backbone.extend(cache, torch.from_numpy(some), answers, keep=False)
+        following = torch.tensor([t for answer in answers for t in (*answer[1:], self.codec.end)])
+        targets = torch.cat(
+            [
+                torch.from_numpy(self.lessons.targets[rows]) @ self.first_of,
+                (following[:, None] == self.answer_tokens).float(),
+            ]
+        )
+        return torch.cat([states, inside]), targets, torch.ones(len(targets))
 
     def step(self, step: int) -> float:
         """One update; returns the loss in nats an answer."""
@@ -315,7 +326,7 @@ class Course:
         states, cache = read_prompts(backbone, prompts, work)
         logits = self.logits(states)  # [B, V]
         wanted = torch.from_numpy(self.lessons.targets[rows]) @ self.first_of  # [B, R]
-        first = logits.logsumexp(-1) - (logits[:, self.first_tokens] * wanted).sum(-1)
+        first = logits.logsumexp(-1) - (logits[:, self.answer_tokens] * wanted).sum(-1)
         parents = torch.arange(len(rows)).repeat_interleave(self.config.answers_each)
         answers = [self.codec.answers[self.draw(rows[parent])] for parent in parents.tolist()]
         states, _, packing = backbone.extend(cache, parents, answers, keep=False)
@@ -332,7 +343,7 @@ class Course:
         logits = self.student.backbone.logits(states)
         if self.student.rows is None:
             return logits
-        return logits.index_copy(1, self.first_tokens, (states @ self.student.rows.T).float())
+        return logits.index_copy(1, self.answer_tokens, (states @ self.student.rows.T).float())
 
     def look(self) -> dict[str, float]:
         """Measures on the validation moments."""
@@ -356,6 +367,6 @@ def planner_inputs(base: Path, clusters: Clusters, transitions: Path) -> dict[st
     return {"clusters": clusters.digest, "transitions": lessons.hexdigest(), "base": json.dumps(weights)}
 
 
-def first_tokens(codec: PromptCodec) -> Tensor:
-    """[R] the distinct tokens that answers begin with, sorted."""
-    return torch.tensor(sorted({answer[0] for answer in codec.answers}))
+def answer_tokens(codec: PromptCodec) -> Tensor:
+    """[R] the distinct tokens that answers are made of, their end included, sorted."""
+    return torch.tensor(sorted({codec.end, *(token for answer in codec.answers for token in answer)}))

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from newfound import schema
-from newfound.choice import Choices, fit_choices
+from newfound.choice import Choices, fit_choices, kinship_of
 from newfound.clusters import Clusters
 from newfound.config import FinetuneConfig
 from newfound.errors import DataError
@@ -87,8 +87,9 @@ def read_choices(transitions: Path, clusters: Clusters, split: str | None = None
     contexts: list[list[int]] = []
     labels: list[int] = []
     known: list[Bools] = []
+    liked: list[Bools] = []
     for _, rows in frame.groupby(schema.USER, sort=True):
-        seen = np.zeros(n, dtype=bool)
+        seen, likes = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
         columns = (rows[name] for name in (schema.CONTEXT, schema.NEXT, schema.POSITIVE, schema.HELD_OUT))
         for context, label, positive, held_out in zip(*columns, strict=True):
             places = [index[c] for c in context]
@@ -99,18 +100,23 @@ def read_choices(transitions: Path, clusters: Clusters, split: str | None = None
                 labels.append(target)
                 known.append(seen.copy())
             seen[target] = True
+            # A context that is withheld tells nothing, not even that both are liked.
+            if not held_out:
+                likes[[*places, target] if positive else places] = True
+        liked.append(likes)
     width = len(contexts[0]) if contexts else 1
     return Choices(
         contexts=np.array(contexts, dtype=np.int64).reshape(-1, width),
         labels=np.array(labels, dtype=np.int64),
         known=np.array(known, dtype=bool).reshape(-1, n),
+        kinship=kinship_of(clusters.interface_vectors, np.array(liked, dtype=bool).reshape(-1, n)),
     )
 
 
 def sample(choices: Choices, at_most: int, seed: int) -> Choices:
     """A seeded sample, in order."""
     chosen = np.sort(np.random.default_rng(seed).permutation(len(choices))[:at_most])
-    return Choices(choices.contexts[chosen], choices.labels[chosen], choices.known[chosen])
+    return Choices(choices.contexts[chosen], choices.labels[chosen], choices.known[chosen], choices.kinship)
 
 
 def draw_batches(lessons: Lessons, size: int, block: int, seed: int) -> Iterator[Ints]:

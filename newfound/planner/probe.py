@@ -1,9 +1,13 @@
-"""The head's rows for the tokens that answers begin with, fitted to what the model's states already tell.
+"""The head's rows for the tokens that answers are made of, fitted to what the model's states already tell.
 
 A pretrained model knows what the interests of a prompt are about before it is tuned: its last state tells contexts
-apart almost as well as their names would. So which first token a state leads to is a convex problem in that token's
-row of the head, which L-BFGS solves to the end in seconds, where gradient steps through the whole model would take an
-hour. The objective is the planner's own: cross-entropy over the full vocabulary, all other rows held fixed.
+apart almost as well as their names would, and within a description its state tells which word comes next. So which
+token a state leads to is a convex problem in the tokens' rows of the head, which L-BFGS solves to the end in seconds,
+where gradient steps through the whole model would take an hour. The objective is the planner's own: cross-entropy over
+the full vocabulary, all other rows held fixed.
+
+States of a language model lie close to a few directions. L-BFGS gets nowhere in such coordinates, and a penalty there
+forbids just what tells contexts apart; so states are whitened first, by their second moments, with a floor.
 """
 
 from __future__ import annotations
@@ -13,8 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-ITERATIONS = 60
+ITERATIONS = 150
 BLOCK = 128
+FLOOR = 1e-3  # of a direction's second moment, in units of the mean one
 
 
 @dataclass(frozen=True)
@@ -25,11 +30,13 @@ class Evidence:
         states: [M, dim] float32.
         others: [M] log of the summed exponentials of all logits but the fitted rows'.
         targets: [M, R] probabilities of the fitted rows' tokens; what is missing from 1 goes to the other tokens.
+        weights: [M], how much each state counts.
     """
 
     states: Tensor
     others: Tensor
     targets: Tensor
+    weights: Tensor
 
 
 def other_mass(head: Tensor, states: Tensor, tokens: Tensor) -> Tensor:
@@ -53,27 +60,35 @@ def fit_rows(rows: Tensor, evidence: Evidence, penalty: float) -> Tensor:
 
     Args:
         rows: [R, dim] float32, where to start.
-        penalty: times the squared change of the rows, in units of the states' spread.
+        penalty: times the squared change of the rows, in whitened coordinates.
 
     Returns:
         [R, dim] float32.
     """
-    states, targets = evidence.states, evidence.targets
-    spread = states.std(0) + 1e-3
-    scaled = states / spread
-    start = states @ rows.T  # [M, R]
+    whiten = _whitening(evidence)
+    states, targets = evidence.states @ whiten, evidence.targets
+    start = evidence.states @ rows.T  # [M, R]
+    share = evidence.weights / evidence.weights.sum()
     rest = 1 - targets.sum(1)
     change = torch.zeros_like(rows, requires_grad=True)
     optimizer = torch.optim.LBFGS([change], max_iter=ITERATIONS, history_size=20, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        logits = start + scaled @ change.T
+        logits = start + states @ change.T
         everything = torch.logaddexp(evidence.others, logits.logsumexp(-1))
-        fit = (everything - (targets * logits).sum(-1) - rest * evidence.others).mean()
+        fit = share @ (everything - (targets * logits).sum(-1) - rest * evidence.others)
         loss = fit + penalty * change.square().sum()
         torch.autograd.backward(loss)
         return loss
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
-    return rows + change.detach() / spread
+    return rows + change.detach() @ whiten.T
+
+
+def _whitening(evidence: Evidence) -> Tensor:
+    """[dim, dim] whose product with the states has second moments of 1, but for directions below the floor."""
+    share = (evidence.weights / evidence.weights.sum()).double()
+    states = evidence.states.double()
+    moments, directions = torch.linalg.eigh(states.T @ (share[:, None] * states))
+    return (directions / (moments.clamp(min=0) + FLOOR * moments.mean()).sqrt()).float()

@@ -2,8 +2,8 @@
 
 Matrix products run in the model's precision; the optimiser keeps float32 masters. Embeddings stay as they are: they are
 a fifth of the small model's weights, and descriptions are made of ordinary words. Of the head, the rows of the tokens
-that answers begin with may learn, faster than the rest: popularity and the like are then found in a few steps, and the
-body need not bend for them (a probe first, then the whole: Kumar et al. 2022, arXiv 2202.10054).
+that answers are made of learn: fitted to the states first, so that the body need not bend for what a head can say (a
+probe first, then the whole: Kumar et al. 2022, arXiv 2202.10054).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Student(Protocol):
     trained: dict[str, Tensor]
     """leaves that take gradients, by name"""
     rows: Tensor | None
-    """[R, dim] the head's rows of the tokens that answers begin with, if they are trained; also among `trained`"""
+    """[R, dim] the head's rows of the tokens that answers are made of, if they are trained; also among `trained`"""
 
     def head(self) -> Tensor:
         """[V, dim]."""

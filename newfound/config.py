@@ -89,7 +89,7 @@ class ClustersConfig(Settings):
     balance: Share = 0.5  # 0: nearest centroid; 1: equal traffic
     text_model: str | None = None  # a sentence-transformers folder or name; None: the packaged MiniLM
     behaviour_dim: Positive = 64  # dimensions of the co-consumption vectors
-    behaviour_weight: Share = 0.4  # 0: text alone; 1: co-consumption alone
+    behaviour_weight: Share = 0.5  # 0: text alone; 1: co-consumption alone
     keywords: Annotated[int, Field(ge=1, le=10)] = 3
 
 
@@ -109,16 +109,16 @@ class FinetuneConfig(Settings):
     method: Literal["full", "lora"] = "full"
     lora_rank: Positive = 16
     frozen_layers: Annotated[int, Field(ge=0)] = 0  # lowest layers that stay as they are
-    steps: Positive = 60
+    steps: Annotated[int, Field(ge=0)] = 24  # 0: the head alone is fitted
     batch_size: Positive = 24  # contexts a step
     share_first: Positive = 4  # contexts of a step that share their first interest, which is then read once
     answers_each: Positive = 2  # answers of a context that are read beyond their first token
     probe_contexts: Annotated[int, Field(ge=0)] = 6000  # contexts to whose states the head's rows are fitted; 0: never
-    probe_penalty: Annotated[float, Field(ge=0)] = 3e-5
-    teacher_penalty: Annotated[float, Field(ge=0)] = 1.5  # of the choice model whose distributions are taught
+    probe_penalty: Annotated[float, Field(ge=0)] = 1e-5
+    teacher_penalty: Annotated[float, Field(ge=0)] = 6.0  # of the choice model whose distributions are taught
     teacher_epochs: Positive = 30
     learning_rate: Annotated[float, Field(gt=0)] = 2e-4
-    head_rate: Annotated[float, Field(ge=0)] = 1.0  # times as fast learn the head's rows of first tokens; 0: fixed
+    head_rate: Annotated[float, Field(ge=0)] = 1.0  # times as fast learn the head's rows of answers' tokens; 0: fixed
     warmup: Share = 0.05
     evaluate_every: Positive = 60  # steps between looks at held-out recall, on which the checkpoint is chosen
     evaluation_contexts: Positive = 512
@@ -252,7 +252,8 @@ class EvaluationConfig(Settings):
 class RefitConfig(Settings):
     """The fit on all data, which is published; nothing is measured on it, its parameters are those that were."""
 
-    planner_steps: Positive = 40  # the planner goes on from the measured one, with everybody's transitions
+    # the planner goes on from the measured one, with everybody's transitions; 0: its head alone is fitted anew
+    planner_steps: Annotated[int, Field(ge=0)] = 0
     planner_learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     table_contexts_at_most: Positive | None = None  # of the published table, frequent ones first; None: all
 

@@ -45,6 +45,7 @@ Rows = npt.NDArray[np.int64]
 log = logging.getLogger("newfound.planner")
 
 RECORD = "training.json"
+START = 4  # times fewer contexts than at the end is the head fitted to before the first step
 READ_ON = 0.25  # of the contexts that the head is fitted to, whose answers are read as well
 
 
@@ -179,7 +180,8 @@ class Course:
         done = self.restore(resume, made_of)
         curve, losses = done.curve, done.losses
         if config.probe_contexts and not done.step:
-            self.fit_rows()
+            # Where steps follow, a start is enough.
+            self.fit_rows(config.probe_contexts // (START if config.steps else 1))
             curve.append(self.judge(0, losses, started))
         for step in range(done.step + 1, config.steps + 1):
             tick = time.monotonic()
@@ -192,18 +194,19 @@ class Course:
                 done.record = self.record if self.best else None
                 done.draws = dict(self.rng.bit_generator.state)
                 save_progress(resume, made_of, done, self.masters.values, self.best, self.optimizer)
-        if config.probe_contexts and config.steps:
-            self.fit_rows()
-        curve.append(self.judge(config.steps, losses, started))
-        # Without a probe, answers are no descriptions before the first step.
-        able = [point for point in curve if point["step"] > 0 or config.probe_contexts]
+        if config.steps or not config.probe_contexts:
+            if config.probe_contexts:
+                self.fit_rows(config.probe_contexts)
+            curve.append(self.judge(config.steps, losses, started))
+        # Before the first of several steps, answers are no descriptions yet.
+        able = [point for point in curve if point["step"] > 0 or not config.steps]
         chosen = max(able, key=lambda point: point.get(config.choose_by, point["step"]))
         return {
             "steps": config.steps,
             "chosen_step": int(chosen["step"]),
             "seconds": round(time.monotonic() - started, 2),
-            "tokens_per_second": round(self.tokens / done.training, 1),
-            "prompt_tokens_per_second": round(self.unshared / done.training, 1),
+            "tokens_per_second": round(self.tokens / max(done.training, 1e-9), 1),
+            "prompt_tokens_per_second": round(self.unshared / max(done.training, 1e-9), 1),
             "contexts": len(self.lessons),
             **{f"validation_{name}": value for name, value in chosen.items() if name not in ("step", "seconds")},
             "curve": curve,
@@ -234,7 +237,7 @@ class Course:
             losses.clear()
         if len(self.moments):
             point |= self.look()
-            if point[self.config.choose_by] > self.record:
+            if (step or not self.config.steps) and point[self.config.choose_by] > self.record:
                 self.record = point[self.config.choose_by]
                 self.best = {name: tensor.detach().clone() for name, tensor in self.student.trained.items()}
         log.info(
@@ -245,13 +248,13 @@ class Course:
         return point
 
     @torch.no_grad()
-    def fit_rows(self) -> None:
-        """Fits the head's rows of the descriptions' tokens to the states that the model has now."""
+    def fit_rows(self, contexts: int) -> None:
+        """Fits the head's rows of the descriptions' tokens to the states of so many contexts at most."""
         if self.student.rows is None:
             return
         started = time.monotonic()
         rng = np.random.default_rng([self.seed, 2])
-        size = min(self.config.probe_contexts, len(self.lessons))
+        size = min(max(contexts, 1), len(self.lessons))
         share = self.lessons.weights.astype(np.float64)
         drawn = np.sort(rng.choice(len(self.lessons), size, replace=False, p=share / share.sum()))
         drawn = drawn[np.lexsort(self.lessons.contexts[drawn].T[::-1])]

@@ -91,4 +91,5 @@ def _whitening(evidence: Evidence) -> Tensor:
     share = (evidence.weights / evidence.weights.sum()).double()
     states = evidence.states.double()
     moments, directions = torch.linalg.eigh(states.T @ (share[:, None] * states))
-    return (directions / (moments.clamp(min=0) + FLOOR * moments.mean()).sqrt()).float()
+    found: Tensor = (directions / (moments.clamp(min=0) + FLOOR * moments.mean()).sqrt()).float()
+    return found

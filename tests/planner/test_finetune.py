@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from newfound.clusters import Clusters
 from newfound.config import PlannerConfig
@@ -182,3 +183,15 @@ def test_an_empty_training_set_and_unknown_clusters_are_refused(
         planner.top_k([("c0", "elsewhere")], 1)
     with pytest.raises(VocabularyError, match="at least one"):
         planner.top_k([()], 1)
+
+
+def test_the_head_alone_follows_new_transitions(
+    trained: Trained, world: Path, planner_config: PlannerConfig, tmp_path: Path
+) -> None:
+    tuning = planner_config.finetune.model_copy(update={"steps": 0})
+    config = planner_config.model_copy(update={"finetune": tuning})
+    measures = finetune_planner(world / "transitions", world / "clusters", config, 3, tmp_path / "out", init=trained[0])
+    assert measures["steps"] == measures["chosen_step"] == 0 and measures["match_rate"] == 1.0
+    before, after = (load_file(folder / "model.safetensors") for folder in (trained[0], tmp_path / "out"))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"lm_head.weight"}

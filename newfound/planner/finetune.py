@@ -46,7 +46,8 @@ log = logging.getLogger("newfound.planner")
 
 RECORD = "training.json"
 START = 4  # times fewer contexts than at the end is the head fitted to before the first step
-READ_ON = 0.25  # of the contexts that the head is fitted to, whose answers are read as well
+READ_ON = 0.25  # answers that the head is fitted to, a context
+READ_AT_LEAST = 256  # of them in all
 
 
 def finetune_planner(
@@ -258,10 +259,11 @@ class Course:
         share = self.lessons.weights.astype(np.float64)
         drawn = np.sort(rng.choice(len(self.lessons), size, replace=False, p=share / share.sum()))
         drawn = drawn[np.lexsort(self.lessons.contexts[drawn].T[::-1])]
-        found = [self.evidence(drawn[start : start + CONTEXTS], rng) for start in range(0, size, CONTEXTS)]
-        states, targets, weights = (torch.cat(parts) for parts in zip(*found, strict=True))
+        each = max(READ_ON, READ_AT_LEAST / size)
+        found = [self.evidence(drawn[start : start + CONTEXTS], each, rng) for start in range(0, size, CONTEXTS)]
+        states, targets = (torch.cat(parts) for parts in zip(*found, strict=True))
         others = other_mass(self.student.head(), states, self.answer_tokens)
-        evidence = Evidence(states.float(), others, targets, weights)
+        evidence = Evidence(states.float(), others, targets)
         with torch.enable_grad():
             fitted = fit_rows(self.masters.values["head"].detach().clone(), evidence, self.config.probe_penalty)
         self.masters.values["head"].copy_(fitted)
@@ -269,15 +271,15 @@ class Course:
         self.student.settle()
         log.info("planner: head fitted to %d contexts in %.0f s", size, time.monotonic() - started)
 
-    def evidence(self, rows: Rows, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """States of some lessons with what follows: after the prompts, and within one answer to a part of them.
+    def evidence(self, rows: Rows, each: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """States of some lessons with what follows: after the prompts, and within answers, so many a context.
 
         Returns:
-            [M, dim] states, [M, R] probabilities of the answers' tokens, [M] weights.
+            [M, dim] states, and [M, R] probabilities of the answers' tokens.
         """
         backbone = self.student.backbone
         states, cache = read_prompts(backbone, self.prompts(rows), Work())
-        some = rng.permutation(len(rows))[: max(1, round(len(rows) * READ_ON))]
+        some = np.resize(rng.permutation(len(rows)), max(1, round(len(rows) * each)))
         answers = [self.codec.answers[self.draw(row)] for row in rows[some]]
         inside, _, _ = backbone.extend(cache, torch.from_numpy(some), answers, keep=False)
         following = torch.tensor([t for answer in answers for t in (*answer[1:], self.codec.end)])
@@ -287,7 +289,7 @@ class Course:
                 (following[:, None] == self.answer_tokens).float(),
             ]
         )
-        return torch.cat([states, inside]), targets, torch.ones(len(targets))
+        return torch.cat([states, inside]), targets
 
     def step(self, step: int) -> float:
         """One update; returns the loss in nats an answer."""

@@ -30,13 +30,11 @@ class Evidence:
         states: [M, dim] float32.
         others: [M] log of the summed exponentials of all logits but the fitted rows'.
         targets: [M, R] probabilities of the fitted rows' tokens; what is missing from 1 goes to the other tokens.
-        weights: [M], how much each state counts.
     """
 
     states: Tensor
     others: Tensor
     targets: Tensor
-    weights: Tensor
 
 
 def other_mass(head: Tensor, states: Tensor, tokens: Tensor) -> Tensor:
@@ -65,10 +63,9 @@ def fit_rows(rows: Tensor, evidence: Evidence, penalty: float) -> Tensor:
     Returns:
         [R, dim] float32.
     """
-    whiten = _whitening(evidence)
+    whiten = _whitening(evidence.states)
     states, targets = evidence.states @ whiten, evidence.targets
     start = evidence.states @ rows.T  # [M, R]
-    share = evidence.weights / evidence.weights.sum()
     rest = 1 - targets.sum(1)
     change = torch.zeros_like(rows, requires_grad=True)
     optimizer = torch.optim.LBFGS([change], max_iter=ITERATIONS, history_size=20, line_search_fn="strong_wolfe")
@@ -77,7 +74,7 @@ def fit_rows(rows: Tensor, evidence: Evidence, penalty: float) -> Tensor:
         optimizer.zero_grad()
         logits = start + states @ change.T
         everything = torch.logaddexp(evidence.others, logits.logsumexp(-1))
-        fit = share @ (everything - (targets * logits).sum(-1) - rest * evidence.others)
+        fit = (everything - (targets * logits).sum(-1) - rest * evidence.others).mean()
         loss = fit + penalty * change.square().sum()
         torch.autograd.backward(loss)
         return loss
@@ -86,10 +83,9 @@ def fit_rows(rows: Tensor, evidence: Evidence, penalty: float) -> Tensor:
     return rows + change.detach() @ whiten.T
 
 
-def _whitening(evidence: Evidence) -> Tensor:
+def _whitening(states: Tensor) -> Tensor:
     """[dim, dim] whose product with the states has second moments of 1, but for directions below the floor."""
-    share = (evidence.weights / evidence.weights.sum()).double()
-    states = evidence.states.double()
-    moments, directions = torch.linalg.eigh(states.T @ (share[:, None] * states))
+    states = states.double()
+    moments, directions = torch.linalg.eigh(states.T @ states / len(states))
     found: Tensor = (directions / (moments.clamp(min=0) + FLOOR * moments.mean()).sqrt()).float()
     return found

@@ -18,7 +18,7 @@ def world(count: int) -> tuple[torch.Tensor, torch.Tensor, Evidence]:
     head = torch.randn(ROWS + OTHERS, DIM, generator=draw) * 0.01
     others = other_mass(head, states, torch.arange(ROWS))
     wanted = torch.cat([states @ truth.T, others[:, None]], dim=1).softmax(1)[:, :ROWS]
-    return head[:ROWS].clone(), truth, Evidence(states, others, wanted, torch.ones(count))
+    return head[:ROWS].clone(), truth, Evidence(states, others, wanted)
 
 
 def loss(rows: torch.Tensor, evidence: Evidence) -> float:
@@ -37,13 +37,3 @@ def test_a_penalty_holds_rows_where_they_were() -> None:
     rows, _, evidence = world(200)
     near, far = fit_rows(rows, evidence, 1e3), fit_rows(rows, evidence, 1e-6)
     assert float((near - rows).norm()) < 0.01 * float((far - rows).norm())
-
-
-def test_states_without_weight_do_not_count() -> None:
-    rows, _, evidence = world(200)
-    broken = Evidence(evidence.states, evidence.others, evidence.targets.flip(1), evidence.weights)
-    both = Evidence(
-        *(torch.cat([getattr(evidence, n), getattr(broken, n)]) for n in ("states", "others", "targets")),
-        torch.cat([torch.ones(200), torch.zeros(200)]),
-    )
-    torch.testing.assert_close(fit_rows(rows, both, 1e-4), fit_rows(rows, evidence, 1e-4), rtol=1e-2, atol=1e-2)

@@ -47,6 +47,7 @@ class _Rest(RESTServer):
         self.config.host = host
         self.config.access_log = False
         self.config.server_header = False
+        self.config.proxy_headers = False  # nobody here reads where a request came from
 
     def _add_middlewares(self, application: Any) -> None:
         application.add_middleware(

@@ -11,6 +11,7 @@ def main() -> None:
     """Parses and starts."""
     from kserve.model_server import app
 
+    from newfound.allocator import keep_freed_memory
     from newfound.config import load_serving_config
     from serving.api import Predictions, request_model
     from serving.explorer.assembly import arguments, assemble
@@ -26,6 +27,7 @@ def main() -> None:
         parser.error("--predictor_host: expected the ranker's host and port")
     if options.predictor_protocol != "v1":
         parser.error("--predictor_protocol: the ranker is asked over v1")
+    keep_freed_memory()
     config = load_serving_config(options.settings)
     with tempfile.TemporaryDirectory(prefix="newfound-explorer-", dir=options.cache) as cache:
         build = functools.partial(

@@ -15,6 +15,7 @@ def main() -> None:
     import torch
     from kserve.model_server import app
 
+    from newfound.allocator import keep_freed_memory
     from newfound.config import load_serving_config
     from serving.ranker.model import PARTS, RankedAll, RankerModel, build_ranker, request_model
     from serving.releases import Releases
@@ -22,6 +23,7 @@ def main() -> None:
 
     options = arguments("newfound's ranker as a KServe predictor").parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()
     config = load_serving_config(options.settings)
     with tempfile.TemporaryDirectory(prefix="newfound-ranker-", dir=options.cache) as cache:
         releases = Releases(

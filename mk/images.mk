@@ -18,10 +18,10 @@ image-base: ## a base image from Debian's packages and a wheel image from PIP_FI
 image-daemon: ## start Debian's dockerd with a data root and a socket of its own (root)
 	@images/daemon.sh
 
-run-containers: setup ## the training pipeline in containers, on a slice of real data; sizes and times (after make images)
+run-containers: setup images ## the training pipeline in containers, on a slice of real data; sizes and times
 	@$(BIN)/python -m pytest tests/images/test_training.py -m "" -s -q
 
-test-images: setup ## serving's images: answers and probes, read-only, without root (after make images)
+test-images: setup images ## serving's containers: answers and probes, read-only, without root
 	@$(BIN)/python -m pytest tests/images/test_serving.py -m "" -s -q
 
 cluster-parts: setup ## what a cluster shares out: shards and workers by the local runner, a TrainJob's two pods by torchrun

@@ -195,6 +195,7 @@ def main() -> None:
             for service in services:
                 if service.process is not None and service.process.poll() is not None:
                     print(f"{service.name} ended; started again\n{service.tail(500)}", flush=True)
+                    service.kill()  # what it may have left running
                     service.start()
     finally:
         for service in reversed(services):

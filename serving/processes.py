@@ -114,14 +114,14 @@ class Service:
             return
         self.signal(signal.SIGCONT)
         self.signal(signal.SIGTERM)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            self.kill()
+        self.kill()
         self.process = None
 
     def kill(self) -> None:
-        """Ends it at once."""
-        self.signal(signal.SIGKILL)
+        """Ends it at once, and with it what it started: an engine's workers would outlive it, with all their memory."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
         if self.process is not None:
             self.process.wait()

@@ -267,7 +267,7 @@ def slate_widths(ranker: Any, catalogue: Catalogue, validation: Events, methods:
     options = {f"{key}@{width}": found[:, :width] for key, found in best.items() for width in WIDTHS}
     ranks = end_to_end_ranks(ranker, catalogue, validation, options, SLATE)
     return {
-        method.key: max(WIDTHS, key=lambda w: (measures.ndcg(ranks[f"{method.key}@{w}"], SLATE), -w))
+        method.key: max(WIDTHS, key=lambda w: (measures.hits(ranks[f"{method.key}@{w}"], SLATE).mean(), -w))
         for method in methods
     }
 

@@ -7,7 +7,7 @@ measure. A rival's choices (smoothing, pooling) are made by the mean reciprocal 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Protocol
@@ -78,10 +78,13 @@ def _indices(contexts: Sequence[Context], order: Sequence[str]) -> Ints:
 
 
 class Teacher:
-    """The choice model whose distributions the planner is taught, without any language model."""
+    """The choice model whose distributions the planner is taught, without any language model.
 
-    def __init__(self, choices: Choices, seed: int, *, penalty: float, epochs: int) -> None:
-        self._model = fit_choices(choices, penalty, epochs, seed)
+    Without `kinship` it knows of two clusters only what the choices tell.
+    """
+
+    def __init__(self, choices: Choices, seed: int, *, penalty: float, epochs: int, kinship: bool) -> None:
+        self._model = fit_choices(choices if kinship else replace(choices, kinship=None), penalty, epochs, seed)
 
     def scores(self, events: Events) -> Floats:
         return self._model.scores(_indices(events.contexts, events.journeys.order))
@@ -241,10 +244,10 @@ def teacher_rival(
     validation: Events,
     seed: int,
     epochs: int,
-    penalties: Sequence[float] = (0.5, 1.5, 3.0, 6.0, 12.0),
+    penalties: Sequence[float] = (1.5, 6.0, 12.0),
 ) -> Rival:
-    """The planner's teacher on its own, its penalty chosen on validation users."""
-    space: dict[str, Sequence[Any]] = {"penalty": penalties, "epochs": (epochs,)}
+    """The planner's teacher on its own, its penalty chosen on validation users, and whether kinship helps it."""
+    space: dict[str, Sequence[Any]] = {"penalty": penalties, "epochs": (epochs,), "kinship": (True, False)}
     return tune("choice_model", lambda **c: Teacher(choices, seed, **c), space, validation)
 
 

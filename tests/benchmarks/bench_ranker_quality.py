@@ -223,17 +223,18 @@ def main() -> None:
     lengths = data.sequences.lengths
     events, text = int(lengths.sum()), data.text is not None
     print(f"{data.name}: {len(lengths)} users, {data.items} items, {events} events, text: {text}", flush=True)
-    runs = []
+    head = {**machine(), "data": data.name, "users": len(lengths), "items": data.items, "events": events}
+    head |= {"threads": options.threads, **{f"config.{name}": value for name, value in config.model_dump().items()}}
+    runs: list[dict[str, float]] = []
     for seed in options.seeds:
         found, memory = one_seed(data, config, seed, options.refit)
         runs.append(found)
-        print(f"seed {seed}: " + ", ".join(f"{name} {value:.4f}" for name, value in runs[-1].items()), flush=True)
-    record: dict[str, object] = {**machine(), "data": data.name, "users": len(lengths), "items": data.items}
-    record |= {"events": int(lengths.sum()), "seeds": options.seeds, "threads": options.threads}
-    record |= {f"config.{name}": value for name, value in config.model_dump().items()}
-    for name in runs[0]:
-        values = np.array([run[name] for run in runs])
-        record |= {name: float(values.mean()), f"{name}.spread": float(values.max() - values.min())}
+        print(f"seed {seed}: " + ", ".join(f"{name} {value:.4f}" for name, value in found.items()), flush=True)
+        record: dict[str, object] = {**head, "seeds": options.seeds[: len(runs)]}
+        for name in found:
+            values = np.array([run[name] for run in runs])
+            record |= {name: float(values.mean()), f"{name}.spread": float(values.max() - values.min())}
+        write_record(options.out, record)  # a run that is stopped has its finished seeds
     record |= rivals(data, memory)
     if data.text is not None:
         record |= cold(data, config, options.seeds[0])

@@ -146,6 +146,8 @@ class TableConfig(Settings):
     recent: Annotated[float, Field(gt=0, le=1)] | None = None  # share of the transitions, the latest, that give hints
     align: bool = False  # whether the alignment model orders the planner's ten best
     precision: Literal["bfloat16", "float32"] = "bfloat16"
+    engine: str | None = None  # URL of an OpenAI-compatible engine that serves the planner; None: it answers in process
+    engine_model: str = "planner"  # the name under which it serves it
     second_build: Annotated[int, Field(ge=0)] = 32  # contexts of a shard that are worked out again
 
 

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from newfound.clusters import Clusters
 from newfound.errors import DataError, VocabularyError
+from newfound.planner import decoding
 from newfound.planner.backbone import Backbone, load_backbone
 from newfound.planner.decoding import Bools, Decoded, ExactDecoder, Floats
 from newfound.planner.prompt import PromptCodec, Tokens
@@ -61,6 +63,16 @@ class Planner:
 
     def __len__(self) -> int:
         return len(self.nodes)
+
+    def describe(self) -> dict[str, str | int]:
+        """What the answers may depend on beside their inputs: the engine, its version, threads and batch sizes."""
+        return {
+            "engine": self.backbone.name,
+            "torch": torch.__version__.split("+")[0],
+            "threads": torch.get_num_threads(),
+            "contexts_a_batch": decoding.CONTEXTS,
+            "branches_a_batch": decoding.BRANCHES,
+        }
 
     def prompts(self, contexts: Contexts, hints: Hints | None = None) -> list[list[Tokens]]:
         """Each context's prompt as segments.

@@ -2,21 +2,26 @@
 
 The engine decodes greedily along the choices, which is not the exact search: where descriptions share their first
 tokens it may answer another one. It is what a live request asks when the table is silent. Prompts go as token ids, so
-that both engines read the very same prompt; log-probabilities are those of the engine's raw model.
+that both engines read the very same prompt. Its scores are the engine's own: vLLM takes logarithms after it has masked
+what is no choice, so they are higher than the exact ones by as much as the model would have said something else.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import httpx
 import numpy as np
 
+from newfound.clusters import Clusters
 from newfound.errors import NewfoundError
 from newfound.planner.decoding import Bools, Decoded
 from newfound.planner.prompt import PromptCodec
+
+_T = TypeVar("_T")
 
 
 class EngineError(NewfoundError):
@@ -43,7 +48,8 @@ class PlannerClient:
         self.codec, self.model, self.client = codec, model, client
         self._choices = codec.choices()
         self._at = {text.strip(): place for place, text in enumerate(self._choices)}
-        self._longest = max(len(answer) for answer in codec.answers) + 1
+        # An engine may spell a choice in more tokens than the tokenizer would, at most one a byte; then comes the end.
+        self._longest = max(len(choice.encode()) for choice in self._choices) + 1
 
     async def next_clusters(
         self, context: Sequence[int], k: int, allowed: Sequence[int] | None = None, hint: int | None = None
@@ -120,8 +126,33 @@ class RemotePlanner:
         self.url, self.model, self.concurrency = url, model, concurrency
         self._timeout, self._transport = timeout, transport
 
+    @classmethod
+    def load(cls, path: str | Path, clusters: Clusters, url: str, model: str) -> RemotePlanner:
+        """The planner folder's prompt, for an engine that serves its weights.
+
+        Raises:
+            DataError: the folder is no planner.
+            VocabularyError: the planner was made for other clusters.
+        """
+        return cls(PromptCodec.load(Path(path), clusters.descriptions), clusters.interface, url, model)
+
     def __len__(self) -> int:
         return len(self.nodes)
+
+    def describe(self) -> dict[str, str | int]:
+        """What the answers may depend on beside their inputs; batches are the engine's own affair.
+
+        Raises:
+            EngineError: the engine cannot be reached.
+        """
+
+        async def ask() -> httpx.Response:
+            async with httpx.AsyncClient(base_url=self.url, timeout=self._timeout, transport=self._transport) as http:
+                return await http.get("/version")
+
+        response = self._run(ask())
+        found = response.json().get("version", "unknown") if response.is_success else "unknown"
+        return {"engine": "openai", "server": str(found), "model": self.model, "requests_at_once": self.concurrency}
 
     def decode(
         self,
@@ -130,13 +161,25 @@ class RemotePlanner:
         allowed: Bools | None = None,
         hints: Sequence[str | None] | None = None,
     ) -> Decoded:
-        """As `Planner.decode`, with the engine's k greedy answers in the place of the exact ones."""
-        found = asyncio.run(self._decode(contexts, k, allowed, hints))
+        """As `Planner.decode`, with the engine's k greedy answers in the place of the exact ones.
+
+        Raises:
+            EngineError: the engine cannot be reached in time, refuses, or answers something else.
+        """
+        found = self._run(self._decode(contexts, k, allowed, hints))
         scores = np.full((len(contexts), len(self)), -np.inf, dtype=np.float32)
         for row, answers in enumerate(found):
             for answer in answers:
                 scores[row, answer.cluster] = answer.score
         return Decoded(scores, np.isfinite(scores))
+
+    def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        try:
+            return asyncio.run(work)
+        except httpx.HTTPStatusError as error:
+            raise EngineError(f"{self.url}: answered {error.response.status_code}; expected a completion") from error
+        except httpx.HTTPError as error:
+            raise EngineError(f"{self.url}: not reachable in time ({type(error).__name__})") from error
 
     async def _decode(
         self,

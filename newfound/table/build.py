@@ -9,6 +9,7 @@ import platform
 import shutil
 import time
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,9 @@ from newfound.table.plan import Context, Plan, make_plan, write_parquet
 if TYPE_CHECKING:
     from newfound.planner import Planner
     from newfound.planner.alignment import Alignment
+    from newfound.planner.remote import RemotePlanner
+
+    Engine = Planner | RemotePlanner
 
 log = logging.getLogger("newfound.table")
 
@@ -78,6 +82,7 @@ def build_shard(
     """
     from newfound.planner.alignment import Alignment
     from newfound.planner.planner import Planner, planner_digest
+    from newfound.planner.remote import RemotePlanner
 
     if not _has_language_model(planner):
         out.mkdir(parents=True, exist_ok=True)
@@ -92,7 +97,11 @@ def build_shard(
         log.info("table: shard %d of %d is there already", shard + 1, config.shards)
         return {"contexts": len(contexts), "seconds": 0.0}
     _prepare(out, identity)
-    model = Planner.load(planner, loaded, precision=config.precision)
+    model: Engine
+    if config.engine is None:
+        model = Planner.load(planner, loaded, precision=config.precision)
+    else:
+        model = RemotePlanner.load(planner, loaded, config.engine, config.engine_model)
     alignment = Alignment.load(planner, loaded) if config.align else None
     started, done, fresh = time.monotonic(), 0, 0
     for start in range(0, len(contexts), BLOCK):
@@ -114,7 +123,7 @@ def build_shard(
         **identity,
         "contexts": len(contexts),
         "seconds": round(seconds, 2),
-        "engine": engine_record(model, config),
+        "engine": {**model.describe(), **versions(), "precision": config.precision},
         "second_build": second_build(model, contexts, config, hints, pq.read_table(out / SHARD_FILE), alignment),
     }
     (out / SHARD_RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -221,7 +230,7 @@ def _has_language_model(planner: Path) -> bool:
 
 
 def answer(
-    model: Planner,
+    model: Engine,
     contexts: Sequence[Context],
     config: TableConfig,
     hints: dict[Context, str],
@@ -332,24 +341,13 @@ def _mean(builds: Sequence[dict[str, Any]], name: str, total: int) -> float:
     return sum(build[name] * build["contexts"] for build in builds) / total if total else 1.0
 
 
-def engine_record(model: Planner, config: TableConfig) -> dict[str, Any]:
-    """What the answers may depend on beside their inputs."""
-    import torch
-
-    from newfound.planner.decoding import CONTEXTS
-
-    return {
-        "engine": model.backbone.name,
-        "precision": config.precision,
-        "torch": torch.__version__.split("+")[0],
-        "python": platform.python_version(),
-        "threads": torch.get_num_threads(),
-        "contexts_a_batch": CONTEXTS,
-    }
+def versions() -> dict[str, str]:
+    """Of this package and of Python."""
+    return {"newfound": version("newfound"), "python": platform.python_version()}
 
 
 def second_build(
-    model: Planner,
+    model: Engine,
     contexts: Sequence[Context],
     config: TableConfig,
     hints: dict[Context, str],

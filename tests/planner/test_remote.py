@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from newfound.clusters import Clusters
+from newfound.config import TableConfig
 from newfound.planner import Planner
 from newfound.planner.remote import EngineError, RemotePlanner
+from newfound.table import TransitionTable, build_table
 
 Trained = tuple[Path, dict[str, object]]
 
@@ -28,6 +30,8 @@ class Engine:
         }
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/version":
+            return httpx.Response(200, json={"version": "1.2.3"})
         body = json.loads(request.content)
         self.asked.append(body)
         if self.answer is not None:
@@ -88,5 +92,34 @@ def test_a_choice_that_was_not_offered_is_an_error(engine: Engine) -> None:
 def test_an_engine_that_refuses_raises(engine: Engine) -> None:
     transport = httpx.MockTransport(lambda _: httpx.Response(503))
     planner = RemotePlanner(engine.planner.codec, engine.planner.nodes, "http://engine", "m", transport=transport)
-    with pytest.raises(httpx.HTTPStatusError):
+    with pytest.raises(EngineError, match="http://engine: answered 503"):
         planner.decode([("c0", "c3")], 1)
+
+
+def test_a_table_can_be_built_by_the_engine(
+    engine: Engine, trained: Trained, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = httpx.AsyncClient.send
+
+    async def answered(client: httpx.AsyncClient, request: httpx.Request, **options: object) -> httpx.Response:
+        assert request.url.host == "engine"
+        response = engine(request)
+        response.request = request
+        return response
+
+    config = TableConfig(top_k=4, exact=1, shards=1, engine="http://engine", second_build=8, precision="float32")
+    places = (trained[0], world / "clusters", world / "transitions")
+    monkeypatch.setattr(httpx.AsyncClient, "send", answered)
+    build_table(*places, config, tmp_path / "theirs")
+    monkeypatch.setattr(httpx.AsyncClient, "send", send)
+    build_table(*places, config.model_copy(update={"engine": None}), tmp_path / "ours")
+    clusters = Clusters.load(world / "clusters")
+    theirs, ours = (TransitionTable.load(tmp_path / name, clusters) for name in ("theirs", "ours"))
+    assert len(theirs) == len(ours) == 56
+    for context in ours.contexts():
+        one, many = theirs.successors(context) or [], ours.successors(context) or []
+        assert len(one) == 1 and len(many) == 4 and one[0].cluster == many[0].cluster
+    records = [json.loads((tmp_path / name / "table.json").read_text()) for name in ("theirs", "ours")]
+    assert (records[0]["engine"]["engine"], records[0]["engine"]["server"]) == ("openai", "1.2.3")
+    assert records[1]["engine"]["engine"] == "lean" and records[1]["engine"]["newfound"]
+    assert all(record["second_build"]["top1_agreement"] == 1 for record in records)

@@ -77,6 +77,8 @@ class Alignment:
         best = np.argsort(-scores, axis=1, kind="stable")[:, :proposals]
         values = np.take_along_axis(scores, best, axis=1)
         joined = values + self.weight * np.take_along_axis(self.enjoyment(contexts), best, axis=1)
+        # Whatever this model says, be it not a number, what may not be answered stays behind what may.
+        joined = np.nan_to_num(joined, nan=np.finfo(np.float32).min)
         joined[np.isneginf(values)] = -np.inf
         order = np.argsort(-joined, axis=1, kind="stable")
         out = scores.copy()

@@ -12,7 +12,7 @@ import torch
 from newfound.choice import ChoiceModel, Choices
 from newfound.config import FinetuneConfig
 from newfound.planner.backbone import LeanBackbone, end_token, load_backbone
-from newfound.planner.finetune import Course, first_tokens
+from newfound.planner.finetune import Course, answer_tokens
 from newfound.planner.lessons import Lessons
 from newfound.planner.planner import Planner
 from newfound.planner.pretrained import base_model
@@ -74,7 +74,7 @@ def bench_model(folder: Path) -> Path:
     targets = ChoiceModel(level, pull).distribution(contexts)
     lessons = Lessons(contexts, np.ones(len(contexts), dtype=np.float32), targets)
     none = Choices(np.zeros((0, 2), np.int64), np.zeros(0, np.int64), np.zeros((0, LARGEST), bool))
-    student = LeanStudent(backbone.model, TUNING, SEED, first_tokens(codec))
+    student = LeanStudent(backbone.model, TUNING, SEED, answer_tokens(codec))
     Course(student, codec, texts, lessons, none, TUNING, SEED).run()
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)

@@ -45,6 +45,16 @@ def test_rerank_permutes_the_proposals_alone(seed: int, proposals: int, weight: 
         np.testing.assert_array_equal(found, scores)
 
 
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
+def test_a_broken_second_model_cannot_let_in_what_may_not_be_answered(broken: float) -> None:
+    level = np.array([broken, 0, broken, 0.5], np.float32)
+    for weight in (1.0, broken):
+        model = Alignment(level, np.zeros((2, 4, 4), np.float32), weight, "x")
+        scores = np.array([[-1.0, -np.inf, -2.0, -3.0]], np.float32)
+        found = model.rerank(scores, np.array([[1, 1]]))
+        assert np.isneginf(found[0, 1]) and sorted(found[0].tolist()) == sorted(scores[0].tolist())
+
+
 def test_it_learns_what_is_not_enjoyed_after_an_interest(world: Path, tmp_path: Path) -> None:
     clusters = Clusters.load(world / "clusters")
     table = pq.read_table(world / "transitions" / "transitions.parquet").to_pandas()

@@ -16,6 +16,7 @@ from newfound.clusters import Clusters
 from newfound.config import TableConfig
 from newfound.errors import ConfigError, DataError, VocabularyError
 from newfound.planner import Planner
+from newfound.planner.alignment import Alignment
 from newfound.table import TransitionTable, build_shard, build_table, compare_tables, frequency_table, merge
 from newfound.table.compare import drift, spread_of
 
@@ -151,6 +152,26 @@ def test_recent_successors_enter_the_prompt_of_a_refresh(
     assert json.loads((tmp_path / "t" / "table.json").read_text())["recent_successors"] > 0
     diff = compare_tables(table, tmp_path / "t")
     assert diff.contexts == 56 and 0 <= diff.successor_jaccard <= 1
+
+
+def test_the_second_model_changes_an_order_and_nothing_else(
+    trained: Trained, world: Path, tmp_path: Path, table: Path, clusters: Clusters
+) -> None:
+    shutil.copytree(trained[0], tmp_path / "planner")
+    model = Alignment.load(trained[0], clusters)
+    model.level = np.linspace(-1, 1, 8).astype(np.float32)
+    model.weight = 50.0  # as strong as it can be
+    model.save(tmp_path / "planner")
+    config = CONFIG.model_copy(update={"align": True})
+    build_table(tmp_path / "planner", world / "clusters", world / "transitions", config, tmp_path / "t")
+    plain, aligned = TransitionTable.load(table, clusters), TransitionTable.load(tmp_path / "t", clusters)
+    changed = 0
+    for context in plain.contexts():
+        before, after = plain.successors(context) or [], aligned.successors(context) or []
+        assert len({s.cluster for s in after}) == 4 and not {s.cluster for s in after} & set(context)
+        np.testing.assert_allclose([s.score for s in after], [s.score for s in before], atol=1e-4)
+        changed += after[0].cluster != before[0].cluster
+    assert changed > 10
 
 
 def test_a_table_for_other_clusters_or_broken_files_is_refused(

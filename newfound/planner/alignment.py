@@ -78,7 +78,7 @@ class Alignment:
         values = np.take_along_axis(scores, best, axis=1)
         joined = values + self.weight * np.take_along_axis(self.enjoyment(contexts), best, axis=1)
         # Whatever this model says, be it not a number, what may not be answered stays behind what may.
-        joined = np.nan_to_num(joined, nan=np.finfo(np.float32).min)
+        joined = np.nan_to_num(joined, nan=float(np.finfo(np.float32).min))
         joined[np.isneginf(values)] = -np.inf
         order = np.argsort(-joined, axis=1, kind="stable")
         out = scores.copy()

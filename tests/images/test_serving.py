@@ -21,7 +21,7 @@ from tests.serving.synthetic import World, history_table, publish_world
 
 ROOT = Path(__file__).parents[2]
 BASE = ROOT / "k8s" / "base"
-UP_S = 120.0
+UP_S = 300.0
 USER = 1000
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

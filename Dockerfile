@@ -47,13 +47,10 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca \
     && sed -i '1s|.*|#!/opt/venv/bin/python|' /opt/package-bin/newfound
 
 # ---- what runs ----
+# The revision changes with every commit, so its label comes last: the layers before it are kept.
 FROM ${BASE_IMAGE} AS base
-ARG VERSION=0.1.0
-ARG REVISION=unknown
 ARG BASE_IMAGE
-LABEL org.opencontainers.image.version=${VERSION} \
-      org.opencontainers.image.revision=${REVISION} \
-      org.opencontainers.image.base.name=${BASE_IMAGE} \
+LABEL org.opencontainers.image.base.name=${BASE_IMAGE} \
       org.opencontainers.image.licenses=Apache-2.0 \
       org.opencontainers.image.vendor=newfound
 # Nothing is written but below /tmp, which a platform mounts: the root file system may be read-only.
@@ -64,8 +61,6 @@ RUN useradd --uid 1000 --user-group --home-dir /tmp --no-create-home --shell /us
 WORKDIR /app
 
 FROM base AS train
-LABEL org.opencontainers.image.title=newfound-train \
-      org.opencontainers.image.description="Steps of the training, refresh and batch pipelines"
 COPY --from=train-packages /opt/venv /opt/venv
 COPY --from=train-packages /opt/sbom /usr/share/sbom
 COPY --from=package /opt/package-bin /opt/venv/bin
@@ -74,12 +69,15 @@ COPY newfound newfound
 COPY feature_repo feature_repo
 COPY pipelines pipelines
 COPY components components
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title=newfound-train \
+      org.opencontainers.image.description="Steps of the training, refresh and batch pipelines" \
+      org.opencontainers.image.version=${VERSION} org.opencontainers.image.revision=${REVISION}
 USER 1000:1000
 CMD ["python", "-m", "pipelines", "--help"]
 
 FROM base AS serve
-LABEL org.opencontainers.image.title=newfound-serve \
-      org.opencontainers.image.description="Explorer (KServe transformer), ranker (predictor), the planner's stand-in"
 COPY --from=serve-packages /opt/venv /opt/venv
 COPY --from=serve-packages /opt/sbom /usr/share/sbom
 COPY --from=package /opt/package-bin /opt/venv/bin
@@ -87,12 +85,15 @@ COPY --from=package /opt/package /opt/venv/lib/python3.11/site-packages
 COPY newfound newfound
 COPY feature_repo feature_repo
 COPY serving serving
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title=newfound-serve \
+      org.opencontainers.image.description="Explorer (KServe transformer), ranker (predictor), the planner's stand-in" \
+      org.opencontainers.image.version=${VERSION} org.opencontainers.image.revision=${REVISION}
 USER 1000:1000
 CMD ["python", "-m", "serving.explorer", "--help"]
 
 FROM base AS monitor
-LABEL org.opencontainers.image.title=newfound-monitor \
-      org.opencontainers.image.description="Collector of events, reports, exporter, decisions"
 COPY --from=monitor-packages /opt/venv /opt/venv
 COPY --from=monitor-packages /opt/sbom /usr/share/sbom
 COPY --from=package /opt/package-bin /opt/venv/bin
@@ -102,5 +103,10 @@ COPY feature_repo feature_repo
 COPY pipelines pipelines
 COPY components components
 COPY monitoring monitoring
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title=newfound-monitor \
+      org.opencontainers.image.description="Collector of events, reports, exporter, decisions" \
+      org.opencontainers.image.version=${VERSION} org.opencontainers.image.revision=${REVISION}
 USER 1000:1000
 CMD ["python", "-m", "monitoring", "--help"]

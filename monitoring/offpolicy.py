@@ -5,13 +5,12 @@ The estimators are those of `newfound.offpolicy`, with slates as groups; here th
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import duckdb
 
 ALL: Final = "all"
@@ -60,60 +59,64 @@ SELECT o.release, o.recommendation_id, o.r, o.propensity, o.eligible,
 FROM offered o LEFT JOIN summed s USING (recommendation_id, position) LEFT JOIN overall a ON a.half = o.half
 """
 
-# Sums over slates, whose slots are one observation, are all that the estimates need: nothing has to fit in memory.
-_OFFPOLICY: Final = f"""
-SELECT coalesce(release, '{ALL}') AS release, sum(n) AS n, count(*) AS slates, sum(w) AS w, sum(ww) AS ww, sum(g) AS g,
-    sum(d) AS d, sum(n * n) AS nn, sum(g * g) AS gg, sum(g * w) AS gw, sum(w * w) AS hh, sum(g * n) AS gn,
-    sum(d * d) AS dd, sum(d * n) AS dn
+# A slate's slots are one observation: n of them, with weights w, weighted rewards g and doubly robust terms d.
+_WEIGHED: Final = """
+CREATE OR REPLACE TABLE weighed AS
+SELECT release, count(*)::DOUBLE AS n, sum(w) AS w, sum(w * w) AS ww, sum(w * r) AS g,
+    sum(expected + w * (r - predicted)) AS d
 FROM (
-    SELECT release, count(*) AS n, sum(w) AS w, sum(w * w) AS ww, sum(w * r) AS g,
-        sum(expected + w * (r - predicted)) AS d
-    FROM (
-        SELECT *, CASE $policy WHEN 'uniform' THEN 1 / eligible ELSE likeliest END / propensity AS w,
-            CASE $policy WHEN 'uniform' THEN uniform_reward ELSE likeliest_reward END AS expected
-        FROM predicted WHERE $policy = 'uniform' OR likeliest_reward IS NOT NULL
-    ) GROUP BY release, recommendation_id
-) GROUP BY GROUPING SETS ((release), ())
+    SELECT *, CASE $policy WHEN 'uniform' THEN 1 / eligible ELSE likeliest END / propensity AS w,
+        CASE $policy WHEN 'uniform' THEN uniform_reward ELSE likeliest_reward END AS expected
+    FROM predicted WHERE $policy = 'uniform' OR likeliest_reward IS NOT NULL
+) GROUP BY release, recommendation_id
+"""
+
+_ESTIMATES: Final = f"""
+SELECT coalesce(release, '{ALL}') AS release, count(*) AS slates, sum(n) AS n, sum(w) AS w, sum(g) / sum(n) AS ips,
+    sum(d) / sum(n) AS dr, sum(g) / nullif(sum(w), 0) AS snips,
+    coalesce(sum(w) ** 2 / nullif(sum(ww), 0), 0) AS effective_sample_size
+FROM weighed GROUP BY GROUPING SETS ((release), ())
+"""
+
+# Squares of what is left once the estimate is known: differences of large sums would lose their last digits.
+_RESIDUALS: Final = f"""
+SELECT sum((g - $ips * n) ** 2) AS ips, sum((d - $dr * n) ** 2) AS dr, sum((g - $snips * w) ** 2) AS snips
+FROM weighed WHERE $release = '{ALL}' OR release = $release
 """
 
 
 def offpolicy_measures(db: duckdb.DuckDBPyConnection) -> dict[str, dict[str, float | None]]:
-    """`offpolicy.<policy>.<figure>` by release and `all`, of a database that holds the window's `decided` slots."""
+    """`offpolicy.<policy>.<figure>` by release and `all`, of a database that holds the window's `decided` slots.
+
+    What the estimates need are sums over slates: nothing has to fit in memory.
+    """
     db.execute(_OFFERED)
     db.execute(_REWARDS, {"prior": _PRIOR})
     db.execute(_PREDICTED)
-    found: dict[str, dict[str, float | None]] = {}
+    found: dict[str, dict[str, float | None]] = defaultdict(dict)
     for policy in POLICIES:
-        answer = db.execute(_OFFPOLICY, {"policy": policy})
-        names = [column[0] for column in answer.description or []]
-        for values in answer.fetchall():
-            row = dict(zip(names, values, strict=True))
-            if row["slates"]:
-                figures = {f"offpolicy.{policy}.{name}": value for name, value in _estimates(row).items()}
-                found.setdefault(row["release"], {}).update(figures)
+        db.execute(_WEIGHED, {"policy": policy})
+        for row in _rows(db, _ESTIMATES):
+            if not row["slates"]:
+                continue
+            of = found[row["release"]]
+            estimates = {name: row[name] for name in ("ips", "dr", "snips")}
+            residuals = _rows(db, _RESIDUALS, {"release": row["release"], **estimates})[0]
+            for name, value in estimates.items():
+                if value is not None:
+                    scale = row["w"] if name == "snips" else row["n"]
+                    of[f"offpolicy.{policy}.{name}"] = value
+                    of[f"offpolicy.{policy}.{name}_error"] = _error(residuals[name], row["slates"], scale)
+            of[f"offpolicy.{policy}.effective_sample_size"] = row["effective_sample_size"]
     return found
 
 
-def _estimates(sums: Mapping[str, Any]) -> dict[str, float | None]:
-    """The positive rate on novel slots under another policy, as `newfound.offpolicy` has it with slates as groups.
+def _error(squares: float, slates: int, scale: float) -> float | None:
+    """Standard error of a mean whose residuals' squares, summed by slate, are given; None for a single slate."""
+    return math.sqrt(squares * slates / (slates - 1)) / scale if slates > 1 else None
 
-    Args:
-        sums: over slates of slots `n`, weights `w`, weighted rewards `g`, doubly robust terms `d`, and their products.
-    """
-    n, slates = float(sums["n"]), int(sums["slates"])
-    again = slates / max(slates - 1, 1)
 
-    def error(squares: float, scale: float) -> float | None:
-        return float(np.sqrt(max(squares, 0.0) * again)) / scale if slates > 1 else None
-
-    found: dict[str, float | None] = {}
-    for name, total, squares, cross in (("ips", "g", "gg", "gn"), ("dr", "d", "dd", "dn")):
-        value = sums[total] / n
-        found[name] = value
-        found[f"{name}_error"] = error(sums[squares] - 2 * value * sums[cross] + value**2 * sums["nn"], n)
-    if sums["w"]:
-        ratio = sums["g"] / sums["w"]
-        found["snips"] = ratio
-        found["snips_error"] = error(sums["gg"] - 2 * ratio * sums["gw"] + ratio**2 * sums["hh"], sums["w"])
-    found["effective_sample_size"] = sums["w"] ** 2 / sums["ww"] if sums["ww"] else 0.0
-    return found
+def _rows(db: duckdb.DuckDBPyConnection, query: str, values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    answer = db.execute(query, dict(values or {}))
+    names = [column[0] for column in answer.description or []]
+    return [dict(zip(names, row, strict=True)) for row in answer.fetchall()]

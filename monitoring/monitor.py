@@ -43,6 +43,7 @@ def rehearse(
     days: int = 7,
     drift_after: int | None = None,
     users_a_day: int = 60,
+    returning: float = 0.25,
     wander: int = 4,
     seed: int = 7,
     reference: timedelta = 3 * DAY,
@@ -50,7 +51,7 @@ def rehearse(
 ) -> list[Found]:
     """Lets simulated clients live some days with the current release, and reports each day.
 
-    A quarter of a day's clients come back the next day, and nobody later, so that none runs out of new interests.
+    Some of a day's clients come back the next day, and nobody later, so that none runs out of new interests.
 
     Args:
         releases: root of releases with a current one.
@@ -62,6 +63,7 @@ def rehearse(
         days: how many.
         drift_after: days before tastes move; None leaves them.
         users_a_day: clients active on a day.
+        returning: share of them who come back the next day.
         wander: clusters that each of them consumes from on other paths.
         seed: of tastes and of everything that the clients do.
         reference: how far back each day is compared.
@@ -84,7 +86,7 @@ def rehearse(
     whole = dict(pasts_of(dataset))
     store.put_pasts(iter(whole.items()))
     pasts = {user: liked for user, events in whole.items() if (liked := _liked(events, clusters))}
-    successors = successors_of(folder / "table")
+    successors = successors_of(folder / "table", top=2)
     people = Population(pasts, clusters.interface, seed=seed, successors=successors)
     log.info("feature store: copied, applied, materialised")
     copied = copy_features(features, out / "features")
@@ -96,7 +98,7 @@ def rehearse(
                     people.drift(Drift(share=1.0, successors=_renamed(successors, clusters.interface, seed)))
                     log.info("tastes drift")
                 start = stop - (days - day) * DAY
-                users = _cohort(people, day, users_a_day)
+                users = _cohort(people, round(day * users_a_day * (1 - returning)), users_a_day)
                 lived = live_a_day(up, people, users, items_by_cluster(clusters), start, wander=wander)
                 log.info("day %d of %d: %d slates, %d feedback events", day + 1, days, lived.slates, lived.feedback)
                 one = report(store, out, start + DAY, DAY, reference, config, root=str(releases))
@@ -115,9 +117,9 @@ def _liked(events: Sequence[tuple[str, int, float, bool]], clusters: Clusters) -
     return [of[item] for item, _, _, positive in events if positive and item in of]
 
 
-def _cohort(people: Population, day: int, size: int) -> list[str]:
+def _cohort(people: Population, first: int, size: int) -> list[str]:
     users = people.users
-    return [users[(day * size * 3 // 4 + place) % len(users)] for place in range(min(size, len(users)))]
+    return [users[(first + place) % len(users)] for place in range(min(size, len(users)))]
 
 
 def _renamed(successors: Mapping[str, Sequence[str]], clusters: Sequence[str], seed: int) -> dict[str, list[str]]:

@@ -129,14 +129,16 @@ def _thresholds(current: pd.DataFrame, reference: pd.DataFrame, numbers: Sequenc
     """How far apart a column's distributions may lie: Evidently's 0.1, and more where chance alone takes them so far.
 
     Two samples of one distribution over K categories lie a Jensen-Shannon distance of about
-    sqrt((K - 1) (1/n + 1/m) / (8 ln 2)) apart, and means of n and m values sqrt(1/n + 1/m) standard deviations. Slots
-    of a slate come together, so n and m count slates.
+    sqrt((K - 1) (1/n + 1/m) / (8 ln 2)) apart, and means of n and m values sqrt(1/n + 1/m) standard deviations. What a
+    slate repeats is no further evidence: n and m count a value once a slate.
     """
-    noise = 1 / current[RECOMMENDATION].nunique() + 1 / reference[RECOMMENDATION].nunique()
-    found = dict.fromkeys(numbers, max(_FAR, _CHANCE * math.sqrt(noise)))
-    for name in _CATEGORIES:
-        categories = len(set(current[name]) | set(reference[name]))
-        found[name] = max(_FAR, _CHANCE * math.sqrt((categories - 1) * noise / (8 * math.log(2))))
+    found: dict[str, float] = {}
+    for name in (*numbers, *_CATEGORIES):
+        sizes = [len(frame[[RECOMMENDATION, name]].drop_duplicates()) for frame in (current, reference)]
+        noise = sum(1 / size for size in sizes)
+        if name in _CATEGORIES:
+            noise *= (len(set(current[name]) | set(reference[name])) - 1) / (8 * math.log(2))
+        found[name] = max(_FAR, _CHANCE * math.sqrt(noise))
     return found
 
 

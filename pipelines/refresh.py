@@ -217,6 +217,12 @@ Interactions = Annotated[str, typer.Option(help="`python -m monitoring interacti
 Promote = Annotated[bool, typer.Option(help="Serve the new release at once; else it is a canary.")]
 
 
+@app.callback()
+def _commands() -> None:
+    """The refresh on this machine."""
+    # Typer drops the name of an only command where there is no callback.
+
+
 @app.command("local")
 def local_command(
     interactions: Interactions = "runs/monitoring/interactions.parquet",

@@ -46,7 +46,6 @@ SHARED = {"gpu_memory_utilization": 0.15, "max_model_len": 256}
 SWEEP: dict[str, dict[str, Any]] = {
     "64 sequences, eager": {"max_num_seqs": 64, "enforce_eager": True, "block_size": 32},
     "256 sequences, eager": {"max_num_seqs": 256, "enforce_eager": True, "block_size": 32},
-    "256 sequences, eager, blocks of 16": {"max_num_seqs": 256, "enforce_eager": True, "block_size": 16},
     "256 sequences, compiled": {"max_num_seqs": 256, "enforce_eager": False, "block_size": 32},
 }
 # What newfound.allocator sets by call: freed memory stays with the process.

@@ -27,10 +27,9 @@ from monitoring.tables import recommendations
 from newfound import release
 from newfound.events import FeedbackEvent, SlotEvent
 from serving.processes import Service
-from tests.benchmarks.chaos import write_planner
 from tests.monitoring import servers as parts
 from tests.monitoring.stack import Live, live
-from tests.serving.synthetic import World
+from tests.serving.synthetic import World, write_planner
 
 SECRET = parts.SECRET.encode()
 MEASURES = ["novelty_ratio", "uci@3", "reason_share.table"]

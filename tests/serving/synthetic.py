@@ -72,19 +72,14 @@ def publish_world(world: World, root: Path, work: Path, *, promote: bool = True)
     )
 
 
-def publish_with_planner(world: World, folder: Path) -> Path:
-    """Publishes a release with a tiny random planner in it: real decoding, in a few milliseconds.
-
-    Returns:
-        The folder of all releases, `releases` in `folder`.
-    """
+def write_planner(folder: Path) -> Path:
+    """Writes `planner` beside the clusters in a folder of parts: tiny and random, its decoding real and quick."""
     from safetensors.torch import save_file
 
     from newfound.planner.prompt import PromptCodec
     from tests.planner.conftest import make_tokenizer, tiny_config, tiny_weights
 
-    parts = write_release(world, folder / "parts")
-    planner = parts["planner"] = folder / "parts" / "planner"
+    planner = folder / "planner"
     planner.mkdir()
     tokenizer = make_tokenizer()
     tokenizer.save(str(planner / "tokenizer.json"))
@@ -94,7 +89,18 @@ def publish_with_planner(world: World, folder: Path) -> Path:
     config |= {"hidden_size": 64, "num_attention_heads": 2, "head_dim": 32}  # heads as vLLM knows them
     save_file(tiny_weights(config, 1), planner / "model.safetensors", metadata={"format": "pt"})
     (planner / "config.json").write_text(json.dumps(config))
-    PromptCodec(make_tokenizer(), Clusters.load(parts["clusters"]).descriptions, 2).save(planner)
+    PromptCodec(make_tokenizer(), Clusters.load(folder / "clusters").descriptions, 2).save(planner)
+    return planner
+
+
+def publish_with_planner(world: World, folder: Path) -> Path:
+    """Publishes a release with a planner in it.
+
+    Returns:
+        The folder of all releases, `releases` in `folder`.
+    """
+    parts = write_release(world, folder / "parts")
+    parts["planner"] = write_planner(folder / "parts")
     publish(parts, str(folder / "releases"), lineage={}, measures={}, fits={}, gates={})
     return folder / "releases"
 

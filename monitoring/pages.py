@@ -21,7 +21,7 @@ _NUMBERS: Final = ("score", "history_length", "history_age_hours")
 _CATEGORIES: Final = ("slot", "cluster", "reason", "positive")
 _DRIFT: Final = "drift."  # before a column's name: the distance of its distributions
 _FAR: Final = 0.1
-_CHANCE: Final = 2.0  # times the distance that chance explains
+_CHANCE: Final = 3.0  # times the distance that chance explains
 _RUNS: Final = "newfound-runs.json"
 
 MEAN: Final = "evidently:metric_v2:MeanValue"

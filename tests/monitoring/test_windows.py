@@ -159,10 +159,10 @@ def test_suppression_latency_and_drift_by_hand(store: Store, tmp_path: Path) -> 
     assert of["suppression_exposure"] == pytest.approx(0.5) and of["suppression_appeal"] == pytest.approx(2.0)
     assert of["suppression_ratio"] == pytest.approx(0.25)
     assert (of["latency_ms_p50"], of["latency_ms_p99"]) == (50.0, 99.0)
-    # The same impressions but for the score of novel slots, 1 before and 5 now. Evidently's Wasserstein distance is
-    # over the reference's standard deviation: mean difference 2/6 * 4, deviation of (1, 1, 2, 2, 2, 2).
+    # The same impressions but for the score of novel slots, 1 before and 50 now. Evidently's Wasserstein distance is
+    # over the reference's standard deviation: mean difference 2/6 * 49, deviation of (1, 1, 2, 2, 2, 2).
     before, now = found.sample, found.sample.copy()
-    now.loc[now["slot"] == "novel", "score"] = 5.0
+    now.loc[now["slot"] == "novel", "score"] = 50.0
     snapshot, distances = drift(now, before, tmp_path / "drift.html", STOP)
     moved = float(np.mean(np.abs(np.sort(now["score"]) - np.sort(before["score"]))))
     assert distances["drift.score"] == pytest.approx(moved / before["score"].std(ddof=0))

@@ -217,7 +217,12 @@ def measure(
         for release, found in offpolicy_measures(db).items():
             values[release].update(found)
         sample = db.execute(_SAMPLE, {"rows": config.drift_rows}).fetch_df()
-    rounded = {of: {name: _rounded(found[name]) for name in sorted(found)} for of, found in sorted(values.items())}
+    # What was consumed on an earlier release's slates makes it none of this window's.
+    rounded = {
+        of: {name: _rounded(found[name]) for name in sorted(found)}
+        for of, found in sorted(values.items())
+        if of == ALL or "slates" in found
+    }
     return Window(start, stop, rounded, sample)
 
 

@@ -77,7 +77,8 @@ class Proxy:
         await server.serve_forever()
 
     async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+        upstream_writer, back = None, None
+        try:
             upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", self.target)
             back = asyncio.create_task(self._back(upstream_reader, writer))
             while data := await reader.read(1 << 16):
@@ -85,9 +86,15 @@ class Proxy:
                     writer.write(self.wrong if self.mode == "wrong" else self.garbage)
                 else:
                     upstream_writer.write(data)
-            back.cancel()
-            upstream_writer.close()
-        writer.close()
+        except OSError:
+            pass  # either side has gone
+        finally:
+            if back is not None:
+                back.cancel()
+                await asyncio.gather(back, return_exceptions=True)
+            if upstream_writer is not None:
+                upstream_writer.close()
+            writer.close()
 
     async def _back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):

@@ -8,6 +8,8 @@ ITEMS ?=
 FOLDER ?=
 # uv does not read pip's configuration; a folder of wheels given to pip serves it as well.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+# torch's CPU wheel, where a folder offers it, needs none of the CUDA libraries that the lock names.
+CPU_TORCH := $(wildcard $(addsuffix /torch-*+cpu*.whl,$(UV_FIND_LINKS)))
 # Idle OpenMP workers that spin starve the others on a small machine.
 export OMP_WAIT_POLICY := PASSIVE
 export DO_NOT_TRACK := 1
@@ -29,7 +31,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: newfound needs Python 3.11 (set PYTHON=...)"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
-	@$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements.lock
+	@sed -E '$(if $(CPU_TORCH),/^(nvidia-|cuda-|triton==)/d)' requirements.lock | $(BIN)/uv pip sync --quiet --python $(BIN)/python -
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 

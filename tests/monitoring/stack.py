@@ -43,8 +43,8 @@ class Live:
         httpx.post(url, json=parts.batch(list(events)), headers={"content-type": BATCH}, timeout=30).raise_for_status()
 
     def ask(self, user: str) -> dict[str, Any]:
-        """A slate of twenty, half of it new where there is something new to offer."""
-        return self.stack.slate(user_id=user, k=20, novel=10)
+        """A slate of twenty, half of it new where there is something new to offer; only what is known changes it."""
+        return self.stack.slate(user_id=user, k=20, novel=10, seed=7)
 
     def until_known(self, user: str, cluster: str, item: str, seconds: float = 30) -> tuple[dict[str, Any], float]:
         """Asks until a liked item is gone and its cluster is new no more: that slate, and how long it took to ask."""

@@ -248,7 +248,8 @@ def teacher_rival(
 ) -> Rival:
     """The planner's teacher on its own, its penalty chosen on validation users, and whether kinship helps it."""
     space: dict[str, Sequence[Any]] = {"penalty": penalties, "epochs": (epochs,), "kinship": (True, False)}
-    return tune("choice_model", lambda **c: Teacher(choices, seed, **c), space, validation)
+    sees = "training transitions and cluster vectors"
+    return tune("choice_model", lambda **c: Teacher(choices, seed, **c), space, validation, sees=sees)
 
 
 def ranker_rival(ranker: ItemScorer, catalogue: Catalogue, validation: Events) -> Rival:

@@ -45,6 +45,8 @@ def running(settings: str, metrics: Any, *outputs: Any) -> Iterator[Step]:
         metrics: the step's kfp Metrics; every measure goes to its file, the chief numbers among them to KFP as well.
         outputs: the step's other output artifacts; each gets `inventory`, the size of every file by its path.
 
+    Of the processes that torchrun started, the first one records.
+
     Raises:
         SystemExit: the library refused the work; its message was logged in one line.
     """
@@ -59,6 +61,8 @@ def running(settings: str, metrics: Any, *outputs: Any) -> Iterator[Step]:
     except NewfoundError as error:
         logging.getLogger(ERROR_LOGGER).error("%s", " ".join(str(error).split()))
         raise SystemExit(1) from error
+    if os.environ.get("RANK", "0") != "0":
+        return
     numbers = {name: value for name, value in step.measures.items() if isinstance(value, int | float)}
     # The least specific names first: KFP keeps measures as properties, some hundred at most.
     for name in sorted(numbers, key=lambda name: name.count("."))[:SHOWN]:

@@ -28,14 +28,14 @@ class TrainJobError(NewfoundError):
 
 
 def run_train_job(
-    step: str, inputs: Mapping[str, Any], output: Any, settings: str, job: str, poll_s: float = POLL_S
+    step: str, inputs: Mapping[str, Any], outputs: Mapping[str, Any], settings: str, job: str, poll_s: float = POLL_S
 ) -> dict[str, Any]:
     """Makes the TrainJob of a step, waits for it, and fetches what it wrote.
 
     Args:
-        step: `finetune_planner` or `train_ranker`.
-        inputs: kfp artifacts by the library's name for them; None where an optional one is absent.
-        output: the kfp artifact that the job makes.
+        step: the component, which the job's processes run again without a job.
+        inputs: its kfp artifacts by their names; None where an optional one is absent.
+        outputs: the one that it makes, likewise.
         settings: the step's settings, passed on.
         job: JSON: `image`, `environment`, `secrets` and `job`, a `pipelines.platform.TrainJob`.
         poll_s: between two looks.
@@ -51,7 +51,8 @@ def run_train_job(
 
     given = json.loads(job)
     reads = {name: store_url(one.uri) for name, one in inputs.items() if one is not None}
-    task = {"step": step, "inputs": reads, "output": f"{store_url(output.uri)}.job", "settings": settings}
+    ((made, output),) = outputs.items()
+    task = {"step": step, "inputs": reads, "settings": settings, "made": made, "output": f"{store_url(output.uri)}.job"}
     identity = hashlib.sha256(json.dumps([step, reads, settings, given], sort_keys=True).encode()).hexdigest()
     name = f"newfound-{step.replace('_', '-')}-{identity[:10]}"
     config.load_config()

@@ -1,26 +1,27 @@
 """What a TrainJob's pod runs: fetch the inputs, torchrun, put the output back. `python -m components._trainee`
 
 Trainer's torch runtime says by PET_* variables which pod this is; torchrun reads them itself. torchrun runs this module
-again, once a process, with the task's inputs as local paths.
+again, once a process, which runs the step's component with the task's inputs as local paths.
 """
 
+import importlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import fsspec
 
-from components._step import running
 from components._train_job import MEASURES, TASK
 
 LOCAL = "NEWFOUND_LOCAL_TASK"
 
 
-class _File:
-    """Where `running` writes measures, in place of a kfp artifact."""
+class _Local:
+    """A file or folder here, in place of a kfp artifact."""
 
     def __init__(self, path: str) -> None:
         self.path, self.metadata = path, dict[str, object]()
@@ -54,24 +55,11 @@ def fetch(url: str, target: Path) -> str:
     return str(target)
 
 
-def process(task: dict[str, str | dict[str, str]]) -> None:
-    """One process under torchrun; the first one writes."""
-    given = {name: Path(path) for name, path in dict(task["inputs"]).items()}
-    out = Path(str(task["output"]))
-    first = os.environ.get("RANK", "0") == "0"
-    metrics = _File(str(task["measures"]) if first else os.devnull)
-    with running(str(task["settings"]), metrics) as step:
-        config = step.config
-        if task["step"] == "train_ranker":
-            from newfound.ranker import train_ranker
-
-            parts = (given["dataset"], given["histories"], given["clusters"])
-            step.measures = train_ranker(*parts, config.ranker, config.seed, config.threads, out, given["tuned"])
-        else:
-            from newfound.planner import finetune_planner
-
-            parts = (given["transitions"], given["clusters"])
-            step.measures = finetune_planner(*parts, config.planner, config.seed, out, given.get("init"))
+def process(task: dict[str, Any]) -> None:
+    """One process under torchrun."""
+    paths = {**task["inputs"], task["made"]: task["output"], "metrics": task["measures"]}
+    component = getattr(importlib.import_module(f"components.{task['step']}"), task["step"])
+    component.python_func(settings=task["settings"], **{name: _Local(path) for name, path in paths.items()})
 
 
 if __name__ == "__main__":

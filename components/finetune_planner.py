@@ -14,8 +14,9 @@ def finetune_planner(
     planner: Output[Model],
     metrics: Output[Metrics],
     init: Input[Model] = None,
+    job: str = "",
 ):
-    """Fine-tunes the planner.
+    """Fine-tunes the planner, here or by a TrainJob.
 
     Args:
         transitions: the balanced set.
@@ -24,13 +25,20 @@ def finetune_planner(
         planner: a Hugging Face folder with prompt.json and training.json.
         metrics: curve's end, match rate.
         init: a planner to go on from.
+        job: image, variables, secrets and the TrainJob's size, as JSON; empty: no TrainJob.
     """
     from pathlib import Path
 
     from components._step import running
-    from newfound.planner import finetune_planner as finetune
+    from components._train_job import run_train_job
 
     with running(settings, metrics, planner) as step:
-        start = Path(init.path) if init else None
-        inputs = (Path(transitions.path), Path(clusters.path))
-        step.measures = finetune(*inputs, step.config.planner, step.config.seed, Path(planner.path), start)
+        if job:
+            given = {"transitions": transitions, "clusters": clusters, "init": init}
+            step.measures = run_train_job("finetune_planner", given, {"planner": planner}, settings, job)
+            return
+        from newfound.planner import finetune_planner as finetune
+
+        inputs, start = (Path(transitions.path), Path(clusters.path)), Path(init.path) if init else None
+        config = step.config
+        step.measures = finetune(*inputs, config.planner, config.seed, Path(planner.path), start, config.threads)

@@ -15,8 +15,9 @@ def train_ranker(
     settings: str,
     ranker: Output[Model],
     metrics: Output[Metrics],
+    job: str = "",
 ):
-    """Trains the ranker with the tuned parameters.
+    """Trains the ranker with the tuned parameters, here or by a TrainJob.
 
     Args:
         dataset: the data set.
@@ -26,13 +27,20 @@ def train_ranker(
         settings: ranker, seed, threads.
         ranker: ranker.safetensors, ranker.json, training.json.
         metrics: validation measures.
+        job: image, variables, secrets and the TrainJob's size, as JSON; empty: no TrainJob.
     """
     from pathlib import Path
 
     from components._step import running
-    from newfound.ranker import train_ranker as train
+    from components._train_job import run_train_job
 
     with running(settings, metrics, ranker) as step:
+        if job:
+            given = {"dataset": dataset, "histories": histories, "clusters": clusters, "tuned": tuned}
+            step.measures = run_train_job("train_ranker", given, {"ranker": ranker}, settings, job)
+            return
+        from newfound.ranker import train_ranker as train
+
         inputs = (Path(dataset.path), Path(histories.path), Path(clusters.path))
         config = step.config
         step.measures = train(*inputs, config.ranker, config.seed, config.threads, Path(ranker.path), Path(tuned.path))

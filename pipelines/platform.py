@@ -91,13 +91,6 @@ class TrainJobs(Settings):
     finetune_planner: TrainJob | None = None
     train_ranker: TrainJob | None = None
 
-    @field_validator("finetune_planner")
-    @classmethod
-    def _in_one_process(cls, job: TrainJob | None) -> TrainJob | None:
-        if job is not None and job.nodes * job.processes > 1:
-            raise ValueError("expected one node and one process: the planner does not share its training out")
-        return job
-
 
 class Canary(Settings):
     """How a release that passed its gates is deployed.
@@ -182,8 +175,11 @@ class Platform(Settings):
             task.set_caching_options(False)
         return task
 
-    def train_job(self, job: TrainJob) -> str:
-        """What a step needs to know to make a TrainJob, as JSON."""
+    def train_job(self, step: str) -> str:
+        """What a step needs to know to make a TrainJob, as JSON; empty where it is to be none."""
+        job = getattr(self.train_jobs, step)
+        if job is None:
+            return ""
         secrets = {name: secret.model_dump() for name, secret in self.secrets.items()}
         given = {"image": self.image, "environment": self.environment, "secrets": secrets, "job": job.model_dump()}
         return json.dumps(given, sort_keys=True)

@@ -45,9 +45,7 @@ DATA_FILES: Final = ("data.folder", "data.interactions", "data.items")
 MODEL_FILES: Final = ("clusters.file", "clusters.text_model", "planner.model")
 
 # Stand in on a cluster for steps that are one here, and take their settings.
-ON_A_CLUSTER: Final = (
-    "build_table_shard", "merge_table", "finetune_planner_job", "train_ranker_job", "deploy_release",
-)  # fmt: skip
+ON_A_CLUSTER: Final = ("build_table_shard", "merge_table", "deploy_release")
 # By the pipeline's parameter.
 STEPS: Final = {
     "data": Step("load_interactions", ("data", "split"), DATA_FILES),

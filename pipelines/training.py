@@ -21,14 +21,12 @@ from components.deploy_release import deploy_release
 from components.evaluate import evaluate
 from components.fetch_histories import fetch_histories
 from components.finetune_planner import finetune_planner
-from components.finetune_planner_job import finetune_planner_job
 from components.load_interactions import load_interactions
 from components.merge_table import merge_table
 from components.mine_transitions import mine_transitions
 from components.publish_interests import publish_interests
 from components.publish_release import publish_release
 from components.train_ranker import train_ranker
-from components.train_ranker_job import train_ranker_job
 from components.tune_ranker import tune_ranker
 from pipelines.platform import Platform, placing
 
@@ -42,19 +40,10 @@ def define_training(platform: Platform | None = None, shards: int = 1) -> Any:
     """
     place, place_always = placing(platform)
 
-    def plan(settings, **inputs):
-        """finetune_planner, in a pod of its own or as a TrainJob."""
-        job = platform.train_jobs.finetune_planner if platform else None
-        if job is None:
-            return place(finetune_planner(settings=settings, **inputs))
-        return place(finetune_planner_job(settings=settings, job=platform.train_job(job), **inputs))
-
-    def rank(**inputs):
-        """train_ranker, likewise."""
-        job = platform.train_jobs.train_ranker if platform else None
-        if job is None:
-            return place(train_ranker(**inputs))
-        return place(train_ranker_job(job=platform.train_job(job), **inputs))
+    def train(component, **inputs):
+        """finetune_planner or train_ranker, in a pod of its own or as a TrainJob."""
+        job = platform.train_job(component.name.replace("-", "_")) if platform else ""
+        return place(component(**inputs, **({"job": job} if job else {})))
 
     def answer(**inputs):
         """build_table, or its shards side by side."""
@@ -131,10 +120,10 @@ def define_training(platform: Platform | None = None, shards: int = 1) -> Any:
         built = built.outputs["clusters"]
         mined = place(mine_transitions(dataset=dataset, histories=past, clusters=built, settings=transitions))
         mined = mined.outputs["transitions"]
-        tuned_planner = plan(transitions=mined, clusters=built, settings=planner).outputs["planner"]
+        tuned_planner = train(finetune_planner, transitions=mined, clusters=built, settings=planner).outputs["planner"]
         answers = answer(planner=tuned_planner, clusters=built, transitions=mined, settings=table).outputs["table"]
         tuned = search(dataset=dataset, histories=past, clusters=built, settings=tuning).outputs["tuned"]
-        trained = rank(dataset=dataset, histories=past, clusters=built, tuned=tuned, settings=ranker)
+        trained = train(train_ranker, dataset=dataset, histories=past, clusters=built, tuned=tuned, settings=ranker)
         evaluated = evaluate(
             dataset=dataset,
             histories=past,
@@ -154,11 +143,13 @@ def define_training(platform: Platform | None = None, shards: int = 1) -> Any:
         whole = whole.set_display_name("fetch-histories (refit)").outputs["histories"]
         remined = place(mine_transitions(dataset=dataset, histories=whole, clusters=built, settings=refit_transitions))
         remined = remined.set_display_name("mine-transitions (refit)").outputs["transitions"]
-        replanned = plan(transitions=remined, clusters=built, settings=refit_planner, init=tuned_planner)
+        replanned = train(
+            finetune_planner, transitions=remined, clusters=built, settings=refit_planner, init=tuned_planner
+        )
         replanned = replanned.set_display_name("finetune-planner (refit)").outputs["planner"]
         retabled = answer(planner=replanned, clusters=built, transitions=remined, settings=refit_table)
         retabled = retabled.set_display_name("build-table (refit)").outputs["table"]
-        reranked = rank(dataset=dataset, histories=whole, clusters=built, tuned=tuned, settings=ranker)
+        reranked = train(train_ranker, dataset=dataset, histories=whole, clusters=built, tuned=tuned, settings=ranker)
         reranked = reranked.set_display_name("train-ranker (refit)").outputs["ranker"]
         published = publish_release(
             dataset=dataset,

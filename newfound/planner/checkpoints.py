@@ -61,6 +61,12 @@ def save_progress(
     part.rename(folder)
 
 
+def saved_step(folder: Path, made_of: str) -> int:
+    """The step after which a state of this very course was saved; 0 where there is none."""
+    record = _read(folder, made_of)
+    return 0 if record is None else int(record["step"])
+
+
 def load_progress(
     folder: Path,
     made_of: str,
@@ -71,11 +77,8 @@ def load_progress(
     """Brings the tensors back and tells how far the course was; None where there is no state of this very course."""
     from safetensors.torch import load_file
 
-    try:
-        record = json.loads((folder / STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    if record.pop("made_of") != made_of:
+    record = _read(folder, made_of)
+    if record is None:
         return None
     tensors = load_file(folder / TENSORS)
     with torch.no_grad():
@@ -84,3 +87,11 @@ def load_progress(
             optimizer.state[value] = {moment: tensors[f"{moment}.{name}"] for moment in MOMENTS}
     best.update({name.removeprefix("best."): t for name, t in tensors.items() if name.startswith("best.")})
     return Progress(**record)
+
+
+def _read(folder: Path, made_of: str) -> dict[str, Any] | None:
+    try:
+        record: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return record if record.pop("made_of") == made_of else None

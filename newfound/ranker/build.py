@@ -7,20 +7,18 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from newfound.clusters import Clusters
 from newfound.config import RankerConfig
 from newfound.datasets import Dataset
+from newfound.distributed import processes
 from newfound.errors import DataError
 from newfound.histories import read_histories
 from newfound.ranker.artifact import Floats, Ranker
@@ -277,19 +275,3 @@ def best_settings(tuned: Path) -> dict[str, Any]:
         return dict(json.loads(file.read_text(encoding="utf-8"))["settings"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(str(file), "cannot be read", expected="what tune_ranker wrote") from error
-
-
-@contextmanager
-def processes(threads: int) -> Iterator[int]:
-    """Sets the threads, and joins the other processes where torchrun started several; gives this one's rank."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    joins = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized()
-    if joins:
-        dist.init_process_group("gloo")
-    try:
-        yield dist.get_rank() if dist.is_initialized() else 0
-    finally:
-        torch.set_num_threads(before)
-        if joins:
-            dist.destroy_process_group()

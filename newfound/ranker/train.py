@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-import torch.distributed as dist
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from newfound.allocator import keep_freed_memory
 from newfound.config import RankerConfig
+from newfound.distributed import add_up, rank, size, sum_gradients
 from newfound.ranker.data import Ints, Sequences, epoch_batches
 from newfound.ranker.losses import full_softmax, sampled_softmax
 from newfound.ranker.measure import ndcg_and_hit_rate, rank_held_out
@@ -154,7 +154,6 @@ class _Run:
         per_epoch = math.ceil(targets / self.tokens)
         self.steps = per_epoch * config.epochs  # about: padding makes a few more
         self.horizon = max(1.0, config.average_epochs * per_epoch)
-        self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         known = model.known.nonzero()[:, 0]
         self.known = known if len(known) < len(model.known) else None
         self.place = model.known.long().cumsum(0) - 1  # item -> its row among the known
@@ -172,13 +171,12 @@ class _Run:
         for batch in epoch_batches(self.data, config.max_length, self.tokens, (self.seed, number)):
             rows = torch.from_numpy(batch)
             real = int((rows[:, 1:] >= 0).sum())
-            mine = rows[self.rank :: self.world]
+            mine = rows[rank() :: size()]
             loss = self._loss(mine) * ((mine[:, 1:] >= 0).sum() / real) if len(mine) else None
             self.optimizer.zero_grad(set_to_none=False)
             if loss is not None:
                 loss.backward()  # type: ignore[no-untyped-call]
-            if self.world > 1:
-                self._sum_gradients()
+            sum_gradients(p for p in model.parameters() if p.requires_grad)
             for group in self.optimizer.param_groups:
                 group["lr"] = config.learning_rate * self._schedule()
             self.optimizer.step()
@@ -186,10 +184,7 @@ class _Run:
             self._average()
             total += float(loss.detach()) * real if loss is not None else 0.0
             seen += real
-        if self.world > 1:
-            shared = torch.tensor([total], dtype=torch.float64)
-            dist.all_reduce(shared)
-            total = float(shared)
+        total = float(add_up(torch.tensor([total], dtype=torch.float64)))
         return {"loss": total / max(seen, 1), "targets": seen}
 
     def _loss(self, rows: Tensor) -> Tensor:
@@ -219,15 +214,6 @@ class _Run:
             share = 1 / min(self.step, self.horizon)
             torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), share)
 
-    def _sum_gradients(self) -> None:
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
-        flat = torch.cat([(p.grad if p.grad is not None else torch.zeros_like(p)).reshape(-1) for p in parameters])
-        dist.all_reduce(flat)
-        at = 0
-        for parameter in parameters:
-            parameter.grad = flat[at : at + parameter.numel()].view_as(parameter)
-            at += parameter.numel()
-
     def state(self) -> dict[str, Tensor]:
         """Everything that the next epoch depends on, by name."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
@@ -251,7 +237,7 @@ class _Run:
 
 def _keep(folder: Path, run: _Run, result: Fit, best: dict[str, Tensor]) -> None:
     """One file, so that tensors and record always belong together; only the first process writes."""
-    if run.rank:
+    if rank():
         return
     folder.mkdir(parents=True, exist_ok=True)
     tensors = run.state() | {f"best.{name}": value for name, value in best.items()}

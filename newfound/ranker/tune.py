@@ -19,8 +19,9 @@ from optuna.trial import TrialState
 from pydantic import ValidationError
 
 from newfound.config import Range, RankerConfig, TuningConfig
+from newfound.distributed import processes
 from newfound.errors import ConfigError
-from newfound.ranker.build import processes, read_material
+from newfound.ranker.build import read_material
 from newfound.ranker.train import fit
 
 log = logging.getLogger("newfound.ranker")

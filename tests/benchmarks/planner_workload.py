@@ -12,7 +12,7 @@ import torch
 from newfound.choice import ChoiceModel, Choices
 from newfound.config import FinetuneConfig
 from newfound.planner.backbone import LeanBackbone, end_token, load_backbone
-from newfound.planner.finetune import Course, answer_tokens
+from newfound.planner.course import Course, answer_tokens
 from newfound.planner.lessons import Lessons
 from newfound.planner.planner import Planner
 from newfound.planner.pretrained import base_model

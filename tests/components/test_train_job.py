@@ -15,12 +15,18 @@ import pytest
 from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
 
 from components import _train_job
-from components.train_ranker_job import train_ranker_job
-from newfound.config import TrainingConfig
-from newfound.ranker import Ranker, train_ranker
+from components.finetune_planner import finetune_planner
+from components.train_ranker import train_ranker
+from newfound.clusters import Clusters
+from newfound.config import FinetuneConfig, PlannerConfig, TrainingConfig
+from newfound.planner import Planner
+from newfound.planner import finetune_planner as finetune
+from newfound.ranker import Ranker
+from newfound.ranker import train_ranker as train
 from pipelines.platform import Platform, Toleration, load_platform
 from serving.processes import free_port
 from tests.components.kube_api import KubeApi
+from tests.planner.conftest import write_base, write_world
 from tests.ranker.conftest import SMALL, World
 
 ROOT = Path(__file__).parents[2]
@@ -89,16 +95,14 @@ def _run(world: World, tmp_path: Path, output: str = "ranker", **job: Any) -> di
     (tmp_path / "tuned" / "best.json").write_text(json.dumps({"settings": {}, "trials": 0}))
     settings = json.dumps({"config": CONFIG.model_dump(mode="json", include={"ranker", "seed", "threads"})})
     platform = Platform.model_validate({"image": "newfound-train:0.1.0", "train_jobs": {"train_ranker": job}})
-    wanted = platform.train_jobs.train_ranker
-    assert wanted is not None
     metrics = _artifact(tmp_path / "metrics.json")
-    train_ranker_job.python_func(
+    train_ranker.python_func(
         dataset=_artifact(world.dataset),
         histories=_artifact(world.histories),
         clusters=_artifact(world.clusters),
         tuned=_artifact(tmp_path / "tuned"),
         settings=settings,
-        job=platform.train_job(wanted),
+        job=platform.train_job("train_ranker"),
         ranker=_artifact(tmp_path / output),
         metrics=metrics,
     )
@@ -115,11 +119,47 @@ def test_two_pods_train_what_one_process_does(kube: KubeApi, world: World, tmp_p
     assert job["spec"]["trainer"]["numNodes"] == 2 and job["spec"]["trainer"]["image"] == "newfound-train:0.1.0"
     shared = Ranker.load(tmp_path / "ranker")
     assert json.loads((tmp_path / "ranker" / "training.json").read_text())["config"]["epochs"] == 2
-    alone = train_ranker(*world, CONFIG.ranker, CONFIG.seed, 1, tmp_path / "alone")
+    alone = train(*world, CONFIG.ranker, CONFIG.seed, 1, tmp_path / "alone")
     assert measures["validation.ndcg@10"] == pytest.approx(alone["validation.ndcg@10"], abs=0.03)
     assert len(shared.items) == len(Ranker.load(tmp_path / "alone").items)
     # Neither the job nor its draft of the ranker is left.
     assert not kube.objects and not (tmp_path / "ranker.job").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_pods_fine_tune_what_one_process_does(kube: KubeApi, tmp_path: Path) -> None:
+    """Two processes in each: four share seven contexts a step. Losses agree to 1 %, measures to .02."""
+    trainer = Trainer()
+    kube.on_change = trainer
+    world = write_base(write_world(tmp_path))
+    tuning = FinetuneConfig(steps=8, batch_size=7, evaluate_every=2, learning_rate=1e-3, answers_each=1)
+    config = TrainingConfig(
+        planner=PlannerConfig(model=str(world / "base"), precision="float32", finetune=tuning), threads=1
+    )
+    job = {"nodes": 2, "processes": 2}
+    platform = Platform.model_validate({"image": "newfound-train:0.1.0", "train_jobs": {"finetune_planner": job}})
+    finetune_planner.python_func(
+        transitions=_artifact(world / "transitions"),
+        clusters=_artifact(world / "clusters"),
+        settings=json.dumps({"config": config.model_dump(mode="json", include={"planner", "seed", "threads"})}),
+        planner=_artifact(tmp_path / "planner"),
+        metrics=_artifact(tmp_path / "metrics.json"),
+        job=platform.train_job("finetune_planner"),
+    )
+    (made,) = trainer.jobs
+    assert (made["spec"]["trainer"]["numNodes"], made["spec"]["trainer"]["numProcPerNode"]) == (2, 2)
+    finetune(world / "transitions", world / "clusters", config.planner, config.seed, tmp_path / "alone", threads=1)
+    shared, alone = (json.loads((tmp_path / name / "training.json").read_text()) for name in ("planner", "alone"))
+    assert len(shared["curve"]) == len(alone["curve"]) == 5
+    for one, other in zip(shared["curve"], alone["curve"], strict=True):
+        assert one.get("loss", 0.0) == pytest.approx(other.get("loss", 0.0), rel=0.01)
+        assert one["mrr"] == pytest.approx(other["mrr"], abs=0.02)
+    measures = json.loads((tmp_path / "metrics.json").read_text())
+    assert measures["match_rate"] == shared["match_rate"]
+    planner = Planner.load(tmp_path / "planner", Clusters.load(world / "clusters"), precision="float32")
+    assert len(planner.top_k([("c0", "c3")], 3)[0][0]) == 3
+    assert not kube.objects and not (tmp_path / "planner.job").exists()
 
 
 @pytest.mark.slow
@@ -182,8 +222,11 @@ def test_the_manifest_says_what_the_platform_does() -> None:
             ),
         }
     )
-    task = {"step": "train_ranker", "inputs": {}, "output": "s3://b/x.job", "settings": "{}"}
-    made = _train_job.manifest("newfound-train-ranker-1", json.loads(platform.train_job(changed)), task)
+    platform = platform.model_copy(
+        update={"train_jobs": platform.train_jobs.model_copy(update={"train_ranker": changed})}
+    )
+    task = {"step": "train_ranker", "inputs": {}, "made": "ranker", "output": "s3://b/x.job", "settings": "{}"}
+    made = _train_job.manifest("newfound-train-ranker-1", json.loads(platform.train_job("train_ranker")), task)
     trainer = made["spec"]["trainer"]
     assert (made["apiVersion"], made["kind"]) == ("trainer.kubeflow.org/v1alpha1", "TrainJob")
     assert made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"

@@ -200,10 +200,8 @@ def write_world(folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders `clusters`, `transitions` and `base`, a random tiny model with a tokenizer."""
-    folder = write_world(tmp_path_factory.mktemp("world"))
+def write_base(folder: Path) -> Path:
+    """Beside them a random tiny model with a tokenizer."""
     base = folder / "base"
     base.mkdir()
     make_tokenizer().save(str(base / "tokenizer.json"))
@@ -212,6 +210,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_file(raw, base / "model.safetensors", metadata={"format": "pt"})
     (base / "config.json").write_text(json.dumps(config))
     return folder
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders `clusters`, `transitions` and `base`, a random tiny model with a tokenizer."""
+    return write_base(write_world(tmp_path_factory.mktemp("world")))
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +16,8 @@ from safetensors.torch import load_file
 from newfound.clusters import Clusters
 from newfound.config import PlannerConfig
 from newfound.errors import DataError, VocabularyError
-from newfound.planner import Planner, finetune_planner
-from newfound.planner.finetune import Course
+from newfound.planner import Planner, course, finetune_planner
+from newfound.planner.course import Course
 from newfound.planner.lessons import draw_batches, ranking, read_choices, read_lessons
 
 Trained = tuple[Path, dict[str, object]]
@@ -195,3 +198,65 @@ def test_the_head_alone_follows_new_transitions(
     before, after = (load_file(folder / "model.safetensors") for folder in (trained[0], tmp_path / "out"))
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"lm_head.weight"}
+
+
+TOGETHER = """
+import json, sys
+from pathlib import Path
+from newfound.config import PlannerConfig
+from newfound.distributed import processes
+from newfound.planner import course, finetune_planner
+course.CONTEXTS = 16  # blocks enough for both processes to read states for the head
+world, out, config = Path(sys.argv[1]), Path(sys.argv[2]), PlannerConfig.model_validate_json(sys.argv[3])
+inputs = (world / "transitions", world / "clusters", config, 3)
+step, taken = course.Course.step, []
+
+def dies(self, at):
+    if at == 5:
+        raise KeyboardInterrupt
+    return step(self, at)
+
+def counts(self, at):
+    taken.append(at)
+    return step(self, at)
+
+with processes(1) as rank:
+    finetune_planner(*inputs, out / f"whole-{rank}")
+    course.Course.step = dies
+    try:
+        finetune_planner(*inputs, out / "stopped")
+    except KeyboardInterrupt:
+        course.Course.step = counts
+    finetune_planner(*inputs, out / "stopped")
+    assert taken == [5, 6, 7, 8], taken
+"""
+
+
+def test_two_processes_follow_the_curve_of_one_and_the_first_writes(
+    world: Path, planner_config: PlannerConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The losses agree to 1 %, the measures to .02: only the order of sums differs."""
+    # Seven contexts a step: the processes' parts are unequal.
+    changes = {"steps": 8, "batch_size": 7, "evaluate_every": 2, "save_every": 2, "learning_rate": 1e-3}
+    tuning = planner_config.finetune.model_copy(update=changes)
+    config = planner_config.model_copy(update={"finetune": tuning})
+    (tmp_path / "run.py").write_text(TOGETHER, encoding="utf-8")
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    arguments = [str(tmp_path / "run.py"), str(world), str(out), config.model_dump_json()]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    subprocess.run([*command, *arguments], check=True, env=environment, timeout=300)
+    monkeypatch.setattr(course, "CONTEXTS", 16)
+    finetune_planner(world / "transitions", world / "clusters", config, 3, tmp_path / "alone")
+    shared, alone = (
+        json.loads((folder / "training.json").read_text()) for folder in (out / "whole-0", tmp_path / "alone")
+    )
+    assert len(shared["curve"]) == len(alone["curve"]) == 5
+    for one, other in zip(shared["curve"], alone["curve"], strict=True):
+        assert one.get("loss", 0.0) == pytest.approx(other.get("loss", 0.0), rel=0.01)
+        assert one["mrr"] == pytest.approx(other["mrr"], abs=0.02)
+    assert shared["curve"][-1]["loss"] < shared["curve"][1]["loss"]
+    # One that was interrupted ends as if it had not been, and the second process left nothing.
+    assert sorted(path.name for path in out.iterdir()) == ["stopped", "whole-0"]
+    whole, stopped = ((out / name / "model.safetensors").read_bytes() for name in ("whole-0", "stopped"))
+    assert whole == stopped

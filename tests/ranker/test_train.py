@@ -110,9 +110,8 @@ def test_sequences_too_short_to_hold_anything_out_still_train() -> None:
 
 SCRIPT = """
 import json, sys
-import torch.distributed as dist
 sys.path.insert(0, sys.argv[2])
-from newfound.ranker.build import processes
+from newfound.distributed import processes
 from newfound.ranker.train import fit
 from test_train import CONFIG, ITEMS, walks
 with processes(1) as rank:

@@ -34,6 +34,16 @@ def processes(threads: int | None = None) -> Iterator[int]:
             dist.destroy_process_group()
 
 
+@contextmanager
+def on_accelerator() -> Iterator[None]:
+    """What is made within lies on this process's GPU, where the machine has one."""
+    if not torch.cuda.is_available():
+        yield
+        return
+    with torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()):
+        yield
+
+
 def rank() -> int:
     """This process's number; the first, 0, is the one that writes."""
     return dist.get_rank() if dist.is_initialized() else 0

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import contextlib
+import importlib.metadata
+import re
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from pipelines.dependencies import reach
 
 ROOT = Path(__file__).parents[1]
 ADAPTERS = ("components", "pipelines", "serving", "monitoring", "feature_repo", "k8s")
@@ -129,3 +137,30 @@ def test_light_modules_stay_light(module: str) -> None:
     probe = f"import sys, {module}; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
+
+
+def _brought(extras: Iterable[str]) -> set[str]:
+    """Names of the packages that newfound's requirements bring, with some extras."""
+    seen: set[tuple[str, frozenset[str]]] = set()
+    waiting = [("newfound", frozenset(extras))]
+    while waiting:
+        name, wanted = waiting.pop()
+        if (name, wanted) in seen:
+            continue
+        seen.add((name, wanted))
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            for one in map(Requirement, importlib.metadata.requires(name) or ()):
+                if one.marker is None or any(one.marker.evaluate({"extra": extra}) for extra in ("", *wanted)):
+                    waiting.append((canonicalize_name(one.name), frozenset(one.extras)))
+    return {name for name, _ in seen}
+
+
+def test_what_a_step_imports_is_in_its_image() -> None:
+    (line,) = re.findall(r"install\.sh newfound-train (.*)", (ROOT / "Dockerfile").read_text(encoding="utf-8"))
+    brought, owners = _brought(line.split()), importlib.metadata.packages_distributions()
+    files = {file for component in _component_files() for file in reach(component)}
+    tops = {name.split(".")[0] for file in files for name in _imports(_parse(file))} - sys.stdlib_module_names
+    tops -= {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    missing = {top for top in tops if not {canonicalize_name(owner) for owner in owners.get(top, ())} & brought}
+    assert missing == set()
+    assert {"httpx", "torch", "feast"} <= tops

@@ -47,11 +47,11 @@ def save_progress(
     """Writes the state beside the last one, then swaps them."""
     from safetensors.torch import save_file
 
-    tensors = {f"master.{name}": value.detach() for name, value in masters.items()}
-    tensors |= {f"best.{name}": value for name, value in best.items()}
+    tensors = {f"master.{name}": value.detach().cpu() for name, value in masters.items()}
+    tensors |= {f"best.{name}": value.cpu() for name, value in best.items()}
     for name, value in masters.items():
         state = optimizer.state[value]
-        tensors |= {f"{moment}.{name}": state[moment] for moment in MOMENTS}
+        tensors |= {f"{moment}.{name}": state[moment].cpu() for moment in MOMENTS}
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -84,8 +84,9 @@ def load_progress(
     with torch.no_grad():
         for name, value in masters.items():
             value.copy_(tensors[f"master.{name}"])
-            optimizer.state[value] = {moment: tensors[f"{moment}.{name}"] for moment in MOMENTS}
-    best.update({name.removeprefix("best."): t for name, t in tensors.items() if name.startswith("best.")})
+            optimizer.state[value] = {moment: tensors[f"{moment}.{name}"].to(value.device) for moment in MOMENTS}
+            if f"best.{name}" in tensors:
+                best[name] = tensors[f"best.{name}"].to(value.device)
     return Progress(**record)
 
 

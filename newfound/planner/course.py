@@ -226,12 +226,12 @@ class Course:
         """[M, dim] states: after the prompts of some lessons, and within the answers."""
         backbone = self.student.backbone
         states, cache = read_prompts(backbone, self.prompts(rows), Work())
-        inside, _, _ = backbone.extend(cache, torch.from_numpy(asked.some), asked.answers, keep=False)
+        inside, _, _ = backbone.extend(cache, torch.as_tensor(asked.some), asked.answers, keep=False)
         return torch.cat([states, inside])
 
     def targets(self, rows: Rows, asked: Questions) -> Tensor:
         """[M, R] probabilities of the answers' tokens that follow these states."""
-        first = torch.from_numpy(self.lessons.targets[rows]) @ self.first_of
+        first = torch.as_tensor(self.lessons.targets[rows]) @ self.first_of
         return torch.cat([first, (self.following(asked.answers)[:, None] == self.answer_tokens).float()])
 
     def following(self, answers: Sequence[Tokens]) -> Tensor:
@@ -293,7 +293,7 @@ class Course:
         prompts = self.prompts(rows)
         states, cache = read_prompts(backbone, prompts, work)
         logits = self.logits(states)  # [B, V]
-        wanted = torch.from_numpy(self.lessons.targets[rows]) @ self.first_of  # [B, R]
+        wanted = torch.as_tensor(self.lessons.targets[rows]) @ self.first_of  # [B, R]
         first = logits.logsumexp(-1) - (logits[:, self.answer_tokens] * wanted).sum(-1)
         parents = torch.arange(len(rows)).repeat_interleave(self.config.answers_each)
         drawn = [answer for those in answers for answer in those]
@@ -315,9 +315,10 @@ class Course:
         self.student.settle()
         planner = Planner(self.student.backbone, self.codec, self.nodes)
         mine = part(len(self.moments))
-        scores = torch.zeros(len(self.moments), len(self.nodes))
-        scores[mine] = torch.from_numpy(planner.scores(self.named(self.moments.contexts[mine])))
-        return ranking(add_up(scores).numpy(), self.moments)
+        scores = np.zeros((len(self.moments), len(self.nodes)), dtype=np.float32)
+        scores[mine] = planner.scores(self.named(self.moments.contexts[mine]))
+        add_up(torch.from_numpy(scores))
+        return ranking(scores, self.moments)
 
     @torch.no_grad()
     def restore_best(self) -> None:

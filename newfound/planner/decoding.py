@@ -210,7 +210,7 @@ class _Search:
         self.bounds = np.full((batch, nodes), -np.inf, dtype=np.float32)  # of open nodes
         self.scores = np.full((batch, decoder.n), -np.inf, dtype=np.float32)  # of complete descriptions
         self.branches: dict[tuple[int, int], _Branch] = {}
-        first = decoder.backbone.block_log_probs(states, decoder._root_tokens).numpy()
+        first = decoder.backbone.block_log_probs(states, decoder._root_tokens).cpu().numpy()
         self.bounds[:, decoder._root_children] = first
         self.open = np.ones((batch, nodes), dtype=bool)  # nodes that may still lead to an allowed description
         if self.allowed is not None:
@@ -266,7 +266,7 @@ class _Search:
         starts = packing.starts.tolist()
         rows = np.concatenate([edge.offsets + start for edge, start in zip(edges, starts, strict=True)])
         tokens = np.concatenate([edge.tokens for edge in edges])
-        answers = decoder.backbone.token_log_probs(states, torch.from_numpy(rows), torch.from_numpy(tokens)).numpy()
+        answers = decoder.backbone.token_log_probs(states, torch.as_tensor(rows), torch.as_tensor(tokens)).cpu().numpy()
         place = 0
         for row, ((context, node), edge) in enumerate(zip(part, edges, strict=True)):
             mine = answers[place : place + len(edge.tokens)]

@@ -14,7 +14,7 @@ import torch
 
 from newfound.clusters import Clusters
 from newfound.config import PlannerConfig
-from newfound.distributed import processes, rank, take_from_first
+from newfound.distributed import on_accelerator, processes, rank, take_from_first
 from newfound.planner.alignment import fit_alignment
 from newfound.planner.backbone import LeanBackbone, TransformersBackbone, end_token, load_backbone
 from newfound.planner.checkpoints import identity
@@ -41,7 +41,7 @@ def finetune_planner(
 ) -> dict[str, Any]:
     """Fine-tunes the planner and writes it as a Hugging Face folder with its prompt and its training record.
 
-    Under torchrun the processes share the work and the first one writes.
+    It learns on a GPU where there is one. Under torchrun the processes share the work and the first one writes.
 
     Args:
         transitions: folder of the mined transitions.
@@ -72,39 +72,42 @@ def _finetune(
         # A teacher that differed in its last bit on another machine would have it draw other answers.
         take_from_first([torch.from_numpy(lessons.targets)])
         moments = sample(read_choices(transitions, clusters, "validation"), config.finetune.evaluation_contexts, seed)
-        backbone = load_backbone(base, config.precision)
-        codec = PromptCodec(load_tokenizer(base), clusters.descriptions, end_token(base))
-        student: Student
-        if isinstance(backbone, LeanBackbone):
-            student = LeanStudent(backbone.model, config.finetune, seed, answer_tokens(codec))
-        else:
-            assert isinstance(backbone, TransformersBackbone)
-            student = TransformersStudent(backbone, config.finetune)
-        course = Course(student, codec, clusters.interface, lessons, moments, config.finetune, seed)
-        resume = out.with_name(f".{out.name}.resume")
-        made_of = identity(planner_inputs(base, clusters, transitions), config.model_dump(), seed)
-        record = course.run(resume if config.finetune.save_every else None, made_of)
-        record["clusters"] = clusters.digest
-        record["init"] = "planner" if init is not None else "base model"
-        record["method"] = config.finetune.method
-        if rank() == 0:
-            course.restore_best()
-            planner = Planner(student.backbone, codec, clusters.interface)
-            asked = moments.contexts[: config.match_rate_contexts]
-            record["match_rate"] = planner.match_rate(course.named(asked)) if len(asked) else 1.0
-            log.info("planner: match rate %.3f over %d contexts", record["match_rate"], len(asked))
-            made = Path(place) / "planner"
-            made.mkdir()
-            student.save(base, made)
-            codec.save(made)
-            named = course.named
-            alignment, worth = fit_alignment(transitions, clusters, lambda contexts: planner.scores(named(contexts)))
-            alignment.save(made)
-            record |= worth
-            (made / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-            shutil.rmtree(out, ignore_errors=True)
-            made.rename(out)
-            shutil.rmtree(resume, ignore_errors=True)
+        with on_accelerator():
+            backbone = load_backbone(base, config.precision)
+            codec = PromptCodec(load_tokenizer(base), clusters.descriptions, end_token(base))
+            student: Student
+            if isinstance(backbone, LeanBackbone):
+                student = LeanStudent(backbone.model, config.finetune, seed, answer_tokens(codec))
+            else:
+                assert isinstance(backbone, TransformersBackbone)
+                student = TransformersStudent(backbone, config.finetune)
+            course = Course(student, codec, clusters.interface, lessons, moments, config.finetune, seed)
+            resume = out.with_name(f".{out.name}.resume")
+            made_of = identity(planner_inputs(base, clusters, transitions), config.model_dump(), seed)
+            record = course.run(resume if config.finetune.save_every else None, made_of)
+            record["clusters"] = clusters.digest
+            record["init"] = "planner" if init is not None else "base model"
+            record["method"] = config.finetune.method
+            if rank() == 0:
+                course.restore_best()
+                planner = Planner(student.backbone, codec, clusters.interface)
+                asked = moments.contexts[: config.match_rate_contexts]
+                record["match_rate"] = planner.match_rate(course.named(asked)) if len(asked) else 1.0
+                log.info("planner: match rate %.3f over %d contexts", record["match_rate"], len(asked))
+                made = Path(place) / "planner"
+                made.mkdir()
+                student.save(base, made)
+                codec.save(made)
+                named = course.named
+                alignment, worth = fit_alignment(
+                    transitions, clusters, lambda contexts: planner.scores(named(contexts))
+                )
+                alignment.save(made)
+                record |= worth
+                (made / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+                shutil.rmtree(out, ignore_errors=True)
+                made.rename(out)
+                shutil.rmtree(resume, ignore_errors=True)
     return {name: value for name, value in record.items() if isinstance(value, float | int | str)}
 
 

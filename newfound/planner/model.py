@@ -143,7 +143,7 @@ class Llama:
 
     @classmethod
     def load(cls, folder: Path, dtype: torch.dtype) -> Llama | None:
-        """Reads a Hugging Face folder; None where the architecture is another.
+        """Reads a Hugging Face folder to torch's default device; None where the architecture is another.
 
         Raises:
             DataError: the folder is no model folder.
@@ -155,7 +155,8 @@ class Llama:
             if shape is None:
                 return None
             files = sorted(folder.glob("model*.safetensors"))
-            raw = {name: tensor for file in files for name, tensor in load_file(file).items()}
+            device = torch.get_default_device()
+            raw = {name: tensor.to(device) for file in files for name, tensor in load_file(file).items()}
             return cls(shape, fuse(shape, raw, dtype))
         except (OSError, ValueError, KeyError) as error:
             raise DataError(str(folder), f"cannot be read ({error})", expected="a Hugging Face model folder") from error

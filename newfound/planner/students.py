@@ -53,13 +53,13 @@ class LeanStudent:
         if config.method == "full":
             self.trained = {name: model.weights[name] for name in names}
         else:
-            draw = torch.Generator().manual_seed(seed)
+            draw = torch.Generator("cpu").manual_seed(seed)  # the same on every device
             self.trained = {}
             for name in names:
                 height, width = model.weights[name].shape
-                down = torch.randn(config.lora_rank, width, generator=draw) / math.sqrt(width)
+                down = torch.randn(config.lora_rank, width, generator=draw, device="cpu") / math.sqrt(width)
                 up = torch.zeros(height, config.lora_rank)
-                model.adapters[name] = (down.to(model.dtype), up.to(model.dtype))
+                model.adapters[name] = (down.to(up.device, model.dtype), up.to(model.dtype))
                 self.trained[f"{name}.a"], self.trained[f"{name}.b"] = model.adapters[name]
         if config.head_rate:
             self.rows = self.trained["head"] = model.weights["head"][tokens].clone()
@@ -80,7 +80,9 @@ class LeanStudent:
         self.settle()
         with torch.no_grad():
             plain = self.model.unfused(self._merged())
-        save_file({k: v.to(torch.bfloat16) for k, v in plain.items()}, out / "model.safetensors", {"format": "pt"})
+        save_file(
+            {k: v.to("cpu", torch.bfloat16) for k, v in plain.items()}, out / "model.safetensors", {"format": "pt"}
+        )
         tied = self.model.weights["head"] is self.model.weights["embedding"]
         copy_surroundings(base, out, {"tie_word_embeddings": tied})
 

@@ -16,9 +16,10 @@ from safetensors.torch import load_file
 from newfound.clusters import Clusters
 from newfound.config import PlannerConfig
 from newfound.errors import DataError, VocabularyError
-from newfound.planner import Planner, course, finetune_planner
+from newfound.planner import Planner, course, finetune, finetune_planner
 from newfound.planner.course import Course
 from newfound.planner.lessons import draw_batches, ranking, read_choices, read_lessons
+from tests.planner.elsewhere import elsewhere
 
 Trained = tuple[Path, dict[str, object]]
 
@@ -198,6 +199,42 @@ def test_the_head_alone_follows_new_transitions(
     before, after = (load_file(folder / "model.safetensors") for folder in (trained[0], tmp_path / "out"))
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"lm_head.weight"}
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_it_learns_the_same_on_another_device(
+    method: str, world: Path, planner_config: PlannerConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No GPU is needed to see that nothing is left behind on the processor; see `elsewhere`."""
+    with elsewhere(), pytest.raises(RuntimeError, match="same device"):
+        torch.ones(2) + torch.from_numpy(np.ones(2))
+    changes = {"method": method, "lora_rank": 4, "steps": 6, "batch_size": 8, "evaluate_every": 2, "save_every": 2}
+    tuning = planner_config.finetune.model_copy(update={**changes, "learning_rate": 1e-3})
+    config = planner_config.model_copy(update={"finetune": tuning})
+    inputs = (world / "transitions", world / "clusters", config, 3)
+    finetune_planner(*inputs, tmp_path / "here")
+    adam = torch.optim.AdamW
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune, "on_accelerator", elsewhere)
+        # What that device lacks, and a GPU has: fused steps, and tensors without a version.
+        patch.setattr(torch.optim, "AdamW", lambda groups, fused, **given: adam(groups, **given))
+        patch.setattr(torch._C, "_InferenceMode", lambda _: torch.no_grad())
+        step = Course.step
+        patch.setattr(
+            Course, "step", lambda self, at: (_ for _ in ()).throw(KeyboardInterrupt) if at == 5 else step(self, at)
+        )
+        with pytest.raises(KeyboardInterrupt):
+            finetune_planner(*inputs, tmp_path / "there")
+        patch.setattr(Course, "step", step)
+        finetune_planner(*inputs, tmp_path / "there")
+    here, there = (json.loads((tmp_path / name / "training.json").read_text()) for name in ("here", "there"))
+    for one, other in zip(there["curve"], here["curve"], strict=True):
+        assert one.get("loss", 0.0) == pytest.approx(other.get("loss", 0.0), rel=1e-3)
+        assert one["mrr"] == pytest.approx(other["mrr"], abs=0.02)
+    assert (
+        load_file(tmp_path / "there" / "model.safetensors").keys()
+        == load_file(tmp_path / "here" / "model.safetensors").keys()
+    )
 
 
 TOGETHER = """

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from newfound.clusters import Clusters
 from newfound.errors import ReleaseError
-from newfound.policy import Context, Kind, Past, Reason
+from newfound.policy import Choice, Context, Kind, Past, Reason
 from newfound.schema import CATALOGUE, ITEM, POPULARITY, TITLE, TWINS
 from newfound.takedown import Takedown
 
@@ -141,10 +141,10 @@ class Catalogue:
 
     # --- what follows a context -------------------------------------------------------------------------------------
 
-    def _answers(self, context: Context) -> tuple[tuple[str, Reason], ...]:
+    def _answers(self, context: Context) -> tuple[Choice, ...]:
         """The table's clusters after a context, best first; empty where it does not hold the context."""
         found = self.table.successors(context) if self.table is not None and context else None
-        return tuple((answer.cluster, _REASONS[answer.source]) for answer in found or ())
+        return tuple(Choice(answer.cluster, _REASONS[answer.source]) for answer in found or ())
 
     def back_off(self, context: Context) -> tuple[str, ...]:
         """What the table answers to contexts under the same parents, taken together, best first.

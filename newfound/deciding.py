@@ -95,8 +95,12 @@ class Draft:
         self.rng = np.random.default_rng(seed)
         self.sampled = sample_context(self.distribution, self.rng)
         self._table = [self.catalogue.answers(context) for context, _ in self.distribution]
+        self._open = [[choice for choice in table if choice.cluster in self._eligible] for table in self._table]
         self._remembered = [memory.get(context, self._eligible) if memory else () for context, _ in self.distribution]
-        self._at_hand = [self._is_at_hand(at) for at in range(len(self.distribution))]
+        self._at_hand = [
+            bool(table) or any(cluster in self._eligible for cluster in remembered)
+            for table, remembered in zip(self._open, self._remembered, strict=True)
+        ]
 
     @property
     def context(self) -> Context:
@@ -106,13 +110,7 @@ class Draft:
     @property
     def from_table(self) -> bool:
         """Whether the table answers the sampled context for this user."""
-        return any(cluster in self._eligible for cluster, _ in self._table[self.sampled])
-
-    def _is_at_hand(self, at: int) -> bool:
-        known = self._eligible
-        return any(cluster in known for cluster, _ in self._table[at]) or any(
-            cluster in known for cluster in self._remembered[at]
-        )
+        return bool(self._open[self.sampled])
 
     def ask(self) -> Ask | None:
         """What a live planner should be asked, or None where nothing needs asking.
@@ -136,15 +134,15 @@ class Draft:
             planner: whether there is a planner to ask.
         """
         if answer is not None:
-            answered = [(cluster, Reason.PLANNER) for cluster in answer]
-            options, sampled = [self._option(self.sampled, answered)], 0
+            options, sampled = [self._option(self.sampled, self._asked(answer))], 0
         else:
             same = [
                 at
                 for at in range(len(self.distribution))
                 if not planner or self._at_hand[at] == self._at_hand[self.sampled]
             ]
-            options = [self._option(at, self._known(at)) for at in same] if self.slots else []
+            known = [self._open[at] or self._asked(self._remembered[at]) for at in same]
+            options = [self._option(at, choices) for at, choices in zip(same, known, strict=True)] if self.slots else []
             sampled = same.index(self.sampled)
         share = self.config.exploration
         novel = choose_novel(options, sampled, self.eligible, self.slots, share, self.rng) if self.slots else []
@@ -154,18 +152,14 @@ class Draft:
         draws = [self._draw(familiar, share) for _ in range(self.wish.k - len(novel))]
         return Plan(self.wish.k, novel, familiar, draws, share, len(self.eligible))
 
-    def _known(self, at: int) -> Sequence[tuple[str, Reason]]:
-        known = self._eligible
-        if not any(cluster in known for cluster, _ in self._table[at]):
-            return [(cluster, Reason.PLANNER) for cluster in self._remembered[at]]
-        return self._table[at]
+    def _asked(self, answer: Sequence[str]) -> list[Choice]:
+        return [Choice(cluster, Reason.PLANNER) for cluster in answer if cluster in self._eligible]
 
-    def _option(self, at: int, answers: Sequence[tuple[str, Reason]]) -> Option:
+    def _option(self, at: int, open_choices: Sequence[Choice]) -> Option:
         context, probability = self.distribution[at]
-        known = self._eligible
-        choices = tuple(Choice(cluster, reason) for cluster, reason in answers if cluster in known)[: self.slots]
+        choices = tuple(open_choices[: self.slots])
         if len(choices) < self.slots:
-            choices = rank_choices(self._back_off(context, choices), known, self.slots)
+            choices = rank_choices(self._back_off(context, choices), self._eligible, self.slots)
         return Option(context, probability, choices)
 
     def _back_off(self, context: Context, choices: Sequence[Choice]) -> Iterator[tuple[Reason, Sequence[str]]]:
@@ -226,7 +220,7 @@ class Draft:
 
     def answers_event(self, answer: Sequence[str] | None = None, generated: int = 0) -> AnswersEvent:
         """What table and planner answered to the sampled context, before anything was taken out."""
-        told = [cluster for cluster, _ in self._table[self.sampled]]
+        told = [choice.cluster for choice in self._table[self.sampled]]
         told += [cluster for cluster in answer or () if cluster not in told]
         return AnswersEvent(
             successors=len(told),

@@ -1,9 +1,9 @@
 """The same planner behind an OpenAI-compatible engine such as vLLM: same prompt, same choices.
 
-The engine decodes greedily along the choices, which is not the exact search: where descriptions share their first
-tokens it may answer another one. It is what a live request asks when the table is silent. Prompts go as token ids, so
-that both engines read the very same prompt. Its scores are the engine's own: vLLM takes logarithms after it has masked
-what is no choice, so they are higher than the exact ones by as much as the model would have said something else.
+The engine decodes greedily along the choices; what it says about its alternatives makes a best-first search of that
+(`newfound.planner.narrowing`). Prompts go as token ids, so that both engines read the very same prompt. Its scores are
+the engine's own: vLLM takes logarithms after it has masked what is no choice, so they are higher than the exact ones by
+as much as the model would have said something else.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 from newfound.clusters import Clusters
 from newfound.errors import NewfoundError
 from newfound.planner.decoding import Bools, Decoded
+from newfound.planner.narrowing import ALTERNATIVES, Narrowing
 from newfound.planner.prompt import PromptCodec
 
 _T = TypeVar("_T")
@@ -47,14 +48,13 @@ class PlannerClient:
     def __init__(self, codec: PromptCodec, model: str, client: httpx.AsyncClient) -> None:
         self.codec, self.model, self.client = codec, model, client
         self._choices = codec.choices()
-        self._at = {text.strip(): place for place, text in enumerate(self._choices)}
         # An engine may spell a choice in more tokens than the tokenizer would, at most one a byte; then comes the end.
         self._longest = max(len(choice.encode()) for choice in self._choices) + 1
 
     async def next_clusters(
         self, context: Sequence[int], k: int, allowed: Sequence[int] | None = None, hint: int | None = None
     ) -> list[Answer]:
-        """The k next clusters of a context, one after another, each without those before it.
+        """The k next clusters of a context, best first.
 
         Args:
             context: cluster indices, oldest first.
@@ -62,18 +62,20 @@ class PlannerClient:
             hint: the context's most frequent recent successor.
 
         Raises:
-            EngineError: the answer is none of the choices, or no completion at all.
+            EngineError: the answer is none of the choices, or no completion with log-probabilities.
             httpx.HTTPError: the engine cannot be reached in time, or refuses.
         """
         left = [c for c in range(len(self.codec)) if c not in context] if allowed is None else list(allowed)
-        answers: list[Answer] = []
-        while left and len(answers) < k:
-            answer = await self._ask(context, left, hint)
-            answers.append(answer)
-            left.remove(answer.cluster)
-        return answers
+        search = Narrowing({cluster: self._choices[cluster] for cluster in left}, k)
+        while (choices := search.ask()) is not None:
+            found = await self._complete(context, choices, hint)
+            try:
+                search.told(found["choices"][0])
+            except (ValueError, KeyError, IndexError, TypeError) as error:
+                raise EngineError(f"planner engine: {error}; expected one of the choices it was given") from None
+        return [Answer(cluster, score) for cluster, score in search.answers.items()]
 
-    async def _ask(self, context: Sequence[int], choices: Sequence[int], hint: int | None) -> Answer:
+    async def _complete(self, context: Sequence[int], choices: Sequence[int], hint: int | None) -> Any:
         response = await self.client.post(
             "/v1/completions",
             json={
@@ -81,20 +83,15 @@ class PlannerClient:
                 "prompt": list(self.codec.tokens(tuple(context), hint)),
                 "max_tokens": self._longest,
                 "temperature": 0,
-                "logprobs": 0,
+                "logprobs": ALTERNATIVES,
                 "structured_outputs": {"choice": [self._choices[c] for c in choices]},
             },
         )
         response.raise_for_status()
         try:
-            choice: dict[str, Any] = response.json()["choices"][0]
-            cluster = self._at[choice["text"].strip()]
-            score = float(sum(choice["logprobs"]["token_logprobs"]))
-        except (ValueError, KeyError, IndexError, TypeError) as error:
-            raise EngineError(f"planner engine: unexpected answer ({error!r}); expected one of the choices") from None
-        if cluster not in choices:
-            raise EngineError(f"planner engine: answered {choice['text']!r}; expected one of the choices it was given")
-        return Answer(cluster, score)
+            return response.json()
+        except ValueError:
+            raise EngineError("planner engine: expected a completion as JSON") from None
 
 
 class RemotePlanner:
@@ -161,7 +158,7 @@ class RemotePlanner:
         allowed: Bools | None = None,
         hints: Sequence[str | None] | None = None,
     ) -> Decoded:
-        """As `Planner.decode`, with the engine's k greedy answers in the place of the exact ones.
+        """As `Planner.decode`, with the engine's k best answers in the place of the exact ones.
 
         Raises:
             EngineError: the engine cannot be reached in time, refuses, or answers something else.

@@ -14,7 +14,7 @@ item that nobody has consumed has no id part: its text alone places it.
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Final, cast
 
 import torch
 import torch.nn.functional as F
@@ -76,10 +76,25 @@ class Block(nn.Module):
         q, k, v = parts.permute(2, 0, 3, 1, 4)  # each [B, heads, L, dim / heads]
         bias = self.distance[:, buckets] + future  # [heads, L, L]
         seen = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.expand(batch, -1, -1, -1))
-        x = x + self.dropout(self.mix(seen.transpose(1, 2).reshape(batch, length, dim)))
-        wide = F.silu(self.widen(self.norm_feed(x)))  # [B, L, 2 dim]
-        x = x + self.dropout(self.narrow(wide))
-        return x
+        return self.feed(x + self.dropout(self.mix(seen.transpose(1, 2).reshape(batch, length, dim))))
+
+    def feed(self, x: Tensor) -> Tensor:
+        """The feed-forward layer, on [..., dim]."""
+        wide = F.silu(self.widen(self.norm_feed(x)))  # [..., 2 dim]
+        fed: Tensor = x + self.dropout(self.narrow(wide))
+        return fed
+
+    def at(self, x: Tensor, last: Tensor, buckets: Tensor, future: Tensor) -> Tensor:
+        """What `forward` gives at one position of each sequence, [B, dim]: its own keys and values, a single query."""
+        batch, length, dim = x.shape
+        own = torch.arange(batch, device=x.device), last
+        normed, query_key_value = self.norm_attention(x), self.query_key_value.weight
+        q = F.linear(normed[own], query_key_value[:dim]).view(batch, self.heads, 1, dim // self.heads)
+        parts = F.linear(normed, query_key_value[dim:]).view(batch, length, 2, self.heads, dim // self.heads)
+        k, v = parts.permute(2, 0, 3, 1, 4)  # each [B, heads, L, dim / heads]
+        bias = (self.distance[:, buckets[last]] + future[last]).transpose(0, 1)[:, :, None]  # [B, heads, 1, L]
+        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        return self.feed(x[own] + self.dropout(self.mix(seen.reshape(batch, dim))))
 
 
 class Encoder(nn.Module):
@@ -100,9 +115,7 @@ class Encoder(nn.Module):
 
     def hidden(self, vectors: Tensor, sequences: Tensor) -> Tensor:
         """Hidden states [B, L, dim] of item positions [B, L]; padding (negative) may only follow a sequence."""
-        length = sequences.shape[1]
-        x: Tensor = self.dropout(vectors[sequences.clamp_min(0)] * math.sqrt(self.dim))  # [B, L, dim]
-        buckets, future = self.buckets[:length, :length], self.future[:length, :length]
+        x, buckets, future = self._read(vectors, sequences)
         for block in self.blocks:
             x = block(x, buckets, future)
         return x
@@ -117,10 +130,19 @@ class Encoder(nn.Module):
         if sequences.shape[1] == 0:
             return vectors.new_zeros(len(sequences), self.dim)
         lengths = (sequences >= 0).sum(1)
-        hidden = self.hidden(vectors, sequences)
-        last = hidden[torch.arange(len(sequences), device=hidden.device), (lengths - 1).clamp_min(0)]
-        queries: Tensor = self.query(last) * (lengths > 0)[:, None]
+        last = (lengths - 1).clamp_min(0)
+        x, buckets, future = self._read(vectors, sequences)
+        for block in self.blocks[:-1]:
+            x = block(x, buckets, future)
+        top = cast(Block, self.blocks[-1])  # nobody reads what it makes of the earlier positions
+        queries: Tensor = self.query(top.at(x, last, buckets, future)) * (lengths > 0)[:, None]
         return queries
+
+    def _read(self, vectors: Tensor, sequences: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the first block gets: [B, L, dim], and the buckets and the mask, [L, L] each."""
+        length = sequences.shape[1]
+        x: Tensor = self.dropout(vectors[sequences.clamp_min(0)] * math.sqrt(self.dim))
+        return x, self.buckets[:length, :length], self.future[:length, :length]
 
 
 class SequenceModel(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from newfound.catalogue import UserHistory
 from newfound.config import ServingConfig
 from newfound.deciding import Draft, Wish, draft
 from newfound.recommend import SEED_BITS
-from newfound.slate import Plan, Ranked
+from newfound.slate import Placed, Plan, Ranked, Slate
 from serving.api import Recommend, answer, parse, request_model
 from serving.clock import Deadline
 from serving.explorer.features import Stored
@@ -136,7 +136,7 @@ class ExplorerModel(Model):
     async def postprocess(self, result: Batch, headers: Mapping[str, str] | None = None) -> Any:
         """Fills the slots, answers in the protocol of the request, and reports what is shown."""
         began = time.perf_counter()
-        slates = []
+        slates, shown = [], []
         for at, job in enumerate(result.jobs):
             if result.ranked is None:
                 job.degraded.append("ranker")
@@ -144,9 +144,15 @@ class ExplorerModel(Model):
             placed = job.draft.finish(job.plan, ranked)
             slate = job.draft.slate(placed, ranked=result.ranked is not None, degraded=job.degraded)
             slates.append(slate.model_dump(mode="json"))
-            self.reporter.shown(result, job, placed, slate)
+            shown.append((job, placed, slate))
+        # At the loop's next turn: nobody waits for what is only said about an answer.
+        asyncio.get_running_loop().call_soon(self._report, result, time.monotonic() - result.arrived, shown)
         _FINISH.observe(time.perf_counter() - began)
         return answer(result.request, slates, self.name)
+
+    def _report(self, batch: Batch, seconds: float, shown: Sequence[tuple[Job, Sequence[Placed], Slate]]) -> None:
+        for job, placed, slate in shown:
+            self.reporter.shown(batch, job, placed, slate, seconds * 1000)
 
     # --- steps ------------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -44,8 +43,8 @@ class Reporter:
             source = "table" if draft.from_table else "remembered" if draft.ask() is None else "none"
         ANSWERS.labels(source).inc()
 
-    def shown(self, batch: Batch, job: Job, placed: Sequence[Placed], slate: Slate) -> None:
-        """Counts, logs, and hands the event over."""
+    def shown(self, batch: Batch, job: Job, placed: Sequence[Placed], slate: Slate, milliseconds: float) -> None:
+        """Counts, logs, and hands the event over; `milliseconds` went by from the request's arrival to its slate."""
         reasons: dict[str, int] = {}
         for entry in placed:
             reasons[entry.reason.value] = reasons.get(entry.reason.value, 0) + 1
@@ -55,7 +54,6 @@ class Reporter:
             self._slots[key].inc()
         for code in job.degraded:
             DEGRADED.labels(code).inc()
-        milliseconds = (time.monotonic() - batch.arrived) * 1000
         user = job.wish.user_id or f"anonymous-{slate.id}"
         key_of_user = user_key(user, self.secret)
         ACCESS.info(

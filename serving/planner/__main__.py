@@ -1,7 +1,7 @@
 """``python -m serving.planner``: the release's own planner behind the same protocol as vLLM, for a machine without it.
 
-It knows completions with structured choices and nothing else, and answers them with the exact decoder: the best
-description, not the one that greedy decoding would come upon.
+It knows completions with structured choices and nothing else, and answers them with the exact decoder: a description is
+one token to it, and the next best ones are the alternatives that it tells of.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class Completion(BaseModel):
     model: str
     prompt: Annotated[list[int], Field(min_length=1, max_length=2048)]
     structured_outputs: Choices
+    logprobs: Annotated[int, Field(ge=0, le=100)] = 0
 
 
 class Runtime:
@@ -70,8 +71,8 @@ class Runtime:
         """Id of the release whose planner answers."""
         return self._release
 
-    def answer(self, prompt: list[int], choices: list[str]) -> str | None:
-        """The choice of the highest probability; None where none of the choices is a description."""
+    def answer(self, prompt: list[int], choices: list[str], count: int) -> dict[str, float]:
+        """The `count` choices of the highest log-probability with it, best first; only those that are descriptions."""
         import numpy as np
 
         with self._lock:
@@ -81,12 +82,13 @@ class Runtime:
             for text in choices:
                 if text.strip() in places:
                     allowed[0, places[text.strip()]] = True
-            if not allowed.any():
-                return None
-            found = self._planner.decoder.decode([_segments(codec, tuple(prompt))], 1, allowed)
-            best, _ = found.top(1)
+            count = min(count, int(allowed.sum()))
+            if not count:
+                return {}
+            found = self._planner.decoder.decode([_segments(codec, tuple(prompt))], count, allowed)
+            best, values = found.top(count)
         by_place = {places[text.strip()]: text for text in choices if text.strip() in places}
-        return by_place[int(best[0, 0])]
+        return {by_place[at]: value for at, value in zip(best[0].tolist(), values[0].tolist(), strict=True)}
 
 
 def _segments(codec: Any, prompt: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -133,10 +135,14 @@ def create_app(runtime: Runtime, watch_s: float = 2.0) -> FastAPI:
     async def completions(request: Completion) -> Any:
         if request.model != runtime.release:
             return JSONResponse({"error": {"message": f"the model is {runtime.release}"}}, status_code=404)
-        text = await asyncio.to_thread(runtime.answer, request.prompt, request.structured_outputs.choice)
-        if text is None:
+        choices, count = request.structured_outputs.choice, max(request.logprobs, 1)
+        found = await asyncio.to_thread(runtime.answer, request.prompt, choices, count)
+        if not found:
             return JSONResponse({"error": {"message": "none of the choices is a description"}}, status_code=400)
-        return {"object": "text_completion", "model": runtime.release, "choices": [{"index": 0, "text": text}]}
+        text = next(iter(found))
+        told = {"tokens": [text], "token_logprobs": [found[text]], "top_logprobs": [found]}
+        answer = {"index": 0, "text": text, "logprobs": told}
+        return {"object": "text_completion", "model": runtime.release, "choices": [answer]}
 
     return app
 

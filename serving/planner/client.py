@@ -14,6 +14,7 @@ import aiohttp
 import orjson
 
 from newfound.deciding import Ask
+from newfound.planner.narrowing import ALTERNATIVES, Narrowing
 from newfound.planner.prompt import PromptCodec
 
 FILES: Final = ("planner/prompt.json", "planner/tokenizer.json")
@@ -33,14 +34,14 @@ class Prompts:
         self._choices = self._codec.choices()
         self._interface = list(interface)
         self._at = {cluster: at for at, cluster in enumerate(interface)}
-        self._cluster_of = {text.strip(): cluster for text, cluster in zip(self._choices, interface, strict=True)}
         # Choices end by themselves. An engine may spell one in smaller pieces than the codec does, at worst in bytes.
         self._longest = max(len(text.encode()) for text in self._choices) + 1
 
-    def choices(self, ask: Ask) -> list[str]:
-        """The clusters that may be answered: those allowed, never the context's own."""
+    def search(self, ask: Ask, k: int) -> Narrowing[str]:
+        """Over the clusters that may be answered: those allowed, never the context's own."""
         allowed = self._interface if ask.allowed is None else ask.allowed
-        return [cluster for cluster in allowed if cluster not in ask.context]
+        texts = {cluster: self._choices[self._at[cluster]] for cluster in allowed if cluster not in ask.context}
+        return Narrowing(texts, k)
 
     def body(self, ask: Ask, choices: Sequence[str], model: str) -> bytes:
         """The completion request."""
@@ -50,20 +51,10 @@ class Prompts:
                 "prompt": list(self._codec.tokens(tuple(self._at[cluster] for cluster in ask.context))),
                 "max_tokens": self._longest,
                 "temperature": 0,
+                "logprobs": ALTERNATIVES,
                 "structured_outputs": {"choice": [self._choices[self._at[cluster]] for cluster in choices]},
             }
         )
-
-    def cluster_of(self, text: str, choices: Sequence[str]) -> str:
-        """The cluster that was answered.
-
-        Raises:
-            ValueError: it is none of the choices.
-        """
-        cluster = self._cluster_of.get(text.strip())
-        if cluster is None or cluster not in choices:
-            raise ValueError("the answer is none of the choices")
-        return cluster
 
 
 class LivePlanner:
@@ -92,20 +83,18 @@ class LivePlanner:
             await self._session.close()
 
     async def answer(self, ask: Ask, k: int, prompts: Prompts, release: str) -> list[str]:
-        """The k next clusters, one after another, each without those before it.
+        """The k next clusters, best first.
 
         Raises:
             Exception: whatever went wrong; an answer that is none of the choices is a ValueError.
         """
         assert self._session is not None
-        left, answers = prompts.choices(ask), list[str]()
-        while left and len(answers) < k:
-            body = prompts.body(ask, left, self._model or release)
+        search = prompts.search(ask, k)
+        while (choices := search.ask()) is not None:
+            body = prompts.body(ask, choices, self._model or release)
             async with self._session.post(
                 self._url, data=body, headers={"Content-Type": "application/json"}
             ) as response:
                 response.raise_for_status()
-                text = orjson.loads(await response.read())["choices"][0]["text"]
-            answers.append(prompts.cluster_of(text, left))
-            left.remove(answers[-1])
-        return answers
+                search.told(orjson.loads(await response.read())["choices"][0])
+        return list(search.answers)

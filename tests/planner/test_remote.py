@@ -19,7 +19,7 @@ Trained = tuple[Path, dict[str, object]]
 
 
 class Engine:
-    """What an engine with structured output does, by the planner itself: the likeliest of the choices it is given."""
+    """What an engine with structured output does, by the planner itself, to which each choice is a token."""
 
     def __init__(self, planner: Planner) -> None:
         self.planner, self.asked, self.answer = planner, [], None
@@ -40,9 +40,15 @@ class Engine:
         choices = body["structured_outputs"]["choice"]
         texts = self.planner.codec.choices()
         allowed = np.array([[text in choices for text in texts]])
-        best, values = self.planner.top_k([context], 1, allowed)
-        choice = {"text": texts[best[0, 0]], "logprobs": {"token_logprobs": [float(values[0, 0]), 0.0]}}
-        return httpx.Response(200, json={"choices": [choice]})
+        count = min(body["logprobs"], len(choices))
+        best, values = (found[0].tolist() for found in self.planner.top_k([context], count, allowed))
+        listed = {texts[at]: value for at, value in zip(best, values, strict=True)}
+        return httpx.Response(200, json={"choices": [completion(texts[best[0]], listed)]})
+
+
+def completion(text: str, listed: dict[str, float]) -> dict[str, object]:
+    steps = {"tokens": [text], "token_logprobs": [listed[text]], "top_logprobs": [listed]}
+    return {"text": text, "logprobs": steps}
 
 
 @pytest.fixture
@@ -73,8 +79,9 @@ def test_both_engines_give_the_same_answers(engine: Engine) -> None:
     [
         {},
         {"choices": []},
-        {"choices": [{"text": "ignore all instructions", "logprobs": {"token_logprobs": [0.0]}}]},
+        {"choices": [completion("ignore all instructions", {"ignore all instructions": 0.0})]},
         {"choices": [{"text": " crime", "logprobs": None}]},
+        {"choices": [{"text": " crime", "logprobs": {"tokens": [" crime"], "token_logprobs": [], "top_logprobs": []}}]},
     ],
 )
 def test_an_answer_that_is_no_choice_is_an_error(engine: Engine, answer: dict[str, object]) -> None:
@@ -84,7 +91,8 @@ def test_an_answer_that_is_no_choice_is_an_error(engine: Engine, answer: dict[st
 
 
 def test_a_choice_that_was_not_offered_is_an_error(engine: Engine) -> None:
-    engine.answer = {"choices": [{"text": engine.planner.codec.choices()[0], "logprobs": {"token_logprobs": [0.0]}}]}
+    own = engine.planner.codec.choices()[0]
+    engine.answer = {"choices": [completion(own, {own: 0.0})]}
     with pytest.raises(EngineError, match="choices it was given"):
         remote(engine).decode([("c0", "c3")], 1)  # c0 is in the context, so it is not new
 

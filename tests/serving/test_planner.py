@@ -111,7 +111,9 @@ def engine(
         calls.append(time.monotonic())
         choices = (await request.json())["structured_outputs"]["choice"]
         await asyncio.sleep(delay)
-        return web.json_response({"choices": [{"text": text(choices)}]})
+        said = text(choices)
+        steps = {"tokens": [said], "token_logprobs": [-0.1], "top_logprobs": [{said: -0.1}]}
+        return web.json_response({"choices": [{"text": said, "logprobs": steps}]})
 
     return calls, handler
 
@@ -175,9 +177,10 @@ def test_a_release_without_a_planner_is_never_asked_about(held):
 def test_prompts_never_offer_the_context_itself(held):
     prompts = held.prompts
     assert isinstance(prompts, Prompts)
-    choices = prompts.choices(Ask(("c1", "c2"), ("c1", "c3", "c4")))
+    search = prompts.search(Ask(("c1", "c2"), ("c1", "c3", "c4")), 1)
+    choices = search.ask()
     assert choices == ["c3", "c4"]
     body = json.loads(prompts.body(Ask(("c1", "c2"), None), choices, "m"))
     assert body["model"] == "m" and len(body["structured_outputs"]["choice"]) == 2
-    with pytest.raises(ValueError, match="none of the choices"):
-        prompts.cluster_of(held.catalogue.description["c5"], choices)
+    with pytest.raises(ValueError, match="choices it was given"):
+        search.told({"text": held.catalogue.description["c5"]})

@@ -1,0 +1,97 @@
+"""The best choices of an engine that decodes greedily, by best-first search over what it says about its alternatives.
+
+Greedy decoding follows the likeliest token, whose choices together may be likelier than the single best choice, which
+begins otherwise. But the engine also tells the probabilities of the tokens that it passed over, and each bounds the
+choices that begin with it from above. So it is asked again, about those alone, as long as a bound exceeds the best
+complete choice; mostly there is nothing to ask.
+
+Probabilities are the engine's own: vLLM masks what is no choice before it takes logarithms, so a token that the choices
+leave no alternative to costs nothing.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Mapping
+from typing import Any, Final, Generic, TypeVar
+
+T = TypeVar("T")
+
+ALTERNATIVES: Final = 20  # told of each token; the most that vLLM tells by default
+_IMPOSSIBLE: Final = -1000.0  # what an engine writes for minus infinity is below
+
+
+class Narrowing(Generic[T]):
+    """One context's search: the engine is asked about what `ask` returns; its completion goes to `told`; None ends it.
+
+    Args:
+        texts: what may be answered: the text of each choice, no two alike.
+        k: answers wanted.
+
+    Attributes:
+        answers: found so far, best first, with their log-probabilities among the choices.
+    """
+
+    def __init__(self, texts: Mapping[T, str], k: int) -> None:
+        self.texts, self.k = texts, k
+        self.answers: dict[T, float] = {}
+        self._ages = itertools.count()
+        self._open: list[tuple[float, int, str, list[T]]] = []
+        self._asked: tuple[float, str, list[T]] = (0.0, "", [])
+        self._push(0.0, "", list(texts))
+
+    def ask(self) -> list[T] | None:
+        """The choices that the engine is to choose from next; None once the k best are known."""
+        while self._open and len(self.answers) < self.k:
+            cost, _, begin, group = heapq.heappop(self._open)
+            if len(group) > 1:
+                self._asked = (-cost, begin, group)
+                return group
+            self.answers[group[0]] = -cost
+        return None
+
+    def told(self, completion: Mapping[str, Any]) -> None:
+        """Takes an item of a completion's `choices`: its text, and its tokens with their alternatives.
+
+        Raises:
+            ValueError: the text is none of the choices that were asked about.
+            KeyError, TypeError: it is no completion with log-probabilities.
+        """
+        bound, begin, pool = self._asked
+        said = completion["text"].strip()
+        answer = next((choice for choice in pool if self.texts[choice].strip() == said), None)
+        if answer is None:
+            raise ValueError(f"answered {completion['text']!r}; expected one of the choices it was given")
+        steps = completion["logprobs"]
+        text = ""
+        for token, value, listed in zip(steps["tokens"], steps["token_logprobs"], steps["top_logprobs"], strict=True):
+            onward = [choice for choice in pool if self.texts[choice].startswith(text + token)]
+            if answer not in onward:  # the end, or a token that is a part of a character
+                onward = [answer]
+            self._branch(bound, text, [choice for choice in pool if choice not in onward], token, listed)
+            if len(text) + len(token) > len(begin):
+                bound += float(value)
+            text, pool = text + token, onward
+        self._push(bound, text, [answer])
+        self._push(bound - 1.0, text, [choice for choice in pool if choice != answer])
+
+    def _branch(self, bound: float, text: str, left: list[T], taken: str, listed: Mapping[str, float]) -> None:
+        """Opens what begins with `text` and goes on otherwise."""
+        if not left:
+            return
+        known = sorted(((float(value), token) for token, value in listed.items()), reverse=True)
+        known = [(value, token) for value, token in known if value > _IMPOSSIBLE]
+        for value, token in known:
+            if token == taken:
+                continue
+            below = [choice for choice in left if self.texts[choice].startswith(text + token)]
+            below = below or [choice for choice in left if self.texts[choice] == text]  # it ends there
+            self._push(bound + value, text + token, below)
+            left = [choice for choice in left if choice not in below]
+        # The engine lists no further tokens: these are no likelier than the last one that it does.
+        self._push(bound + min((value for value, _ in known), default=-1.0), text, left)
+
+    def _push(self, bound: float, begin: str, group: list[T]) -> None:
+        if group:
+            heapq.heappush(self._open, (-bound, next(self._ages), begin, group))

@@ -201,7 +201,7 @@ def test_it_is_asked_for_a_pair_outside_a_partial_table(catalogue):
 
 def test_it_is_asked_where_every_successor_was_consumed_out_of_those_never_consumed(catalogue):
     context = ("c10", "c12")
-    had = [int(cluster[1:]) for cluster, _ in catalogue.answers(context)]
+    had = [int(choice.cluster[1:]) for choice in catalogue.answers(context)]
     disliked = in_clusters(*had, positive=False)
     history = UserHistory(
         [*disliked.item_ids, "i10.0", "i12.0"], [*disliked.engagements, 1.0, 1.0], [*disliked.positives, True, True]

@@ -37,14 +37,14 @@ class Narrowing(Generic[T]):
         self.texts, self.k = texts, k
         self.answers: dict[T, float] = {}
         self._ages = itertools.count()
-        self._open: list[tuple[float, int, str, list[T]]] = []
+        self._open: list[tuple[float, bool, int, str, list[T]]] = []
         self._asked: tuple[float, str, list[T]] = (0.0, "", [])
         self._push(0.0, "", list(texts))
 
     def ask(self) -> list[T] | None:
         """The choices that the engine is to choose from next; None once the k best are known."""
         while self._open and len(self.answers) < self.k:
-            cost, _, begin, group = heapq.heappop(self._open)
+            cost, _, _, begin, group = heapq.heappop(self._open)
             if len(group) > 1:
                 self._asked = (-cost, begin, group)
                 return group
@@ -94,4 +94,5 @@ class Narrowing(Generic[T]):
 
     def _push(self, bound: float, begin: str, group: list[T]) -> None:
         if group:
-            heapq.heappush(self._open, (-bound, next(self._ages), begin, group))
+            # A complete choice comes before an equal bound.
+            heapq.heappush(self._open, (-bound, len(group) > 1, next(self._ages), begin, group))

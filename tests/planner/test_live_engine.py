@@ -114,8 +114,7 @@ def test_both_engines_agree_where_the_exact_margin_is_clear(engine: str) -> None
     print(json.dumps(record))
     write_record(ROOT / "runs" / "bench" / "planner-engines.json", {**record, **machine()})
     assert clear.sum() >= 50
-    # Greedy decoding pools what begins alike, so this is no .99 yet: .966 when it was measured (docs/planner.md).
-    assert record["top1_agreement_clear"] >= 0.95
+    assert record["top1_agreement_clear"] >= 0.99
     assert record["score_difference_median"] < 0.1
 
 
@@ -124,7 +123,7 @@ def test_hostile_text_never_leaves_the_choices(engine: str) -> None:
     nodes = [f"h{i}" for i in range(len(HOSTILE))]
     contexts = [(a, b) for a in nodes[:3] for b in nodes if a != b]
     found, scores = RemotePlanner(codec, nodes, engine, "planner", timeout=300).decode(contexts, 2).top(2)
-    assert (found >= 0).all() and (scores < 0).all() and (found[:, 0] != found[:, 1]).all()
+    assert (found >= 0).all() and (scores <= 0).all() and (found[:, 0] != found[:, 1]).all()
     for row, context in enumerate(contexts):
         assert not {nodes[i] for i in found[row]} & set(context)
     # The engine in this process answers among them as well.

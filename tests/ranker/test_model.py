@@ -67,3 +67,12 @@ def test_distance_buckets_are_exact_when_near_and_never_fall() -> None:
     assert buckets[40, 40 - 31].item() == 31 and buckets[5, 9].item() == 0
     last = buckets[-1].flip(0)
     assert (last.diff() >= 0).all() and last[-1] < DISTANCES
+
+
+def test_the_last_query_is_the_one_of_reading_every_position() -> None:
+    model = _model()
+    vectors = model.item_vectors()
+    sequences = torch.tensor([[3, 4, -1, -1], [5, 6, 7, 8], [2, 9, 1, -1]])
+    hidden = model.encoder.hidden(vectors, sequences)
+    every = model.encoder.query(hidden)[torch.arange(3), torch.tensor([1, 3, 2])]
+    torch.testing.assert_close(model.encoder.last_query(vectors, sequences), every)

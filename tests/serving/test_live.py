@@ -112,7 +112,7 @@ def test_for_a_pair_outside_a_partial_table(live):
 
 
 def test_where_every_successor_was_consumed_already(live):
-    had = [cluster for cluster, _ in live.catalogue.answers(("c10", "c12"))]
+    had = [choice.cluster for choice in live.catalogue.answers(("c10", "c12"))]
     assert had
     slate = asked(live, "i10.0", "i12.0", disliked=tuple(f"i{cluster[1:]}.0" for cluster in had))
     assert not {"c10", "c12", *had} & {cluster for cluster, _ in live.novel(slate)}

@@ -1,6 +1,7 @@
 """What other policies would have earned on novel slots, from logged propensities: IPS, SNIPS, doubly robust, in SQL.
 
-The estimators are those of `newfound.offpolicy`, with slates as groups; here they are sums that stream through DuckDB.
+The estimators are those of `newfound.offpolicy`, with slates as groups; here they are sums that stream through DuckDB,
+exact ones by the macro `total` of `monitoring.windows`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ ALL: Final = "all"
 """The pseudo release of measures over all releases."""
 POLICIES: Final = ("uniform", "likeliest")
 """Those that are judged: any eligible cluster alike; always the likeliest candidate."""
+_HEAVIEST: Final = 1e6  # weight of a slot; only a broken log asks for more, and sums have room for so much
 _PRIOR: Final = 10.0  # impressions that the overall reward counts for beside a cluster's own
 
 # Slots that another policy could have given to another cluster. Users are halved: a half's rewards are predicted from
@@ -46,8 +48,9 @@ each AS (
     LEFT JOIN rewards q ON q.half = o.half AND q.cluster = o.c.key LEFT JOIN overall a ON a.half = o.half
 ),
 summed AS (
-    SELECT recommendation_id, position, count(*) AS listed, sum(reward) AS rewards, count(*) FILTER (WHERE top) AS tops,
-        sum(reward) FILTER (WHERE top) AS top_rewards, max(reward) FILTER (WHERE chosen) AS chosen
+    SELECT recommendation_id, position, count(*) AS listed, total(reward) AS rewards,
+        count(*) FILTER (WHERE top) AS tops, total(CASE WHEN top THEN reward END) AS top_rewards,
+        max(reward) FILTER (WHERE chosen) AS chosen
     FROM each GROUP BY recommendation_id, position
 )
 SELECT o.release, o.recommendation_id, o.r, o.propensity, o.eligible,
@@ -62,25 +65,25 @@ FROM offered o LEFT JOIN summed s USING (recommendation_id, position) LEFT JOIN 
 # A slate's slots are one observation: n of them, with weights w, weighted rewards g and doubly robust terms d.
 _WEIGHED: Final = """
 CREATE OR REPLACE TABLE weighed AS
-SELECT release, count(*)::DOUBLE AS n, sum(w) AS w, sum(w * w) AS ww, sum(w * r) AS g,
-    sum(expected + w * (r - predicted)) AS d
+SELECT release, count(*)::DOUBLE AS n, total(w) AS w, total(w * w) AS ww, total(w * r) AS g,
+    total(expected + w * (r - predicted)) AS d
 FROM (
-    SELECT *, CASE $policy WHEN 'uniform' THEN 1 / eligible ELSE likeliest END / propensity AS w,
+    SELECT *, least(CASE $policy WHEN 'uniform' THEN 1 / eligible ELSE likeliest END / propensity, $heaviest) AS w,
         CASE $policy WHEN 'uniform' THEN uniform_reward ELSE likeliest_reward END AS expected
     FROM predicted WHERE $policy = 'uniform' OR likeliest_reward IS NOT NULL
 ) GROUP BY release, recommendation_id
 """
 
 _ESTIMATES: Final = f"""
-SELECT coalesce(release, '{ALL}') AS release, count(*) AS slates, sum(n) AS n, sum(w) AS w, sum(g) / sum(n) AS ips,
-    sum(d) / sum(n) AS dr, sum(g) / nullif(sum(w), 0) AS snips,
-    coalesce(sum(w) ** 2 / nullif(sum(ww), 0), 0) AS effective_sample_size
+SELECT coalesce(release, '{ALL}') AS release, count(*) AS slates, total(n) AS n, total(w) AS w,
+    total(g) / total(n) AS ips, total(d) / total(n) AS dr, total(g) / nullif(total(w), 0) AS snips,
+    coalesce(total(w) ** 2 / nullif(total(ww), 0), 0) AS effective_sample_size
 FROM weighed GROUP BY GROUPING SETS ((release), ())
 """
 
 # Squares of what is left once the estimate is known: differences of large sums would lose their last digits.
 _RESIDUALS: Final = f"""
-SELECT sum((g - $ips * n) ** 2) AS ips, sum((d - $dr * n) ** 2) AS dr, sum((g - $snips * w) ** 2) AS snips
+SELECT total((g - $ips * n) ** 2) AS ips, total((d - $dr * n) ** 2) AS dr, total((g - $snips * w) ** 2) AS snips
 FROM weighed WHERE $release = '{ALL}' OR release = $release
 """
 
@@ -95,7 +98,7 @@ def offpolicy_measures(db: duckdb.DuckDBPyConnection) -> dict[str, dict[str, flo
     db.execute(_PREDICTED)
     found: dict[str, dict[str, float | None]] = defaultdict(dict)
     for policy in POLICIES:
-        db.execute(_WEIGHED, {"policy": policy})
+        db.execute(_WEIGHED, {"policy": policy, "heaviest": _HEAVIEST})
         for row in _rows(db, _ESTIMATES):
             if not row["slates"]:
                 continue

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,14 +13,15 @@ from typing import Any, Final
 import pandas as pd
 
 from monitoring.checks import DRIFT, Check
+from monitoring.drifting import chance, jensen_shannon, merge_rare
 from newfound.policy import Reason
-from newfound.schema import RECOMMENDATION
+from newfound.schema import USER_KEY
 
 _NUMBERS: Final = ("score", "history_length", "history_age_hours")
 _CATEGORIES: Final = ("slot", "cluster", "reason", "positive")
 _DRIFT: Final = "drift."  # before a column's name: the distance of its distributions
-_FAR: Final = 0.1
-_CHANCE: Final = 3.0  # times the distance that chance explains
+_FAR: Final = 0.1  # Evidently's own bound: what lies nearer makes no difference to anybody
+_METHOD: Final = "newfound_jensen_shannon"
 _RUNS: Final = "newfound-runs.json"
 
 MEAN: Final = "evidently:metric_v2:MeanValue"
@@ -83,6 +83,10 @@ DASHBOARDS: Final[Mapping[str, tuple[Panel, ...]]] = {"newfound novelty": NOVELT
 def drift(current: pd.DataFrame, reference: pd.DataFrame, page: Path, at: datetime) -> tuple[Any, dict[str, float]]:
     """Tests every sampled column for drift and writes the page.
 
+    A column drifted where its distributions lie further apart than both 0.1 and what chance explains
+    (`monitoring.drifting`). Distances have bounds where p-values have none that matters: with many impressions every
+    difference is significant.
+
     Args:
         current: sampled impressions of the window.
         reference: those of the reference windows.
@@ -91,26 +95,29 @@ def drift(current: pd.DataFrame, reference: pd.DataFrame, page: Path, at: dateti
 
     Returns:
         Evidently's snapshot, and `drift.<column>` for each column (the distance of the distributions) with
-        `drift_share`. Nothing where either side is empty.
+        `drift_share`. Nothing where either side has fewer than two users.
     """
-    if not len(current) or not len(reference):
+    several = [name for name in (*_NUMBERS, USER_KEY) if min(_users(current, name), _users(reference, name)) > 1]
+    if USER_KEY not in several:
         return None, {}
     from evidently import DataDefinition, Dataset, Report
     from evidently.presets import DataDriftPreset
 
-    numbers = [name for name in _NUMBERS if current[name].notna().any() and reference[name].notna().any()]
+    _register()
+    numbers = [name for name in _NUMBERS if name in several]
+    columns = [*numbers, *_CATEGORIES]
+    now, before = (
+        frame[[USER_KEY, *columns]].astype(dict.fromkeys(numbers, "float64")) for frame in (current, reference)
+    )
+    for name in _CATEGORIES:
+        now[name], before[name] = merge_rare(now[name], before[name])
+    bounds = chance(now, before, numbers, _CATEGORIES)
     definition = DataDefinition(numerical_columns=numbers, categorical_columns=list(_CATEGORIES))
-    frames = []
-    for frame in (current, reference):
-        plain = frame[[*numbers, *_CATEGORIES]].copy()
-        plain[numbers] = plain[numbers].astype("float64")
-        plain[list(_CATEGORIES)] = plain[list(_CATEGORIES)].astype(str)
-        frames.append(Dataset.from_pandas(plain, data_definition=definition))
-    # Distances with thresholds, not p-values: with many rows every difference is significant and none matters.
+    frames = [Dataset.from_pandas(frame[columns], data_definition=definition) for frame in (now, before)]
     preset = DataDriftPreset(
         num_method="wasserstein",
-        cat_method="jensenshannon",
-        per_column_threshold=_thresholds(current, reference, numbers),
+        cat_method=_METHOD,
+        per_column_threshold={name: max(_FAR, bound) for name, bound in bounds.items()},
     )
     report = Report([preset], include_tests=True)
     snapshot = report.run(*frames, timestamp=at, name="drift", tags=["drift"])
@@ -125,21 +132,24 @@ def drift(current: pd.DataFrame, reference: pd.DataFrame, page: Path, at: dateti
     return snapshot, found
 
 
-def _thresholds(current: pd.DataFrame, reference: pd.DataFrame, numbers: Sequence[str]) -> dict[str, float]:
-    """How far apart a column's distributions may lie: Evidently's 0.1, and more where chance alone takes them so far.
+def _users(frame: pd.DataFrame, column: str) -> int:
+    """How many users have values of a column."""
+    return int(frame.loc[frame[column].notna(), USER_KEY].nunique())
 
-    Two samples of one distribution over K categories lie a Jensen-Shannon distance of about
-    sqrt((K - 1) (1/n + 1/m) / (8 ln 2)) apart, and means of n and m values sqrt(1/n + 1/m) standard deviations. What a
-    slate repeats is no further evidence: n and m count a value once a slate.
+
+def _register() -> None:
+    """Tells Evidently our Jensen-Shannon distance.
+
+    Its own adds the categories up in the order of a set of strings, which every process orders otherwise.
     """
-    found: dict[str, float] = {}
-    for name in (*numbers, *_CATEGORIES):
-        sizes = [len(frame[[RECOMMENDATION, name]].drop_duplicates()) for frame in (current, reference)]
-        noise = sum(1 / size for size in sizes)
-        if name in _CATEGORIES:
-            noise *= (len(set(current[name]) | set(reference[name])) - 1) / (8 * math.log(2))
-        found[name] = max(_FAR, _CHANCE * math.sqrt(noise))
-    return found
+    from evidently.legacy.calculations.stattests import StatTest, register_stattest
+    from evidently.legacy.core import ColumnType
+
+    def distance(reference: pd.Series, current: pd.Series, kind: Any, bound: float) -> tuple[float, bool]:
+        found = jensen_shannon(current, reference)
+        return found, found >= bound
+
+    register_stattest(StatTest(_METHOD, "Jensen-Shannon distance", [ColumnType.Categorical], _FAR), distance)
 
 
 def held(

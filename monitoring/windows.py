@@ -6,6 +6,9 @@ is an *impression* once there is any feedback on it. What counts as positive is 
 (`monitoring.histories.fold`), and each measure means what its function in `newfound.evaluation.measures` or
 `newfound.offpolicy` computes. A release's measures are of what was shown, and of what was consumed, on its slates;
 those of all releases take in what people consumed elsewhere.
+
+A window that is measured again gives the same values to the last bit: counts and medians do by themselves, and what is
+no whole number is added as decimals (`total`), since threads add in any order and sums of floats depend on it.
 """
 
 from __future__ import annotations
@@ -31,6 +34,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 UCI_DAYS: Final = 7
+
+# Twelve digits after the point; ten million terms of 10^18 have room before it, and what is larger is left out.
+_EXACT: Final = """
+CREATE MACRO total(x) AS sum(TRY_CAST(x AS DECIMAL(30, 12)))::DOUBLE;
+CREATE MACRO mean(x) AS total(x::DOUBLE) / nullif(count(TRY_CAST(x::DOUBLE AS DECIMAL(30, 12))), 0);
+"""
 
 _OUTCOMES: Final = """
 CREATE TABLE outcomes AS
@@ -97,8 +106,8 @@ SELECT coalesce(release, '{ALL}') AS release,
     avg(shown::INT) FILTER (WHERE novel) / nullif(avg(shown::INT) FILTER (WHERE NOT novel), 0) AS suppression_exposure,
     avg(positive::INT) FILTER (WHERE shown AND novel) / nullif(avg(positive::INT) FILTER (WHERE shown AND NOT novel), 0)
         AS suppression_appeal,
-    avg(score) FILTER (WHERE novel) AS novel_score,
-    avg(score) FILTER (WHERE NOT novel) AS familiar_score
+    mean(CASE WHEN novel THEN score END) AS novel_score,
+    mean(CASE WHEN NOT novel THEN score END) AS familiar_score
 FROM decided {_BY_RELEASE}
 """
 
@@ -136,11 +145,11 @@ FROM (
 _UNKNOWN: Final = "SELECT avg((cluster IS NULL)::INT) FROM consumed WHERE moment >= $start"
 
 _SAMPLE: Final = """
-SELECT d.recommendation_id, d.slot, d.cluster, d.reason, d.score, d.positive, s.history_length,
+SELECT d.user_key, d.slot, d.cluster, d.reason, d.score, d.positive, s.history_length,
     (epoch(s.moment) - epoch(s.history_at)) / 3600 AS history_age_hours
 FROM (
-    SELECT recommendation_id, CASE WHEN novel THEN 'novel' ELSE 'familiar' END AS slot, cluster, reason, score,
-        positive::INT AS positive, md5(recommendation_id || ':' || position) AS lot
+    SELECT recommendation_id, user_key, CASE WHEN novel THEN 'novel' ELSE 'familiar' END AS slot, cluster, reason,
+        score, positive::INT AS positive, md5(recommendation_id || ':' || position) AS lot
     FROM decided WHERE shown ORDER BY lot, recommendation_id, position LIMIT $rows
 ) d JOIN slates s USING (recommendation_id) ORDER BY d.lot, d.recommendation_id
 """
@@ -152,7 +161,7 @@ class Window:
 
     Attributes:
         measures: by release (and `all`), then by name; None where there was nothing to measure.
-        sample: plain columns of impressions for drift tests.
+        sample: plain columns of impressions for drift tests, with the users' keyed hashes.
     """
 
     start: datetime
@@ -218,21 +227,16 @@ def measure(
             values[release].update(found)
         sample = db.execute(_SAMPLE, {"rows": config.drift_rows}).fetch_df()
     # What was consumed on an earlier release's slates makes it none of this window's.
-    rounded = {
-        of: {name: _rounded(found[name]) for name in sorted(found)}
+    kept = {
+        of: {name: found[name] for name in sorted(found)}
         for of, found in sorted(values.items())
         if of == ALL or "slates" in found
     }
-    return Window(start, stop, rounded, sample)
+    return Window(start, stop, kept, sample)
 
 
 def _slots(values: Mapping[str, Mapping[str, float | None]], release: str) -> float:
     return values[release]["slots"] or 1.0
-
-
-def _rounded(value: float | None) -> float | None:
-    """To nine digits: threads add in any order, and the last bits of a sum differ from run to run."""
-    return None if value is None else float(f"{value:.9g}")
 
 
 def _number(value: float) -> float | None:
@@ -258,6 +262,7 @@ def _database(
             db.execute("SET preserve_insertion_order = false")
             db.execute("SET TimeZone = 'UTC'")
             db.execute("SET enable_progress_bar = false")
+            db.execute(_EXACT)
             empty = {"slates": schema.SLATES, "slots": schema.SLOTS, "feedback": schema.FEEDBACK}
             for name, columns in empty.items():
                 if any((exports / name).glob("*.parquet")):

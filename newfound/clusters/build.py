@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from newfound import schema
 from newfound.clusters import sources
-from newfound.clusters.artifact import Clusters, Floats
+from newfound.clusters.artifact import RECORD, Clusters, Floats
 from newfound.clusters.describe import Describer, clean
 from newfound.clusters.embed import Embedding, embed_items
 from newfound.clusters.stable import Changes, match
@@ -76,6 +76,12 @@ def build_clusters(
     items = Dataset(dataset).frame("items")
     past = read_histories(histories)
     old = Clusters.load(previous) if previous is not None else None
+    if old is not None and "next_numbers" not in old.info:  # before anything takes its time
+        raise DataError(
+            f"{previous}/{RECORD}",
+            "no `next_numbers`, so an id that another cluster had could be given again",
+            expected="clusters that tell which ids are free; fit without a predecessor once",
+        )
     traffic = _traffic(items[schema.ITEM].tolist(), past)
     load = loads(traffic)
     embedding = embed_items(items, past, config, seed)

@@ -249,6 +249,17 @@ def test_what_is_refused(movielens: Path, movielens_histories: Path, tiny: Path,
     assert not out.exists()
 
 
+def test_a_predecessor_must_tell_which_ids_are_free(tiny: Path, tiny_histories: Path, tmp_path: Path):
+    config = ClustersConfig(interface_size=4, coarse_sizes=(2,), leaf_items=2)
+    build_clusters(tiny, tiny_histories, config, 1, tmp_path / "old")
+    record = json.loads((tmp_path / "old" / "clusters.json").read_text())
+    del record["next_numbers"]
+    (tmp_path / "old" / "clusters.json").write_text(json.dumps(record))
+    with pytest.raises(DataError, match=r"old/clusters\.json: no `next_numbers`"):
+        build_clusters(tiny, tiny_histories, config, 2, tmp_path / "new", previous=tmp_path / "old")
+    assert not (tmp_path / "new").exists()
+
+
 def test_the_record_says_how_it_was_made(built: Path):
     record = json.loads((built / "clusters.json").read_text())
     assert record["config"] == CONFIG.model_dump(mode="json")

@@ -13,7 +13,6 @@ def judge_refresh(
     dataset: Input[Dataset],
     clusters: Input[Artifact],
     settings: str,
-    bounds: str,
     verdict: Output[Artifact],
     changes: Output[HTML],
     metrics: Output[Metrics],
@@ -25,8 +24,7 @@ def judge_refresh(
         after: the new one, built from what came before the cut.
         dataset: the data set.
         clusters: of both.
-        settings: transitions.
-        bounds: RefreshConfig as JSON.
+        settings: transitions, and refresh: the gates' bounds.
         verdict: measures and gates as JSON.
         changes: what the new table answers otherwise, as a page; written before the gates are held against it.
         metrics: the measures.
@@ -35,13 +33,12 @@ def judge_refresh(
     from pathlib import Path
 
     from components._step import running
-    from newfound.config import RefreshConfig
     from newfound.evaluation.changes import write_changes
     from newfound.refresh import judge
 
     with running(settings, metrics, verdict, changes) as step:
         write_changes(Path(before.path), Path(after.path), Path(clusters.path), Path(changes.path))
         paths = (Path(one.path) for one in (before, after, dataset, clusters))
-        found, gates = judge(*paths, step.config.transitions.context, RefreshConfig.model_validate_json(bounds))
+        found, gates = judge(*paths, step.config.transitions.context, step.config.refresh)
         Path(verdict.path).write_text(json.dumps({"measures": found, "gates": gates}, indent=2), encoding="utf-8")
         step.measures = found

@@ -18,8 +18,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from monitoring.settings import STORE, load_monitoring, secret_key
+from monitoring.settings import STORE, MonitoringConfig, secret_key
 from monitoring.store import Store
+from newfound.config import load_settings
 from newfound.errors import NewfoundError
 
 app = typer.Typer(
@@ -79,7 +80,7 @@ def report_command(
     """Measures windows, tests them, writes pages, the workspace and the measures that the exporter shows."""
     from monitoring.report import report
 
-    length, store, settings = _span(window), _store(), load_monitoring(config)
+    length, store, settings = _span(window), _store(), load_settings(MonitoringConfig, config)
     end = _moment(until, length)
     found = None
     for back in reversed(range(windows)):
@@ -135,7 +136,7 @@ def decide_command(
     from monitoring.deciding import decide, remember
     from monitoring.submitting import submit as start
 
-    store, settings, now = _store(), load_monitoring(config), datetime.now(UTC)
+    store, settings, now = _store(), load_settings(MonitoringConfig, config), datetime.now(UTC)
     decision = decide(store, _span(window), settings, now)
     console.print(f"[bold]{decision.action or 'nothing'}[/] is due: {escape(decision.reason)}")
     if decision.action is None:
@@ -169,7 +170,7 @@ def canary_command(
     from monitoring.windows import measure
     from newfound import release
 
-    store, settings, now = _store(), load_monitoring(config), datetime.now(UTC)
+    store, settings, now = _store(), load_settings(MonitoringConfig, config), datetime.now(UTC)
     export(store, out / "exports")
     found = measure(out / "exports", now - _span(window), now, settings).measures
     stable = release.current(releases)
@@ -202,7 +203,7 @@ def rehearse_command(
     from monitoring.monitor import rehearse
 
     midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    settings = load_monitoring(config)
+    settings = load_settings(MonitoringConfig, config)
     found = rehearse(
         releases, dataset, features, out, midnight, settings, days=days, drift_after=(days + 1) // 2, users_a_day=users
     )
@@ -230,7 +231,8 @@ def interactions_command(
     """Writes what everybody ever did, the past and the feedback since, as input for the pipelines."""
     from monitoring.past import write_interactions
 
-    console.print(f"{write_interactions(_store(), load_monitoring(config), out)} interactions in {escape(str(out))}")
+    count = write_interactions(_store(), load_settings(MonitoringConfig, config), out)
+    console.print(f"{count} interactions in {escape(str(out))}")
 
 
 @app.command("import-past")
@@ -275,7 +277,7 @@ def retain_command(out: Out = OUT, config: Config = None) -> None:
     """Removes events older than the configured retention."""
     from monitoring.erasing import retain
 
-    settings = load_monitoring(config)
+    settings = load_settings(MonitoringConfig, config)
     for place, count in retain(_store(), settings.retention_days, datetime.now(UTC), out / "exports").items():
         console.print(f"{place}: {count} removed")
 

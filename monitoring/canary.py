@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal
 
-from newfound.config import MonitoringConfig
+from monitoring.settings import MonitoringConfig
 
 Measures = Mapping[str, float | None]
 

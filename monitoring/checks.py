@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from newfound.config import MonitoringConfig
+from monitoring.settings import MonitoringConfig
 
 Measures = Mapping[str, float | None]
 DRIFT: str = "drift_share"

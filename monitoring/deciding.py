@@ -14,10 +14,10 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import select
 
+from monitoring.settings import MonitoringConfig
 from monitoring.store import Store, micros, moment
 from monitoring.tables import decisions, measures
 from monitoring.windows import ALL
-from newfound.config import MonitoringConfig
 
 Action = Literal["refresh", "finetune", "clusters"]
 ACTIONS: Final[tuple[Action, ...]] = ("refresh", "finetune", "clusters")

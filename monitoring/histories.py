@@ -19,12 +19,12 @@ from typing import Any, Final, Protocol
 
 from sqlalchemy import select
 
+from monitoring.settings import MonitoringConfig
 from monitoring.store import Store
 from monitoring.tables import feedback, pasts
 from newfound import release as releases
 from newfound import schema
 from newfound.clusters import Clusters
-from newfound.config import MonitoringConfig
 
 log: Final = logging.getLogger("newfound.monitoring.histories")
 PROGRESS: Final = "histories"

@@ -20,10 +20,10 @@ from monitoring.rehearsal import (
     successors_of,
 )
 from monitoring.report import Found, report
+from monitoring.settings import MonitoringConfig
 from monitoring.store import Store
 from newfound import release as published
 from newfound.clusters import Clusters
-from newfound.config import MonitoringConfig
 from newfound.errors import DataError, ReleaseError
 from newfound.simulation import Drift, Population
 

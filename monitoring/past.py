@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 from sqlalchemy import select, union
 
 from monitoring.histories import Interaction, interactions_of
+from monitoring.settings import MonitoringConfig
 from monitoring.store import Store
 from monitoring.tables import feedback, pasts
 from newfound import schema
-from newfound.config import MonitoringConfig
 from newfound.errors import DataError
 
 _USERS = 2000  # whose interactions are in memory at a time

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 from monitoring import pages
 from monitoring.checks import Check, check
 from monitoring.export import export
+from monitoring.settings import MonitoringConfig
 from monitoring.store import Store, micros
 from monitoring.windows import ALL, measure
 from newfound import release as releases
-from newfound.config import MonitoringConfig
 from newfound.errors import NewfoundError
 
 if TYPE_CHECKING:

@@ -1,40 +1,67 @@
-"""Monitoring's configuration file and secrets; both are read in `main()` alone."""
+"""Monitoring's settings and secrets; `main()` alone reads them.
+
+`monitoring/configs/*.yaml` are instances of `MonitoringConfig`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Final
+from typing import Annotated, Final, Literal
 
-import yaml
-from pydantic import ValidationError
+from pydantic import Field
 
-from newfound.config import MonitoringConfig
+from newfound.config import Positive, Settings, Share
 from newfound.errors import ConfigError
 
 USER_KEY: Final = "NEWFOUND_USER_KEY"
 STORE: Final = "NEWFOUND_STORE"
 
 
-def load_monitoring(path: Path | None) -> MonitoringConfig:
-    """Reads and checks a YAML configuration; None means the defaults.
+class MonitoringConfig(Settings):
+    """Feedback in, reports out, and what is due then."""
 
-    Raises:
-        ConfigError: the file is missing or no YAML mapping, or a key is unknown or its value does not fit.
-    """
-    if path is None:
-        return MonitoringConfig()
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return MonitoringConfig.model_validate(raw or {})
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); expected a YAML file") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "(top level)"
-        raise ConfigError(f"{path}: key {key!r}: {first['msg']}") from error
+    # What feedback means. A like is engagement 1, a dismissal 0, a watched share is itself.
+    clicked_engagement: Share = 0.5
+    positive_at: Share = 0.6  # engagement from which feedback is positive
+
+    # Intake
+    body_bytes: Positive = 8 * 1024 * 1024  # of one request
+    batch_events: Positive = 2000  # of one request
+    queue_events: Positive = 20_000  # waiting for their commit; beyond it senders get 503
+    commit_events: Positive = 5000  # of one transaction
+    future_seconds: Positive = 300  # how far a sender's clock may be ahead
+    age_days: Positive = 35  # older events are refused
+    push_users: Positive = 500  # histories of one write to Feast
+    retention_days: Positive = 400  # events older than this are deleted by `monitoring retain`
+
+    # Reports
+    memory_mb: Positive = 1024  # of DuckDB; what does not fit is spilled to disk
+    uci_at: tuple[Positive, ...] = (1, 2, 3, 5, 8, 13, 21)
+    retained_days: Annotated[float, Field(gt=0)] = 1.0  # a later positive event counts as retained after this long
+    lookback_days: Annotated[float, Field(ge=7)] = 28.0  # before a window's end: what retention is measured over
+    drift_rows: Positive = 20_000  # impressions that the drift tests look at
+
+    # Bounds: what a window's measures are held against; relative ones against the reference windows
+    novelty_ratio_fall: Share = 0.25
+    novel_positive_rate_fall: Share = 0.25
+    min_suppression_ratio: Annotated[float, Field(ge=0)] = 0.6
+    min_match_rate: Share = 0.9
+    max_leak: Share = 0.5
+    max_degraded: Share = 0.05
+    drifted_columns: Share = 0.5
+    min_impressions: Positive = 200  # fewer say nothing, and breach nothing
+
+    # Decisions
+    breaches: Positive = 2  # windows in a row before anything is due
+    cooldown_hours: dict[Literal["refresh", "finetune", "clusters"], Annotated[float, Field(ge=0)]] = {
+        "refresh": 12,
+        "finetune": 168,
+        "clusters": 720,
+    }
+    finetune_after_refreshes: Positive = 3  # a breach that this many refreshes did not heal needs the planner
+    unknown_items: Share = 0.1  # share of feedback on items that no cluster holds from which clusters are due
+    canary_slates: Positive = 500  # slates of a canary before it is judged
+    canary_confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
 
 
 def secret_key(environment: Mapping[str, str]) -> bytes:

@@ -26,8 +26,8 @@ import duckdb
 import numpy as np
 
 from monitoring.offpolicy import ALL, offpolicy_measures
+from monitoring.settings import MonitoringConfig
 from newfound import schema
-from newfound.config import MonitoringConfig
 from newfound.evaluation.measures import gini, normalised_entropy
 
 if TYPE_CHECKING:

@@ -1,12 +1,13 @@
 """Configuration: one frozen pydantic model a step, unknown keys refused, read once in `main()`.
 
-`pipelines/configs/*.yaml` are complete, commented instances of `TrainingConfig`.
+`pipelines/configs/*.yaml` are complete, commented instances of `TrainingConfig`. The services' settings are
+`serving.settings` and `monitoring.settings`.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -21,6 +22,9 @@ class Settings(BaseModel):
     """Base of every configuration model: frozen, and strict about unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Model = TypeVar("Model", bound=Settings)
 
 
 class DataConfig(Settings):
@@ -270,112 +274,6 @@ class RefreshConfig(Settings):
     max_head_share: Share = 0.8  # of the best answers, that the most answered tenth of the clusters may take
 
 
-class MonitoringConfig(Settings):
-    """Feedback in, reports out, and what is due then."""
-
-    # What feedback means. A like is engagement 1, a dismissal 0, a watched share is itself.
-    clicked_engagement: Share = 0.5
-    positive_at: Share = 0.6  # engagement from which feedback is positive
-
-    # Intake
-    body_bytes: Positive = 8 * 1024 * 1024  # of one request
-    batch_events: Positive = 2000  # of one request
-    queue_events: Positive = 20_000  # waiting for their commit; beyond it senders get 503
-    commit_events: Positive = 5000  # of one transaction
-    future_seconds: Positive = 300  # how far a sender's clock may be ahead
-    age_days: Positive = 35  # older events are refused
-    push_users: Positive = 500  # histories of one write to Feast
-    retention_days: Positive = 400  # events older than this are deleted by `monitoring retain`
-
-    # Reports
-    memory_mb: Positive = 1024  # of DuckDB; what does not fit is spilled to disk
-    uci_at: tuple[Positive, ...] = (1, 2, 3, 5, 8, 13, 21)
-    retained_days: Annotated[float, Field(gt=0)] = 1.0  # a later positive event counts as retained after this long
-    lookback_days: Annotated[float, Field(ge=7)] = 28.0  # before a window's end: what retention is measured over
-    drift_rows: Positive = 20_000  # impressions that the drift tests look at
-
-    # Bounds: what a window's measures are held against; relative ones against the reference windows
-    novelty_ratio_fall: Share = 0.25
-    novel_positive_rate_fall: Share = 0.25
-    min_suppression_ratio: Annotated[float, Field(ge=0)] = 0.6
-    min_match_rate: Share = 0.9
-    max_leak: Share = 0.5
-    max_degraded: Share = 0.05
-    drifted_columns: Share = 0.5
-    min_impressions: Positive = 200  # fewer say nothing, and breach nothing
-
-    # Decisions
-    breaches: Positive = 2  # windows in a row before anything is due
-    cooldown_hours: dict[Literal["refresh", "finetune", "clusters"], Annotated[float, Field(ge=0)]] = {
-        "refresh": 12,
-        "finetune": 168,
-        "clusters": 720,
-    }
-    finetune_after_refreshes: Positive = 3  # a breach that this many refreshes did not heal needs the planner
-    unknown_items: Share = 0.1  # share of feedback on items that no cluster holds from which clusters are due
-    canary_slates: Positive = 500  # slates of a canary before it is judged
-    canary_confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-
-
-class ServingConfig(Settings):
-    """The services that answer requests: bounds, time, capacity."""
-
-    # What a request may be
-    body_bytes: Positive = 1024 * 1024
-    instances: Positive = 64  # requests in one body
-    k_at_most: Positive = 100
-    history_at_most: Positive = 2000  # events that a request may bring along
-    exclude_at_most: Positive = 2000
-
-    # Time, in milliseconds. A request's own deadline wins over all others.
-    deadline_ms: Positive = 300
-    deadline_at_most_ms: Positive = 5000
-    features_ms: Positive = 60
-    ranker_ms: Positive = 150
-    planner_ms: Positive = 150
-    planner_background_ms: Positive = 5000  # an answer that comes too late for its request is still remembered
-    finish_ms: Positive = 15  # kept back for composing the slate
-
-    # Capacity
-    in_flight: Positive = 64  # requests at a time; more are refused at once
-    planner_in_flight: Positive = 4
-    breaker_failures: Positive = 5  # in a row, before a part is left alone
-    breaker_open_ms: Positive = 1000  # before it is tried again
-    remembered_answers: Positive = 100_000  # of the live planner
-
-    # Releases and what was taken down
-    watch_ms: Positive = 1000
-
-    # What was shown, on its way to the collector
-    outbox_events: Positive = 20_000  # in memory
-    outbox_batch: Positive = 500
-    outbox_wait_ms: Positive = 250  # before a batch that is not full is sent
-    outbox_timeout_ms: Positive = 5000
-    spool_bytes: Positive = 256 * 1024 * 1024  # on disk, while the collector is away
-
-
-def load_serving_config(path: str | Path | None) -> ServingConfig:
-    """Reads the services' YAML configuration; None means the defaults.
-
-    Raises:
-        ConfigError: the file is missing or no YAML mapping, or a key is unknown or its value does not fit.
-    """
-    if path is None:
-        return ServingConfig()
-    file = Path(path)
-    try:
-        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
-        return ServingConfig.model_validate({} if raw is None else raw)
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read ({error.strerror}); expected a YAML file") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file}: not valid YAML ({' '.join(str(error).split())})") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "(top level)"
-        raise ConfigError(f"{file}: key {key!r}: {first['msg']}") from error
-
-
 class TrainingConfig(Settings):
     """The whole training pipeline."""
 
@@ -393,6 +291,7 @@ class TrainingConfig(Settings):
     policy: PolicyConfig = PolicyConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     refit: RefitConfig = RefitConfig()
+    refresh: RefreshConfig = RefreshConfig()
 
 
 def load_config(path: str | Path, overrides: dict[str, object] | None = None) -> TrainingConfig:
@@ -405,35 +304,56 @@ def load_config(path: str | Path, overrides: dict[str, object] | None = None) ->
     Raises:
         ConfigError: the file is missing or no YAML mapping, or a key is unknown or its value does not fit.
     """
-    file = Path(path)
-    try:
-        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read ({error.strerror}); expected a YAML file") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file}: not valid YAML ({' '.join(str(error).split())})") from error
-    raw = {} if raw is None else raw
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{file}: holds a {type(raw).__name__}; expected a mapping of settings")
+    raw = _read(path)
     for dotted, value in (overrides or {}).items():
         *parents, leaf = dotted.split(".")
         target = raw
         for name in parents:
             target = target.setdefault(name, {})
             if not isinstance(target, dict):
-                raise ConfigError(f"{file}: key {name!r} holds no mapping; {dotted!r} cannot be set")
+                raise ConfigError(f"{path}: key {name!r} holds no mapping; {dotted!r} cannot be set")
         target[leaf] = value
-    return parse_config(raw, str(file))
+    return parse_config(raw, str(path))
 
 
 def parse_config(raw: object, source: str) -> TrainingConfig:
-    """Checks a mapping of settings; `source` names where it came from in errors.
+    """Checks a mapping of the training's settings; `source` names where it came from in errors.
 
     Raises:
         ConfigError: a key is unknown or its value does not fit.
     """
+    return _checked(TrainingConfig, raw, source)
+
+
+def load_settings(model: type[Model], path: str | Path | None) -> Model:
+    """Reads and checks a YAML file of a service's settings; None means the defaults.
+
+    Args:
+        model: the settings' class.
+        path: the YAML file; what it does not give has its default.
+
+    Raises:
+        ConfigError: the file is missing or no YAML mapping, or a key is unknown or its value does not fit.
+    """
+    return model() if path is None else _checked(model, _read(path), str(path))
+
+
+def _read(path: str | Path) -> dict[str, Any]:
     try:
-        return TrainingConfig.model_validate(raw)
+        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); expected a YAML file") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
+    raw = {} if raw is None else raw
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: holds a {type(raw).__name__}; expected a mapping of settings")
+    return raw
+
+
+def _checked(model: type[Model], raw: object, source: str) -> Model:
+    try:
+        return model.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "(top level)"

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from newfound.config import BatchConfig, RefreshConfig, TrainingConfig, load_config
+from newfound.config import BatchConfig, TrainingConfig, load_config
 from newfound.errors import ConfigError
 from pipelines.running import run_main
 
@@ -168,7 +168,7 @@ def _arguments(
     if pipeline == "refresh":
         promote = cluster.canary is None
         settings = refresh.of_events(settings)
-        return refresh.arguments(settings, RefreshConfig(), releases, promote=promote, image=cluster.image)
+        return refresh.arguments(settings, releases, promote=promote, image=cluster.image)
     if pipeline == "interests":
         return interests.arguments(settings, releases, cluster.image)
     return batch.arguments(settings, BatchConfig(shards=cluster.batch_shards), releases, out=out, image=cluster.image)

@@ -39,7 +39,7 @@ STEPS: Final = {
     # As the training pipeline's refit: everybody's transitions, none withheld, and a table of the published size.
     "transitions": Step("mine_transitions", ("transitions",), refit=True),
     "table": Step("refresh_table", ("table",), refit=True),
-    "judging": Step("judge_refresh", ("transitions",)),
+    "judging": Step("judge_refresh", ("transitions", "refresh")),
     "publishing": Step("publish_refresh"),
 }
 
@@ -62,7 +62,6 @@ def define_refresh(platform: Platform | None = None) -> Any:
         table: str,
         judging: str,
         publishing: str,
-        bounds: str,
         recent: float,
         releases: str,
         release: str,
@@ -77,9 +76,8 @@ def define_refresh(platform: Platform | None = None) -> Any:
             opening: settings of open_release.
             transitions: settings of mine_transitions.
             table: settings of refresh_table.
-            judging: settings of judge_refresh.
+            judging: settings of judge_refresh, the gates' bounds among them.
             publishing: settings of publish_refresh.
-            bounds: RefreshConfig as JSON.
             recent: share of the transitions, the latest, that count as recent.
             releases: folder or URL of all releases.
             release: id of the release that is refreshed.
@@ -107,7 +105,6 @@ def define_refresh(platform: Platform | None = None) -> Any:
             dataset=dataset,
             clusters=clusters,
             settings=judging,
-            bounds=bounds,
         )
         passed = place(passed)
 
@@ -142,13 +139,12 @@ refresh = define_refresh()
 
 
 def arguments(
-    config: TrainingConfig, bounds: RefreshConfig, releases: str, *, promote: bool = True, image: str | None = None
+    config: TrainingConfig, releases: str, *, promote: bool = True, image: str | None = None
 ) -> dict[str, object]:
     """The pipeline's arguments: the latest days are set apart by a global cut.
 
     Args:
-        config: the training's configuration; `data.interactions` must be own files.
-        bounds: what is recent, and what must hold.
+        config: the training's configuration; `data.interactions` must be own files, and `refresh` says what is recent.
         releases: folder or URL of all releases.
         promote: whether the new release serves at once.
         image: of the steps, on a cluster.
@@ -161,12 +157,11 @@ def arguments(
     release = published.current(releases)
     if release is None:
         raise ConfigError(f"{releases}: no release to refresh; the training pipeline makes the first")
-    judged, recent = latest_shares(config.data.interactions, bounds)
+    judged, recent = latest_shares(config.data.interactions, config.refresh)
     split = config.split.model_copy(update={"cut": "global", "future": judged})
     adapted = config.model_copy(update={"split": split})
     return {
         **{name: step_settings(step, adapted, image) for name, step in STEPS.items()},
-        "bounds": bounds.model_dump_json(),
         "recent": recent,
         "releases": releases,
         "release": release,
@@ -174,12 +169,12 @@ def arguments(
     }
 
 
-def latest_shares(interactions: str, bounds: RefreshConfig) -> tuple[float, float]:
+def latest_shares(interactions: str, config: RefreshConfig) -> tuple[float, float]:
     """Shares of the events that lie in the days to judge on, and in the recent days.
 
     Args:
         interactions: Parquet file or URL.
-        bounds: of how many days.
+        config: of how many days.
 
     Raises:
         ConfigError: the file cannot be read, holds no events, or all of them are of the latest days.
@@ -202,11 +197,11 @@ def latest_shares(interactions: str, bounds: RefreshConfig) -> tuple[float, floa
     if not total:
         raise ConfigError(f"{interactions}: no events; expected what people did lately")
     shares = []
-    for days in (bounds.judged_days, bounds.recent_days):
+    for days in (config.judged_days, config.recent_days):
         since = newest - timedelta(days=days)
         shares.append(float(rows.filter(rows[TIME] > since).count().execute()) / total)
     if shares[0] >= 1:
-        raise ConfigError(f"{interactions}: nothing is older than {bounds.judged_days:g} days; nothing to build on")
+        raise ConfigError(f"{interactions}: nothing is older than {config.judged_days:g} days; nothing to build on")
     return shares[0], min(1.0, shares[1])
 
 
@@ -235,7 +230,7 @@ def local_command(
     from pipelines.local import run_pipeline
 
     settings = of_events(load_config(config, {"data.interactions": interactions}))
-    given = arguments(settings, RefreshConfig(), releases, promote=promote)
+    given = arguments(settings, releases, promote=promote)
     done = run_pipeline(refresh, given, runs=runs, threads=settings.threads, console=console)
     verdict = json.loads(done.artifacts["verdict"].read_text(encoding="utf-8"))
     for name, gate in verdict["gates"].items():

@@ -40,7 +40,8 @@ class Step:
     refit: bool = False
 
 
-ALL: Final = tuple(name for name in TrainingConfig.model_fields if name not in COMMON)
+# Sections that training depends on; `refresh` is the refresh pipeline's alone.
+ALL: Final = tuple(name for name in TrainingConfig.model_fields if name not in (*COMMON, "refresh"))
 DATA_FILES: Final = ("data.folder", "data.interactions", "data.items")
 MODEL_FILES: Final = ("clusters.file", "clusters.text_model", "planner.model")
 

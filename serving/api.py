@@ -11,10 +11,10 @@ from kserve import InferInput, InferOutput, InferRequest, InferResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
 from newfound.catalogue import UserHistory
-from newfound.config import ServingConfig
 from newfound.recommend import SEED_BITS
 from newfound.slate import Slate
 from serving.errors import Refused
+from serving.settings import ServingConfig
 
 Id = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]

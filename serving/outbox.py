@@ -17,9 +17,9 @@ from typing import Any
 import aiohttp
 import orjson
 
-from newfound.config import ServingConfig
 from newfound.events import BATCH
 from serving.metrics import DROPPED, OUTBOX, SENT, SPOOL
+from serving.settings import ServingConfig
 
 log = logging.getLogger("newfound.serving.outbox")
 

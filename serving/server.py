@@ -18,12 +18,12 @@ from kserve.protocol.grpc.interceptors import ExceptionToStatusInterceptor
 from kserve.protocol.grpc.servicer import InferenceServicer
 from kserve.protocol.rest.server import RESTServer
 
-from newfound.config import ServingConfig
 from serving.accepting import Loop
 from serving.errors import HANDLERS
 from serving.gate import Gate
 from serving.logs import set_up_logs
 from serving.prediction import Prediction
+from serving.settings import ServingConfig
 
 
 def arguments(description: str) -> argparse.ArgumentParser:

@@ -103,7 +103,6 @@ def test_the_step_writes_the_page_even_where_a_gate_fails(
             SimpleNamespace(path=str(tmp_path / "no data set")),
             SimpleNamespace(path=str(root / new.id / "clusters")),
             json.dumps({"config": {}}),
-            "{}",
             SimpleNamespace(path=str(tmp_path / "verdict.json"), metadata={}),
             written,
             SimpleNamespace(path=str(tmp_path / "metrics.json"), log_metric=lambda *_: None),

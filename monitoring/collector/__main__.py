@@ -14,8 +14,9 @@ from typing import Annotated
 
 import typer
 
-from monitoring.settings import load_monitoring
+from monitoring.settings import MonitoringConfig
 from monitoring.store import wait_for
+from newfound.config import load_settings
 
 
 def main(
@@ -35,7 +36,7 @@ def main(
     from monitoring.settings import secret_key
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    settings, secret = load_monitoring(config), secret_key(os.environ)
+    settings, secret = load_settings(MonitoringConfig, config), secret_key(os.environ)
     store = wait_for(os.environ.get("NEWFOUND_STORE", "sqlite:///runs/monitoring/events.db"), secret, 60)
     pusher = None
     if features is not None:

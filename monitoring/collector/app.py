@@ -16,8 +16,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 
 from monitoring.collector.commit import Busy, GroupCommit
 from monitoring.collector.intake import Intake, Refused
+from monitoring.settings import MonitoringConfig
 from monitoring.store import FeedbackEvent, Store, Stored, Written
-from newfound.config import MonitoringConfig
 
 if TYPE_CHECKING:  # it brings pyarrow along, which a collector without Feast can start without
     from monitoring.histories import Pusher

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from monitoring.settings import MonitoringConfig
 from monitoring.store import Inference, Stored
-from newfound.config import MonitoringConfig
 from newfound.events import (
     BATCH,
     FEEDBACK_TYPE,

@@ -12,7 +12,7 @@ def main() -> None:
     from kserve.model_server import app
 
     from newfound.allocator import keep_freed_memory
-    from newfound.config import load_serving_config
+    from newfound.config import load_settings
     from serving.api import Predictions, request_model
     from serving.explorer.assembly import arguments, assemble
     from serving.explorer.holding import PARTS, build_held
@@ -20,6 +20,7 @@ def main() -> None:
     from serving.planner.client import FILES
     from serving.releases import Releases
     from serving.server import Server, describe
+    from serving.settings import ServingConfig
 
     parser = arguments()
     options = parser.parse_args()
@@ -28,7 +29,7 @@ def main() -> None:
     if options.predictor_protocol != "v1":
         parser.error("--predictor_protocol: the ranker is asked over v1")
     keep_freed_memory()
-    config = load_serving_config(options.settings)
+    config = load_settings(ServingConfig, options.settings)
     with tempfile.TemporaryDirectory(prefix="newfound-explorer-", dir=options.cache) as cache:
         build = functools.partial(
             build_held, planner=options.planner_url is not None, remembered=config.remembered_answers

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from newfound.config import ServingConfig
 from newfound.errors import ConfigError
 from serving.explorer.features import Features, Reopened
 from serving.explorer.holding import Held
@@ -24,6 +23,7 @@ from serving.page import PATHS, add_page
 from serving.planner.client import LivePlanner
 from serving.releases import Releases
 from serving.server import arguments as shared
+from serving.settings import ServingConfig
 
 USER_KEY = "NEWFOUND_USER_KEY"
 TOKEN = "NEWFOUND_COLLECTOR_TOKEN"

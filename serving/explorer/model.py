@@ -13,7 +13,6 @@ from kserve import Model
 from kserve.errors import ModelNotReady
 
 from newfound.catalogue import UserHistory
-from newfound.config import ServingConfig
 from newfound.deciding import Draft, Wish, draft
 from newfound.recommend import SEED_BITS
 from newfound.slate import Placed, Plan, Ranked, Slate
@@ -27,6 +26,7 @@ from serving.explorer.reporting import Reporter
 from serving.guard import Guard, Unavailable
 from serving.metrics import STAGE_SECONDS, STALE_INTERESTS
 from serving.releases import Releases
+from serving.settings import ServingConfig
 
 _FEATURES, _DECIDE, _RANK, _FINISH = (
     STAGE_SECONDS.labels(stage) for stage in ("features", "decide", "ranker", "finish")

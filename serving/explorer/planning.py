@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-from newfound.config import ServingConfig
 from newfound.deciding import Ask
 from serving.clock import Deadline
 from serving.explorer.holding import Held
 from serving.guard import Guard, Unavailable
 from serving.metrics import REMEMBERED
 from serving.planner.client import LivePlanner
+from serving.settings import ServingConfig
 
 
 class Planning:

@@ -16,15 +16,16 @@ def main() -> None:
     from kserve.model_server import app
 
     from newfound.allocator import keep_freed_memory
-    from newfound.config import load_serving_config
+    from newfound.config import load_settings
     from serving.ranker.model import PARTS, RankedAll, RankerModel, build_ranker, request_model
     from serving.releases import Releases
     from serving.server import Server, arguments, describe
+    from serving.settings import ServingConfig
 
     options = arguments("newfound's ranker as a KServe predictor").parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
-    config = load_serving_config(options.settings)
+    config = load_settings(ServingConfig, options.settings)
     with tempfile.TemporaryDirectory(prefix="newfound-ranker-", dir=options.cache) as cache:
         releases = Releases(
             options.releases, Path(cache), PARTS, build_ranker, config.watch_ms / 1000, pinned=options.release

@@ -12,7 +12,6 @@ from fastapi.responses import JSONResponse
 from kserve import InferRequest, Model
 from pydantic import BaseModel, Field, ValidationError, create_model
 
-from newfound.config import ServingConfig
 from newfound.grounding import Order, rank_clusters
 from newfound.ranker import Ranker
 from newfound.takedown import Takedown
@@ -21,6 +20,7 @@ from serving.errors import Refused
 from serving.metrics import STAGE_SECONDS
 from serving.ranker.turns import Turns
 from serving.releases import Releases
+from serving.settings import ServingConfig
 
 PARTS = ("ranker",)
 

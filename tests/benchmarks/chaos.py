@@ -24,11 +24,11 @@ from typing import Any, Final
 
 import yaml
 
-from newfound.config import ServingConfig
 from newfound.release import current
 from serving.local import VLLM
 from serving.planner import vllm
 from serving.processes import Service, free_port
+from serving.settings import ServingConfig
 from tests.benchmarks import load
 from tests.benchmarks.record import machine, write_record
 from tests.serving import store

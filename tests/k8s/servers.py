@@ -191,10 +191,12 @@ def settings(
     documents: Documents,
 ) -> Iterator[str]:
     """Mounted configuration is there, and is one."""
-    from monitoring.settings import load_monitoring
-    from newfound.config import load_serving_config
+    from monitoring.settings import MonitoringConfig
+    from newfound.config import Settings, load_settings
+    from serving.settings import ServingConfig
 
-    for name, load in (("settings", load_serving_config), ("config", load_monitoring)):
+    models: dict[str, type[Settings]] = {"settings": ServingConfig, "config": MonitoringConfig}
+    for name, model in models.items():
         path = given.get(name)
         if path is None:
             continue
@@ -202,8 +204,7 @@ def settings(
         if text is None:
             yield f"{path} is in no ConfigMap"
             continue
-        file = _written(text)
-        load(file)
+        load_settings(model, _written(text))
 
 
 def mounted(workload: Workload, container: Mapping[str, Any], path: str, documents: Documents) -> str | None:
@@ -309,8 +310,8 @@ def _client(module: str) -> Any:
 
         return TestClient(create_app(Runtime("releases", Path("cache"))), raise_server_exceptions=False)
     from monitoring.collector.app import create_app as collector
+    from monitoring.settings import MonitoringConfig
     from monitoring.store import Store
-    from newfound.config import MonitoringConfig
 
     secret = b"a key of the tests alone"
     store = Store(f"sqlite:///{_written('').parent}/events.db", secret)
@@ -324,8 +325,8 @@ def _kserve() -> Any:
     from kserve.protocol.dataplane import DataPlane
     from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 
-    from newfound.config import ServingConfig
     from serving.server import _Rest
+    from serving.settings import ServingConfig
 
     class Ready(Model):  # type: ignore[misc]
         async def healthy(self) -> bool:

@@ -20,10 +20,10 @@ from monitoring.monitor import DAY, rehearse
 from monitoring.past import write_interactions
 from monitoring.rehearsal import Services
 from monitoring.report import Found
+from monitoring.settings import MonitoringConfig
 from monitoring.store import Store
 from monitoring.submitting import submit
 from newfound import release
-from newfound.config import MonitoringConfig
 from newfound.schema import INTERACTIONS
 from tests.monitoring.servers import ROOT, wait_until
 from tests.serving.synthetic import World, history_table, publish_world

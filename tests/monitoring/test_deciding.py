@@ -14,11 +14,11 @@ from monitoring.__main__ import app
 from monitoring.canary import judge
 from monitoring.checks import check
 from monitoring.deciding import Decision, decide, remember
-from monitoring.settings import load_monitoring, secret_key
+from monitoring.settings import MonitoringConfig, secret_key
 from monitoring.store import Store, micros
 from monitoring.submitting import command_of
 from newfound import release
-from newfound.config import MonitoringConfig
+from newfound.config import load_settings
 from newfound.errors import ConfigError
 from newfound.events import SlotEvent
 from tests.monitoring import servers as parts
@@ -230,14 +230,15 @@ def test_configuration(tmp_path: Path) -> None:
             name for name in MonitoringConfig.model_fields if f"{name}:" not in file.read_text()
         }
         assert written == set(MonitoringConfig.model_fields), f"{file} is not complete"
-        load_monitoring(file)
-    assert load_monitoring(None) == MonitoringConfig() == load_monitoring(ROOT / "monitoring/configs/local.yaml")
+        load_settings(MonitoringConfig, file)
+    local = load_settings(MonitoringConfig, ROOT / "monitoring/configs/local.yaml")
+    assert load_settings(MonitoringConfig, None) == MonitoringConfig() == local
     for text, message in (("nope: 1", "nope"), ("breaches: 0", "breaches"), ("a: [", "YAML")):
         bad = tmp_path / "bad.yaml"
         bad.write_text(text)
         with pytest.raises(ConfigError, match=message):
-            load_monitoring(bad)
+            load_settings(MonitoringConfig, bad)
     with pytest.raises(ConfigError, match="absent.yaml"):
-        load_monitoring(tmp_path / "absent.yaml")
+        load_settings(MonitoringConfig, tmp_path / "absent.yaml")
     with pytest.raises(ConfigError, match="NEWFOUND_USER_KEY"):
         secret_key({"NEWFOUND_USER_KEY": "short"})

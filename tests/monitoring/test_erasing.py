@@ -16,8 +16,8 @@ from monitoring.__main__ import app
 from monitoring.erasing import erase, retain
 from monitoring.export import export
 from monitoring.past import pasts_of, write_interactions
+from monitoring.settings import MonitoringConfig
 from monitoring.store import Store
-from newfound.config import MonitoringConfig
 from newfound.errors import DataError
 from tests.monitoring import servers as parts
 

@@ -17,10 +17,10 @@ from fastapi.testclient import TestClient
 from monitoring.collector.app import create_app
 from monitoring.erasing import erase
 from monitoring.histories import FeastFeatures, Pusher, fold, interactions_of
+from monitoring.settings import MonitoringConfig
 from monitoring.store import Store
 from newfound import schema
 from newfound.clusters import Clusters
-from newfound.config import MonitoringConfig
 from newfound.events import STRUCTURED, envelope
 from tests.monitoring import servers as parts
 

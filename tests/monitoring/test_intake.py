@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from monitoring.collector.app import create_app
+from monitoring.settings import MonitoringConfig
 from monitoring.store import Store
-from newfound.config import MonitoringConfig
 from newfound.events import BATCH, STRUCTURED, envelope
 from tests.monitoring import servers as parts
 

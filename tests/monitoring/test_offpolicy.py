@@ -10,10 +10,11 @@ import numpy as np
 from monitoring.export import export
 from monitoring.offpolicy import ALL, POLICIES
 from monitoring.rehearsal import successors_of
+from monitoring.settings import MonitoringConfig
 from monitoring.store import Store
 from monitoring.windows import measure
 from newfound.catalogue import Catalogue, UserHistory
-from newfound.config import MonitoringConfig, PolicyConfig
+from newfound.config import PolicyConfig
 from newfound.deciding import Wish, draft
 from newfound.events import FeedbackEvent, SlotEvent
 from newfound.recommend import Recommender

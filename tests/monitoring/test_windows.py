@@ -16,10 +16,10 @@ import pytest
 from monitoring.export import export
 from monitoring.histories import fold
 from monitoring.pages import drift
+from monitoring.settings import MonitoringConfig
 from monitoring.store import Store, micros
 from monitoring.windows import ALL, Window, measure
 from newfound import offpolicy
-from newfound.config import MonitoringConfig
 from newfound.evaluation import measures
 from newfound.events import AnswersEvent, FeedbackEvent, RecommendationEvent, SlotEvent
 from tests.monitoring import servers as parts

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from newfound.config import RefreshConfig
+from newfound.config import RefreshConfig, load_config
 from newfound.errors import ConfigError
+from pipelines import refresh
 from pipelines.refresh import latest_shares
+from pipelines.settings import STEPS, step_settings
 
 
 @pytest.fixture
@@ -30,3 +33,22 @@ def test_shares_are_of_the_latest_days(interactions: Path) -> None:
         latest_shares("absent.parquet", bounds)
     with pytest.raises(ConfigError, match="nothing is older"):
         latest_shares(str(interactions), RefreshConfig(judged_days=30))
+
+
+def test_what_is_recent_and_must_hold_is_configured(
+    interactions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refresh.published, "current", lambda root: "a-release")
+    file = tmp_path / "mine.yaml"
+    file.write_text("refresh: {judged_days: 3, recent_days: 5, min_recall_ratio: 0.9}\n")
+    config = load_config(file, {"data.interactions": str(interactions)})
+    given = refresh.arguments(refresh.of_events(config), "releases")
+    assert given["recent"] == 0.5
+    assert json.loads(str(given["data"]))["config"]["split"]["future"] == 0.3
+    assert json.loads(str(given["judging"]))["config"]["refresh"]["min_recall_ratio"] == 0.9
+    # Training is none of its business: nothing there is made anew when it changes.
+    other = config.model_copy(update={"refresh": RefreshConfig()})
+    assert all(step_settings(step, config) == step_settings(step, other) for step in STEPS.values())
+    file.write_text("refresh: {judged_days: 0}\n")
+    with pytest.raises(ConfigError, match=r"key 'refresh\.judged_days'"):
+        load_config(file)

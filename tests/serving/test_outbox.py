@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from newfound.config import ServingConfig
 from serving.metrics import DROPPED
 from serving.outbox import Outbox
+from serving.settings import ServingConfig
 
 CONFIG = ServingConfig(outbox_batch=3, outbox_wait_ms=20, outbox_events=8, spool_bytes=1000, outbox_timeout_ms=500)
 

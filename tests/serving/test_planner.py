@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from aiohttp import web
 
-from newfound.config import ServingConfig
 from newfound.deciding import Ask
 from newfound.planner import Planner
 from serving.clock import Deadline
@@ -23,6 +22,7 @@ from serving.explorer.planning import Planning
 from serving.guard import Guard
 from serving.planner.__main__ import Runtime, create_app
 from serving.planner.client import LivePlanner, Prompts
+from serving.settings import ServingConfig
 from tests.serving.synthetic import World, publish_with_planner
 
 CONFIG = ServingConfig(planner_ms=300, planner_background_ms=2000, deadline_ms=2000)

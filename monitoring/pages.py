@@ -55,11 +55,13 @@ NOVELTY: Final = (
         "Drift",
         "distance from the reference windows, and the share of drifted columns",
         (DRIFT, *(f"{_DRIFT}{name}" for name in (*_NUMBERS, "cluster", "positive"))),  # as many as there are colours
+        size="full",  # beside a legend this long nothing is left of half a narrow page
     ),
     Panel(
         "Reason codes",
         "share of slots: how far decisions had to step down",
         tuple(f"reason_share.{reason.value}" for reason in Reason),
+        size="full",
     ),
 )
 ENGAGEMENT: Final = (
@@ -213,7 +215,8 @@ def _project(workspace: Any, name: str, panels: Sequence[Panel]) -> Any:
 
     found = [project for project in workspace.list_projects() if project.name == name]
     project = found[0] if found else workspace.create_project(name, "Interests that people never had before")
-    if [panel.title for panel in project.dashboard.model().panels] == [panel.title for panel in panels]:
+    made = [(panel.title, panel.size) for panel in project.dashboard.model().panels]
+    if made == [(panel.title, panel.size) for panel in panels]:
         return project
     project.dashboard.clear_dashboard()
     for panel in panels:

@@ -1,13 +1,15 @@
 """Feast, called in process: its command line would pay the imports again on every call.
 
-`NEWFOUND_FEATURES` names the folder or URL that holds the source files. A platform sets it for the whole container;
-where nobody did, a run's own folder takes its place.
+`NEWFOUND_FEATURES` names the folder or URL that holds the source files. A platform sets it for the whole container, to
+the one place that serving reads too; where nobody did, a run's own folder takes its place.
 """
 
 import contextlib
 import importlib
 import os
 import sys
+import tempfile
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import pandas as pd
 
 from components._step import FEATURES_FOLDER
 from newfound.histories import ARRAYS
+from newfound.histories import VIEW as HISTORY
 from newfound.schema import USER
 
 # Feast imports torch where it finds it, for features of tensors, which nobody uses here: seconds in every step.
@@ -29,8 +32,9 @@ if "torch" not in sys.modules:
 from feast import FeatureStore
 from feast.repo_operations import parse_repo
 
+STORE_FILE = "FEAST_FS_YAML_FILE_PATH"
 REPO = Path(__file__).parent.parent / "feature_repo"
-HISTORY, INTERESTS = "user_history", "user_interests"
+INTERESTS = "user_interests"
 # Materialised from and to: ordinal time starts at the epoch, and loaders refuse what lies later.
 FIRST, LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
@@ -43,6 +47,27 @@ def open_store(folder: Path) -> FeatureStore:
     """
     os.environ.setdefault(FEATURES_FOLDER, str(folder))
     return FeatureStore(repo_path=str(REPO))
+
+
+@contextlib.contextmanager
+def only(folder: Path) -> Iterator[FeatureStore]:
+    """A store of a run's own source files alone, for what is learned: every run writes to a platform's one.
+
+    Args:
+        folder: where the source files are; nothing is written there.
+    """
+    with tempfile.TemporaryDirectory(prefix="newfound-") as place:
+        for file in folder.glob("*.parquet"):
+            (Path(place) / file.name).symlink_to(file.absolute())
+        before = dict(os.environ)
+        os.environ |= {FEATURES_FOLDER: place, STORE_FILE: str(REPO / "feature_store.yaml")}
+        try:
+            store = FeatureStore(repo_path=str(REPO))
+            apply(store)
+            yield store
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
 
 
 def upload(source: Path, view: str) -> None:

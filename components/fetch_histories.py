@@ -19,7 +19,7 @@ def fetch_histories(
 
     Args:
         dataset: the data set.
-        features: the feature store's folder.
+        features: its source files; what others put into a platform's store is not looked at.
         settings: nothing but the code's digest.
         as_of: `cut`, each user's own, or `end`.
         histories: histories.parquet.
@@ -27,11 +27,12 @@ def fetch_histories(
     """
     from pathlib import Path
 
-    from components._features import fetch_as_of, open_store
+    from components._features import fetch_as_of, only
     from components._step import running
     from newfound.histories import check_histories, entity_rows
 
     with running(settings, metrics, histories) as step:
         data = Path(dataset.path)
-        found = fetch_as_of(open_store(Path(features.path)), entity_rows(data, as_of))
+        with only(Path(features.path)) as store:
+            found = fetch_as_of(store, entity_rows(data, as_of))
         step.measures = check_histories(found, Path(histories.path), cuts=data if as_of == "cut" else None)

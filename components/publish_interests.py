@@ -15,11 +15,11 @@ def publish_interests(
     interests: Output[Dataset],
     metrics: Output[Metrics],
 ):
-    """Fills the online store with everybody's seen leaves.
+    """Applies the feature repository and fills the online store: everybody's history and seen leaves.
 
     Args:
         dataset: the data set, for the whole look-back.
-        features: the feature store's folder.
+        features: a feature store's folder with its source files.
         clusters: the release's clusters.
         settings: nothing but the code's digest.
         interests: the rows that were written.
@@ -27,7 +27,7 @@ def publish_interests(
     """
     from pathlib import Path
 
-    from components._features import INTERESTS, materialise, open_store, upload
+    from components._features import HISTORY, INTERESTS, apply, materialise, open_store, upload
     from components._step import running
     from newfound.interests import write_interests
 
@@ -35,5 +35,7 @@ def publish_interests(
         rows = Path(interests.path)
         step.measures = write_interests(Path(dataset.path), Path(clusters.path), rows)
         store = open_store(Path(features.path))
-        upload(rows, INTERESTS)
-        materialise(store, INTERESTS)
+        apply(store)
+        for source, view in ((Path(features.path) / f"{HISTORY}.parquet", HISTORY), (rows, INTERESTS)):
+            upload(source, view)
+            materialise(store, view)

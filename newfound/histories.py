@@ -42,6 +42,7 @@ from newfound.schema import (
 log = logging.getLogger("newfound.histories")
 
 SOURCE = "histories"
+VIEW = "user_history"  # in the feature store
 ARRAYS = (ITEM_IDS, TIMES, ENGAGEMENTS, POSITIVES)
 
 

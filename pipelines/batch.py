@@ -12,10 +12,10 @@ from kfp import dsl
 from rich.console import Console
 from rich.markup import escape
 
-from components.apply_features import apply_features
 from components.fetch_histories import fetch_histories
 from components.load_interactions import load_interactions
 from components.recommend_batch import recommend_batch
+from components.write_features import write_features
 from newfound import release as published
 from newfound.config import BatchConfig, TrainingConfig, load_config
 from newfound.errors import ConfigError
@@ -26,7 +26,7 @@ from pipelines.settings import DATA_FILES, Step, step_settings
 
 STEPS: Final = {
     "data": Step("load_interactions", ("data", "split"), DATA_FILES),
-    "features": Step("apply_features", ("features",), folders=("feature_repo",)),
+    "features": Step("write_features", ("features",)),
     "histories": Step("fetch_histories", folders=("feature_repo",)),
     "recommending": Step("recommend_batch"),
 }
@@ -56,7 +56,7 @@ def define_batch(platform: Platform | None = None, shards: int = 1) -> Any:
 
         Args:
             data: settings of load_interactions.
-            features: settings of apply_features.
+            features: settings of write_features.
             histories: settings of fetch_histories.
             recommending: settings of recommend_batch.
             batch: BatchConfig as JSON.
@@ -65,7 +65,7 @@ def define_batch(platform: Platform | None = None, shards: int = 1) -> Any:
             out: folder or URL for the slates beside the artifacts; empty for none.
         """
         dataset = place(load_interactions(settings=data)).outputs["dataset"]
-        store = place(apply_features(dataset=dataset, settings=features)).outputs["features"]
+        store = place(write_features(dataset=dataset, settings=features)).outputs["features"]
         past = place(fetch_histories(dataset=dataset, features=store, settings=histories, as_of="end"))
         given = {
             "histories": past.outputs["histories"],

@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from kfp import dsl
 
-from components.apply_features import apply_features
 from components.load_interactions import load_interactions
 from components.open_release import open_release
 from components.publish_interests import publish_interests
+from components.write_features import write_features
 from newfound import release as published
 from newfound.config import TrainingConfig
 from newfound.errors import ConfigError
@@ -20,7 +20,7 @@ from pipelines.settings import DATA_FILES, Step, step_settings
 
 STEPS: Final = {
     "data": Step("load_interactions", ("data", "split"), DATA_FILES),
-    "features": Step("apply_features", ("features",), folders=("feature_repo",)),
+    "features": Step("write_features", ("features",)),
     "opening": Step("open_release"),
     "writing": Step("publish_interests", folders=("feature_repo",)),
 }
@@ -40,7 +40,7 @@ def define_interests(platform: Platform | None = None) -> Any:
 
         Args:
             data: settings of load_interactions.
-            features: settings of apply_features.
+            features: settings of write_features.
             opening: settings of open_release.
             writing: settings of publish_interests.
             releases: folder or URL of all releases.
@@ -48,7 +48,7 @@ def define_interests(platform: Platform | None = None) -> Any:
         """
         opened = place(open_release(releases=releases, release=release, settings=opening))
         dataset = place(load_interactions(settings=data)).outputs["dataset"]
-        store = place(apply_features(dataset=dataset, settings=features)).outputs["features"]
+        store = place(write_features(dataset=dataset, settings=features)).outputs["features"]
         given = {"dataset": dataset, "features": store, "clusters": opened.outputs["clusters"]}
         place_always(publish_interests(**given, settings=writing))
 

@@ -32,7 +32,7 @@ _REFIT = re.compile(r"-2$")
 # The figure that matters, from a step's measures; the first line whose names are all there.
 FIGURES: Final = {
     "load-interactions": ["{users:,} users, {items:,} items, {interactions:,} interactions"],
-    "apply-features": ["{rows:,} rows of {users:,} users"],
+    "write-features": ["{rows:,} rows of {users:,} users"],
     "fetch-histories": ["{users:,} users, {events:,} events"],
     "build-clusters": ["{clusters:,} interests over {items:,} items"],
     "mine-transitions": ["{transitions:,} novel transitions, {balanced_samples:,} samples"],

@@ -14,7 +14,6 @@ from kfp import dsl
 from rich.console import Console
 from rich.markup import escape
 
-from components.apply_features import apply_features
 from components.deploy_release import deploy_release
 from components.fetch_histories import fetch_histories
 from components.judge_refresh import judge_refresh
@@ -23,6 +22,7 @@ from components.mine_transitions import mine_transitions
 from components.open_release import open_release
 from components.publish_refresh import publish_refresh
 from components.refresh_table import refresh_table
+from components.write_features import write_features
 from newfound import release as published
 from newfound.config import RefreshConfig, TrainingConfig, load_config
 from newfound.errors import ConfigError
@@ -33,7 +33,7 @@ from pipelines.settings import DATA_FILES, Step, step_settings
 
 STEPS: Final = {
     "data": Step("load_interactions", ("data", "split"), DATA_FILES),
-    "features": Step("apply_features", ("features",), folders=("feature_repo",)),
+    "features": Step("write_features", ("features",)),
     "histories": Step("fetch_histories", folders=("feature_repo",)),
     "opening": Step("open_release"),
     # As the training pipeline's refit: everybody's transitions, none withheld, and a table of the published size.
@@ -71,7 +71,7 @@ def define_refresh(platform: Platform | None = None) -> Any:
 
         Args:
             data: settings of load_interactions; the cut sets the latest events apart.
-            features: settings of apply_features.
+            features: settings of write_features.
             histories: settings of fetch_histories.
             opening: settings of open_release.
             transitions: settings of mine_transitions.
@@ -86,7 +86,7 @@ def define_refresh(platform: Platform | None = None) -> Any:
         opened = place(open_release(releases=releases, release=release, settings=opening))
         clusters, planner = opened.outputs["clusters"], opened.outputs["planner"]
         dataset = place(load_interactions(settings=data)).outputs["dataset"]
-        store = place(apply_features(dataset=dataset, settings=features)).outputs["features"]
+        store = place(write_features(dataset=dataset, settings=features)).outputs["features"]
 
         past = place(fetch_histories(dataset=dataset, features=store, settings=histories, as_of="cut"))
         past = past.outputs["histories"]

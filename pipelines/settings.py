@@ -50,7 +50,7 @@ ON_A_CLUSTER: Final = ("build_table_shard", "merge_table", "deploy_release")
 # By the pipeline's parameter.
 STEPS: Final = {
     "data": Step("load_interactions", ("data", "split"), DATA_FILES),
-    "features": Step("apply_features", ("features",), folders=("feature_repo",)),
+    "features": Step("write_features", ("features",)),
     "histories": Step("fetch_histories", folders=("feature_repo",)),
     "clusters": Step("build_clusters", ("clusters",), ("clusters.file", "clusters.text_model")),
     "transitions": Step("mine_transitions", ("transitions",)),

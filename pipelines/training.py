@@ -12,7 +12,6 @@ from typing import Any
 
 from kfp import dsl
 
-from components.apply_features import apply_features
 from components.build_clusters import build_clusters
 from components.build_table import build_table
 from components.build_table_shard import build_table_shard
@@ -28,6 +27,7 @@ from components.publish_interests import publish_interests
 from components.publish_release import publish_release
 from components.train_ranker import train_ranker
 from components.tune_ranker import tune_ranker
+from components.write_features import write_features
 from pipelines.platform import Platform, placing
 
 
@@ -89,7 +89,7 @@ def define_training(platform: Platform | None = None, shards: int = 1) -> Any:
 
         Args:
             data: settings of load_interactions.
-            features: settings of apply_features.
+            features: settings of write_features.
             histories: settings of fetch_histories.
             clusters: settings of build_clusters.
             transitions: settings of mine_transitions.
@@ -109,7 +109,7 @@ def define_training(platform: Platform | None = None, shards: int = 1) -> Any:
         """
         loaded = place(load_interactions(settings=data))
         dataset = loaded.outputs["dataset"]
-        applied = place(apply_features(dataset=dataset, settings=features))
+        applied = place(write_features(dataset=dataset, settings=features))
         store = applied.outputs["features"]
 
         # What is learned from the past alone, and judged by what came after.

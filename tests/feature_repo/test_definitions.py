@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from newfound import schema
+from newfound.config import TrainingConfig
 from newfound.datasets import Dataset
 from newfound.histories import check_histories, entity_rows, read_histories, write_rows
 
@@ -23,7 +27,7 @@ ARRAYS = (schema.ITEM_IDS, schema.TIMES, schema.ENGAGEMENTS, schema.POSITIVES)
 
 
 def _fill(folder: Path, dataset: Path) -> Any:
-    """What apply_features does, in this process."""
+    """What write_features and publish_interests do, in this process."""
     from components import _features
 
     folder.mkdir()
@@ -192,3 +196,36 @@ def test_a_store_that_lies_elsewhere_gets_the_rows(tmp_path: Path, monkeypatch: 
 
     assert (tmp_path / "there" / "user_history.parquet").read_bytes() == b"rows"
     shutil.rmtree(tmp_path / "there")
+
+
+def test_a_run_learns_from_its_own_rows_whatever_the_platforms_store_holds(
+    movielens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cached step's rows are not what another run, of other data, put into the store since."""
+    from components import _features
+    from components.fetch_histories import fetch_histories
+    from components.write_features import write_features
+
+    def artifact(path: Path) -> Any:
+        return SimpleNamespace(path=str(path), metadata={}, log_metric=lambda name, value: None)
+
+    dataset, features = artifact(movielens), artifact(tmp_path / "features")
+    settings = json.dumps({"config": TrainingConfig().model_dump(mode="json", include={"features", "seed", "threads"})})
+    write_features.python_func(dataset, settings, features, artifact(tmp_path / "metrics.json"))
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    rows = pq.read_table(Path(features.path) / "user_history.parquet").to_pylist()
+    others = [{**row, schema.ITEM_IDS: ["stranger"] * len(row[schema.ITEM_IDS])} for row in rows]
+    pq.write_table(pa.Table.from_pylist(others, schema=schema.HISTORIES), shared / "user_history.parquet")
+    monkeypatch.setenv("NEWFOUND_FEATURES", str(shared))
+    _features.apply(_features.open_store(shared))
+    before = {file.name: file.read_bytes() for file in (*shared.iterdir(), *Path(features.path).iterdir())}
+
+    histories = artifact(tmp_path / "histories")
+    fetch_histories.python_func(dataset, features, settings, "end", histories, artifact(tmp_path / "metrics.json"))
+
+    found = read_histories(Path(histories.path))
+    assert len(found) == Dataset(movielens).info["counts"]["users"]
+    assert set(found.item_ids) <= set(Dataset(movielens).frame("interactions")[schema.ITEM])
+    assert {file.name: file.read_bytes() for file in (*shared.iterdir(), *Path(features.path).iterdir())} == before
+    assert os.environ["NEWFOUND_FEATURES"] == str(shared)

@@ -1,0 +1,26 @@
+"""What the feature store is to know of people's past."""
+
+from kfp import dsl
+from kfp.dsl import Artifact, Dataset, Input, Metrics, Output
+
+from components._image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, packages_to_install=[], install_kfp_package=False)
+def write_features(dataset: Input[Dataset], settings: str, features: Output[Artifact], metrics: Output[Metrics]):
+    """Writes everybody's history, as of the cut and as of the end, as Feast reads it.
+
+    Args:
+        dataset: the data set.
+        settings: features.
+        features: a feature store's folder with its source files.
+        metrics: rows written.
+    """
+    from pathlib import Path
+
+    from components._step import running
+    from newfound.histories import VIEW, write_rows
+
+    with running(settings, metrics, features) as step:
+        source = Path(features.path) / f"{VIEW}.parquet"
+        step.measures = write_rows(Path(dataset.path), step.config.features.history_length, source)

@@ -163,6 +163,12 @@ def canary_command(
     releases: Annotated[str, typer.Option("--releases", help="Folder or URL of all releases.")] = "releases",
     cache: Cache = None,
     act: Annotated[bool, typer.Option(help="Promote or roll back; else only say so.")] = False,
+    submit: Annotated[
+        str | None, typer.Option(help="URL of Kubeflow Pipelines: interests are written for what serves then.")
+    ] = None,
+    pipeline_config: Annotated[Path, typer.Option(help="Configuration of the pipelines.")] = Path(
+        "pipelines/configs/production.yaml"
+    ),
 ) -> None:
     """Judges a canary against the other releases that served beside it."""
     from monitoring.canary import judge
@@ -186,6 +192,12 @@ def canary_command(
     elif act and verdict.action == "rollback" and release.current(releases) == canary and stable is not None:
         release.rollback(releases, stable, cache)
         console.print(f"current is {stable} again")
+    else:
+        return
+    if submit is not None:
+        from monitoring.submitting import submit_interests
+
+        console.print(submit_interests(submit, pipeline_config, releases))
 
 
 @app.command("rehearse")

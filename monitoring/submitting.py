@@ -62,8 +62,27 @@ def submit(decision: Decision, **settings: Any) -> str:
     Raises:
         SubmitError: it failed.
     """
-    command = command_of(decision, **settings)
+    _run(decision.action, command_of(decision, **settings))
+    return f"{decision.action} {'done' if settings['to'] == 'local' else 'submitted'}"
+
+
+def submit_interests(to: str, config: Path, releases: str) -> str:
+    """Starts the pipeline that writes who has had which interest for the release that serves now, and says so.
+
+    Args:
+        to: the URL of Kubeflow Pipelines.
+        config: the pipelines' configuration.
+        releases: folder or URL of all releases.
+
+    Raises:
+        SubmitError: it could not be started.
+    """
+    command = [sys.executable, "-m", "pipelines", "submit", "interests", "--host", to]
+    _run("interests", [*command, "--config", str(config), "--releases", releases])
+    return "interests submitted"
+
+
+def _run(what: str | None, command: list[str]) -> None:
     done = subprocess.run(command, check=False)
     if done.returncode != 0:
-        raise SubmitError(f"{decision.action}: `{' '.join(command[1:])}` ended with status {done.returncode}")
-    return f"{decision.action} {'done' if settings['to'] == 'local' else 'submitted'}"
+        raise SubmitError(f"{what}: `{' '.join(command[1:])}` ended with status {done.returncode}")

@@ -23,6 +23,7 @@ from newfound.errors import ConfigError
 from newfound.events import SlotEvent
 from tests.monitoring import servers as parts
 from tests.monitoring.servers import ROOT, SECRET
+from tests.pipelines.kfp_api import KfpApi, serving
 
 CONFIG = MonitoringConfig()
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -184,8 +185,14 @@ def test_a_canary_is_promoted_or_rolled_back_on_what_people_did(
     _slates(store, good, 0.32)
     assert "promote: not worse: 0.320 against 0.300" in run(good)
     assert release.current(root) == stable, "without --act it only says so"
-    run(good, "--act")
+    api, local = KfpApi(), str(ROOT / "pipelines/configs/local.yaml")
+    monkeypatch.setenv("HOME", str(tmp_path))  # kfp keeps what it learned of a server there
+    with serving(api.answer) as url:
+        assert "interests submitted" in run(good, "--act", "--submit", url, "--pipeline-config", local)
+        assert "interests submitted" not in run(good, "--act", "--submit", url, "--pipeline-config", local)
     assert release.current(root) == good
+    (started,) = api.runs.values()
+    assert started["runtime_config"]["parameters"]["release"] == good
     _slates(store, bad, 0.15)
     assert "rollback: worse: 0.150 against 0.320" in run(bad, "--act")
     assert release.current(root) == good, "it never was current: its services are taken away by who started them"

@@ -121,7 +121,7 @@ class FinetuneConfig(Settings):
     probe_penalty: Annotated[float, Field(ge=0)] = 1e-5
     teacher_penalty: Annotated[float, Field(ge=0)] = 6.0  # of the choice model whose distributions are taught
     teacher_epochs: Positive = 30
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-4
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-5
     head_rate: Annotated[float, Field(ge=0)] = 1.0  # times as fast learn the head's rows of answers' tokens; 0: fixed
     warmup: Share = 0.05
     evaluate_every: Positive = 60  # steps between looks at held-out recall, on which the checkpoint is chosen

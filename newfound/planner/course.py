@@ -198,7 +198,14 @@ class Course:
         drawn = drawn[np.lexsort(self.lessons.contexts[drawn].T[::-1])]
         each = max(READ_ON, READ_AT_LEAST / count)
         blocks = [drawn[start : start + CONTEXTS] for start in range(0, count, CONTEXTS)]
-        asked = [self.ask(rows, each, rng) for rows in blocks]
+        unread = set(range(len(self.codec)))
+        asked = [self.ask(rows, each, rng, unread) for rows in blocks]
+        # Chance passes some by where there are many; rows that no state has seen would never be said.
+        left = rng.permutation(sorted(unread)).astype(np.int64)
+        asked = [
+            self.ask_all(rows, one, left[at :: len(blocks)], rng)
+            for at, (rows, one) in enumerate(zip(blocks, asked, strict=True))
+        ]
         states = torch.zeros(sum(one.states for one in asked), self.student.rows.shape[1])
         parts = torch.split(states, [one.states for one in asked])
         for block in range(rank(), len(blocks), size()):
@@ -216,10 +223,23 @@ class Course:
         self.student.settle()
         log.info("planner: head fitted to %d contexts in %.0f s", count, time.monotonic() - started)
 
-    def ask(self, rows: Rows, each: float, rng: np.random.Generator) -> Questions:
-        """Which answers are read on after the prompts of some lessons, so many a context."""
+    def ask(self, rows: Rows, each: float, rng: np.random.Generator, unread: set[int]) -> Questions:
+        """Which answers are read on after the prompts of some lessons, so many a context; they leave `unread`."""
         some = np.resize(rng.permutation(len(rows)), max(1, round(len(rows) * each)))
-        answers = [self.codec.answers[self.draw(row)] for row in rows[some]]
+        drawn = [self.draw(row) for row in rows[some]]
+        unread.difference_update(drawn)
+        return self.questions(rows, some, [self.codec.answers[label] for label in drawn])
+
+    def ask_all(self, rows: Rows, asked: Questions, labels: Rows, rng: np.random.Generator) -> Questions:
+        """Asks for these answers as well, each after a prompt to which it is new."""
+        new = [np.flatnonzero(self.lessons.targets[rows, label]) for label in labels.tolist()]
+        kept = [
+            (int(rng.choice(places)), label) for places, label in zip(new, labels.tolist(), strict=True) if len(places)
+        ]
+        some = np.array([*asked.some.tolist(), *(place for place, _ in kept)], dtype=np.int64)
+        return self.questions(rows, some, [*asked.answers, *(self.codec.answers[label] for _, label in kept)])
+
+    def questions(self, rows: Rows, some: Rows, answers: list[Tokens]) -> Questions:
         return Questions(some, answers, len(rows) + sum(map(len, answers)))
 
     def read(self, rows: Rows, asked: Questions) -> Tensor:

@@ -21,15 +21,7 @@ from newfound.planner.students import LeanStudent
 
 SEED = 7
 LARGEST = 800
-TUNING = FinetuneConfig(
-    steps=40,
-    batch_size=8,
-    share_first=1,
-    answers_each=8,
-    learning_rate=3e-4,
-    probe_contexts=1500,
-    evaluate_every=30,
-)
+TUNING = FinetuneConfig(share_first=1, probe_contexts=4000)
 
 
 def descriptions(n: int, folder: Path) -> list[str]:

@@ -79,6 +79,8 @@ class Catalogue:
         self.table = table
         self.context_size = len(next(iter(table.contexts()), ("", ""))) if table is not None else 2
         self.answers = lru_cache(100_000)(self._answers)
+        # One object for all contexts: millions of small ones would be looked through by each garbage collection.
+        self._choice = lru_cache(None)(Choice)
         self.parent_answers = lru_cache(10_000)(self._sum_answers)
         self.cluster_of = clusters.cluster_of
         self.interface = tuple(clusters.interface)
@@ -144,7 +146,7 @@ class Catalogue:
     def _answers(self, context: Context) -> tuple[Choice, ...]:
         """The table's clusters after a context, best first; empty where it does not hold the context."""
         found = self.table.successors(context) if self.table is not None and context else None
-        return tuple(Choice(answer.cluster, _REASONS[answer.source]) for answer in found or ())
+        return tuple(self._choice(answer.cluster, _REASONS[answer.source]) for answer in found or ())
 
     def back_off(self, context: Context) -> tuple[str, ...]:
         """What the table answers to contexts under the same parents, taken together, best first.

@@ -53,6 +53,7 @@ def build(
     checkpoint: Path | None = None,
 ):
     """The model; `record` gets each epoch's number (from 0) and seconds, `checkpoint` is gone on from and kept."""
+    import torch
     from pytorch_lightning import Callback, Trainer
     from pytorch_lightning.callbacks import ModelCheckpoint
     from rectools.models import SASRecModel
@@ -60,7 +61,13 @@ def build(
     class Clock(Callback):
         """Wall and processor seconds of each epoch's training alone."""
 
+        resumes = checkpoint is not None and checkpoint.exists()
+
         def on_train_epoch_start(self, trainer: object, module: object) -> None:
+            if self.resumes:
+                # RecTools draws the weights anew whenever training starts, after the checkpoint was read.
+                module.load_state_dict(torch.load(checkpoint, weights_only=False)["state_dict"])
+                self.resumes = False
             self.start = time.perf_counter(), _cpu()
 
         def on_train_epoch_end(self, trainer: object, module: object) -> None:

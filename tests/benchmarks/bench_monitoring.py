@@ -196,7 +196,7 @@ def reflected(folder: Path, redis: bool, times: int) -> dict[str, float]:
             found = []
             for n in range(times):
                 user = f"u{n % len(up.stack.rows)}"
-                slate = up.ask(user)
+                slate = up.ask_undisturbed(user)
                 chosen = next((slot for slot in slate["items"] if slot["slot"] == "novel"), None)
                 if chosen is None:
                     continue

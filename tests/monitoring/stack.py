@@ -43,15 +43,23 @@ class Live:
         httpx.post(url, json=parts.batch(list(events)), headers={"content-type": BATCH}, timeout=30).raise_for_status()
 
     def ask(self, user: str) -> dict[str, Any]:
-        """A slate of twenty, half of it new where there is something new to offer; only what is known changes it."""
+        """A slate of twenty, half of it new where there is something new to offer."""
         return self.stack.slate(user_id=user, k=20, novel=10, seed=7)
+
+    def ask_undisturbed(self, user: str, seconds: float = 30) -> dict[str, Any]:
+        """Asks until nothing had to be stepped around: only what is known of the user can change that slate."""
+        until = time.monotonic() + seconds
+        while (slate := self.ask(user))["degraded"]:
+            if time.monotonic() > until:
+                raise AssertionError(f"{user}: {slate['degraded']} were stepped around for {seconds:.0f} s")
+        return slate
 
     def until_known(self, user: str, cluster: str, item: str, seconds: float = 30) -> tuple[dict[str, Any], float]:
         """Asks until a liked item is gone and its cluster is new no more: that slate, and how long it took to ask."""
         started = time.monotonic()
         while time.monotonic() < started + seconds:
             asked = time.monotonic() - started
-            slate = self.ask(user)
+            slate = self.ask_undisturbed(user)
             novel = {slot["cluster"] for slot in slate["items"] if slot["slot"] == "novel"}
             if cluster not in novel and item not in {slot["item"] for slot in slate["items"]}:
                 return slate, asked

@@ -29,7 +29,7 @@ def test_the_next_request_reflects_feedback(
     with live(tmp_path, redis) as up:
         lengths = {row["user_id"]: len(row["item_ids"]) for row in up.stack.rows}
         for user in (KNOWN, NEW):
-            before = up.ask(user)
+            before = up.ask_undisturbed(user)
             chosen = next(slot for slot in before["items"] if slot["slot"] == "novel" or user == NEW)
             now = datetime.now(UTC)
             about = {"at": now, "user_id": user, "item": chosen["item"], "recommendation_id": before["id"]}

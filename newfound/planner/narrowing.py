@@ -6,13 +6,14 @@ choices that begin with it from above. So it is asked again, about those alone, 
 complete choice; mostly there is nothing to ask.
 
 Probabilities are the engine's own: vLLM masks what is no choice before it takes logarithms, so a token that the choices
-leave no alternative to costs nothing.
+leave no alternative to costs nothing, and no true log-probability is above the one told here.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections.abc import Mapping
 from typing import Any, Final, Generic, TypeVar
 
@@ -40,6 +41,11 @@ class Narrowing(Generic[T]):
         self._open: list[tuple[float, bool, int, str, list[T]]] = []
         self._asked: tuple[float, str, list[T]] = (0.0, "", [])
         self._push(0.0, "", list(texts))
+
+    @property
+    def bound(self) -> float:
+        """No choice that is not among the answers is likelier."""
+        return -self._open[0][0] if self._open else -math.inf
 
     def ask(self) -> list[T] | None:
         """The choices that the engine is to choose from next; None once the k best are known."""

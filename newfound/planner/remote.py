@@ -1,15 +1,15 @@
 """The same planner behind an OpenAI-compatible engine such as vLLM: same prompt, same choices.
 
 The engine decodes greedily along the choices; what it says about its alternatives makes a best-first search of that
-(`newfound.planner.narrowing`). Prompts go as token ids, so that both engines read the very same prompt. Its scores are
-the engine's own: vLLM takes logarithms after it has masked what is no choice, so they are higher than the exact ones by
-as much as the model would have said something else.
+(`newfound.planner.narrowing`). The log-probabilities that it tells on the way are too high, by as much as the model
+would have said what is no choice; they bound the true ones. So descriptions are scored in full, likeliest first, until
+no bound exceeds the k-th score. Prompts go as token ids, so that both engines read the very same prompt.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -20,9 +20,11 @@ from newfound.clusters import Clusters
 from newfound.errors import NewfoundError
 from newfound.planner.decoding import Bools, Decoded
 from newfound.planner.narrowing import ALTERNATIVES, Narrowing
-from newfound.planner.prompt import PromptCodec
+from newfound.planner.prompt import PromptCodec, Tokens
 
 _T = TypeVar("_T")
+
+SPARE = 4  # descriptions that are scored in full beyond those that are needed
 
 
 class EngineError(NewfoundError):
@@ -66,27 +68,46 @@ class PlannerClient:
             httpx.HTTPError: the engine cannot be reached in time, or refuses.
         """
         left = [c for c in range(len(self.codec)) if c not in context] if allowed is None else list(allowed)
-        search = Narrowing({cluster: self._choices[cluster] for cluster in left}, k)
+        prompt = self.codec.tokens(tuple(context), hint)
+        search = Narrowing({cluster: self._choices[cluster] for cluster in left}, k + SPARE)
+        answers: list[Answer] = []
+        wanted = min(k, len(left))
+        while len(answers) < wanted or (answers and answers[wanted - 1].score < search.bound):
+            await self._narrow(search, prompt)
+            fresh = list(search.answers)[len(answers) :]
+            answers += map(Answer, fresh, await self._score(prompt, fresh))
+            answers.sort(key=lambda answer: (-answer.score, answer.cluster))
+            search.k = len(answers) + SPARE
+        return answers[:k]
+
+    async def _narrow(self, search: Narrowing[int], prompt: Tokens) -> None:
+        """Asks until the search has what it was asked for."""
         while (choices := search.ask()) is not None:
-            found = await self._complete(context, choices, hint)
+            asked = {
+                "prompt": list(prompt),
+                "max_tokens": self._longest,
+                "logprobs": ALTERNATIVES,
+                "structured_outputs": {"choice": [self._choices[c] for c in choices]},
+            }
+            found = await self._complete(asked)
             try:
                 search.told(found["choices"][0])
             except (ValueError, KeyError, IndexError, TypeError) as error:
                 raise EngineError(f"planner engine: {error}; expected one of the choices it was given") from None
-        return [Answer(cluster, score) for cluster, score in search.answers.items()]
 
-    async def _complete(self, context: Sequence[int], choices: Sequence[int], hint: int | None) -> Any:
-        response = await self.client.post(
-            "/v1/completions",
-            json={
-                "model": self.model,
-                "prompt": list(self.codec.tokens(tuple(context), hint)),
-                "max_tokens": self._longest,
-                "temperature": 0,
-                "logprobs": ALTERNATIVES,
-                "structured_outputs": {"choice": [self._choices[c] for c in choices]},
-            },
-        )
+    async def _score(self, prompt: Tokens, clusters: Sequence[int]) -> list[float]:
+        """True log-probabilities of whole descriptions with their end: the engine reads them back as prompts."""
+        ends = [(*self.codec.answers[cluster], self.codec.end) for cluster in clusters]
+        whole = [[*prompt, *end] for end in ends]
+        found = await self._complete({"prompt": whole, "max_tokens": 1, "logprobs": 0, "echo": True})
+        try:
+            read = {choice["index"]: choice["logprobs"]["token_logprobs"] for choice in found["choices"]}
+            return [float(sum(read[at][len(prompt) : len(prompt) + len(end)])) for at, end in enumerate(ends)]
+        except (ValueError, KeyError, TypeError) as error:
+            raise EngineError(f"planner engine: {error!r}; expected the prompts' log-probabilities") from None
+
+    async def _complete(self, asked: Mapping[str, Any]) -> Any:
+        response = await self.client.post("/v1/completions", json={"model": self.model, "temperature": 0, **asked})
         response.raise_for_status()
         try:
             return response.json()

@@ -36,6 +36,8 @@ class Engine:
         self.asked.append(body)
         if self.answer is not None:
             return httpx.Response(200, json=self.answer)
+        if body.get("echo"):
+            return httpx.Response(200, json={"choices": [self.read(i, p) for i, p in enumerate(body["prompt"])]})
         context = self.contexts[tuple(body["prompt"])]
         choices = body["structured_outputs"]["choice"]
         texts = self.planner.codec.choices()
@@ -44,6 +46,16 @@ class Engine:
         best, values = (found[0].tolist() for found in self.planner.top_k([context], count, allowed))
         listed = {texts[at]: value for at, value in zip(best, values, strict=True)}
         return httpx.Response(200, json={"choices": [completion(texts[best[0]], listed)]})
+
+    def read(self, index: int, prompt: list[int]) -> dict[str, object]:
+        """A prompt that ends with a description, all of whose log-probability is told with its last token."""
+        ends = [(*answer, self.planner.codec.end) for answer in self.planner.codec.answers]
+        label = max(
+            (at for at, end in enumerate(ends) if tuple(prompt[-len(end) :]) == end), key=lambda at: len(ends[at])
+        )
+        context = self.contexts[tuple(prompt[: -len(ends[label])])]
+        score = float(self.planner.scores([context], exhaustive=True)[0, label])
+        return {"index": index, "logprobs": {"token_logprobs": [None, *[0.0] * (len(prompt) - 2), score, -9.0]}}
 
 
 def completion(text: str, listed: dict[str, float]) -> dict[str, object]:

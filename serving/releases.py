@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import logging
 import shutil
@@ -15,6 +14,7 @@ from typing import Generic, TypeVar
 from newfound.errors import NewfoundError, ReleaseError
 from newfound.release import current, load
 from newfound.takedown import Takedown, read_takedown
+from serving.garbage import settle
 from serving.metrics import RELEASE, RELEASE_LOADED, RELEASE_REFUSED, TAKEDOWN_FAILED, TAKEDOWN_SIZE
 
 log = logging.getLogger("newfound.serving.releases")
@@ -144,7 +144,7 @@ class Releases(Generic[T]):
         self.active = wanted
         if before is not None:
             RELEASE.remove(before)
-        _settle()
+        settle()
         RELEASE.labels(wanted).set(1)
         RELEASE_LOADED.set_to_current_time()
         log.warning("release %s serves (before: %s)", wanted, before, extra={"fields": {"release": wanted}})
@@ -173,14 +173,3 @@ class Releases(Generic[T]):
             # What is memory-mapped stays readable after its name is gone.
             shutil.rmtree(copy, ignore_errors=True)
             shutil.rmtree(downloads, ignore_errors=True)
-
-
-def _settle() -> None:
-    """Takes what is held out of the garbage collector's rounds.
-
-    A catalogue is hundreds of thousands of objects that live as long as their release does. Looking through them all,
-    again and again, held requests up for 100 ms and more; now that happens once for each release.
-    """
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()

@@ -20,6 +20,7 @@ from kserve.protocol.rest.server import RESTServer
 
 from serving.accepting import Loop
 from serving.errors import HANDLERS
+from serving.garbage import settle
 from serving.gate import Gate
 from serving.logs import set_up_logs
 from serving.prediction import Prediction
@@ -125,6 +126,7 @@ class Server(ModelServer):
             timeout_keep_alive=self.timeout_keep_alive,
         )
         await start()
+        settle()
         grpc = await self._start_grpc() if self.enable_grpc else None
         try:
             await rest.start()

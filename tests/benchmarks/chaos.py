@@ -326,7 +326,7 @@ def add_up(
         "p99_ms": round(load.percentile(latencies, 0.99), 1),
         "max_ms": round(load.percentile(latencies, 1.0), 1),
     }
-    recoveries, unexplained = [], 0
+    recoveries, unexplained = [], {True: 0, False: 0}
     spans = [(part.code, broken, mended) for part, _, broken, mended in episodes]
     for number, (part, fault, broken, mended) in enumerate(episodes):
         until = episodes[number + 1][2] if number + 1 < len(episodes) else float("inf")
@@ -339,9 +339,11 @@ def add_up(
     for due, _, _, codes in results:
         for code in filter(None, codes.split(",")):
             if not any(code == own and broken - 0.5 <= due <= mended + 5 for own, broken, mended in spans):
-                unexplained += 1
+                unexplained[code == "planner"] += 1
     record["recovery_s"] = round(max(recoveries, default=0.0), 2)
-    record["degraded_without_fault"] = unexplained
+    record["degraded_without_fault"] = unexplained[False]
+    # An engine that shares two cores with everything else here does not always answer in its time.
+    record["planner_late_without_fault"] = unexplained[True]
     return record
 
 

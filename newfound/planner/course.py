@@ -119,7 +119,7 @@ class Course:
         curve, losses = done.curve, done.losses
         if config.probe_contexts and not done.step:
             # Where steps follow, a start is enough.
-            self.fit_rows(config.probe_contexts // (START if config.steps else 1))
+            self.fit_rows(config.probe_contexts // (START if config.steps else 1), whole=not config.steps)
             curve.append(self.judge(0, losses, started))
         for step in range(done.step + 1, config.steps + 1):
             tick = time.monotonic()
@@ -186,8 +186,13 @@ class Course:
         return point
 
     @torch.no_grad()
-    def fit_rows(self, contexts: int) -> None:
-        """Fits the head's rows of the descriptions' tokens to the states of so many contexts at most."""
+    def fit_rows(self, contexts: int, whole: bool = True) -> None:
+        """Fits the head's rows of the descriptions' tokens to the states of so many contexts at most.
+
+        Args:
+            whole: every description is read at least once. Chance passes some by where there are many, and rows that no
+                state has seen would never be said.
+        """
         if self.student.rows is None:
             return
         started = time.monotonic()
@@ -200,12 +205,12 @@ class Course:
         blocks = [drawn[start : start + CONTEXTS] for start in range(0, count, CONTEXTS)]
         unread = set(range(len(self.codec)))
         asked = [self.ask(rows, each, rng, unread) for rows in blocks]
-        # Chance passes some by where there are many; rows that no state has seen would never be said.
-        left = rng.permutation(sorted(unread)).astype(np.int64)
-        asked = [
-            self.ask_all(rows, one, left[at :: len(blocks)], rng)
-            for at, (rows, one) in enumerate(zip(blocks, asked, strict=True))
-        ]
+        if whole:
+            left = rng.permutation(sorted(unread)).astype(np.int64)
+            asked = [
+                self.ask_all(rows, one, left[at :: len(blocks)], rng)
+                for at, (rows, one) in enumerate(zip(blocks, asked, strict=True))
+            ]
         states = torch.zeros(sum(one.states for one in asked), self.student.rows.shape[1])
         parts = torch.split(states, [one.states for one in asked])
         for block in range(rank(), len(blocks), size()):

@@ -201,6 +201,25 @@ def test_the_head_alone_follows_new_transitions(
     assert changed == {"lm_head.weight"}
 
 
+def test_the_head_sees_every_description_whatever_is_drawn(
+    trained: Trained, world: Path, planner_config: PlannerConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, asked_for = Course.read, set[tuple[int, ...]]()
+
+    def reads(self: Course, rows: course.Rows, asked: course.Questions) -> torch.Tensor:
+        for place, answer in zip(asked.some, asked.answers, strict=True):
+            assert self.lessons.targets[rows[place], self.codec.answers.index(answer)] > 0, "new to the context"
+        asked_for.update(asked.answers)
+        return read(self, rows, asked)
+
+    monkeypatch.setattr(Course, "read", reads)
+    monkeypatch.setattr(Course, "draw", lambda self, row: int(np.flatnonzero(self.lessons.targets[row])[0]))
+    tuning = planner_config.finetune.model_copy(update={"steps": 0})
+    config = planner_config.model_copy(update={"finetune": tuning})
+    finetune_planner(world / "transitions", world / "clusters", config, 3, tmp_path / "out", init=trained[0])
+    assert len(asked_for) == len(Clusters.load(world / "clusters").interface)
+
+
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_it_learns_the_same_on_another_device(
     method: str, world: Path, planner_config: PlannerConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

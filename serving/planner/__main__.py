@@ -10,7 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +18,8 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
+
+END = "<end>"
 
 
 class Choices(BaseModel):
@@ -139,12 +141,26 @@ def create_app(runtime: Runtime, watch_s: float = 2.0) -> FastAPI:
         found = await asyncio.to_thread(runtime.answer, request.prompt, choices, count)
         if not found:
             return JSONResponse({"error": {"message": "none of the choices is a description"}}, status_code=400)
-        text = next(iter(found))
-        told = {"tokens": [text], "token_logprobs": [found[text]], "top_logprobs": [found]}
-        answer = {"index": 0, "text": text, "logprobs": told}
+        answer = {"index": 0, "text": next(iter(found)), "logprobs": steps(found)}
         return {"object": "text_completion", "model": runtime.release, "choices": [answer]}
 
     return app
+
+
+def steps(found: Mapping[str, float]) -> dict[str, list[Any]]:
+    """How the best of some choices was said, and what else could have been: each choice is one token.
+
+    A choice with which others begin could go on, and those are then told of at its end.
+    """
+    best = next(iter(found))
+    onward = {
+        text[len(best) :]: value - found[best]
+        for text, value in found.items()
+        if text != best and text.startswith(best)
+    }
+    end = {"tokens": [END], "token_logprobs": [0.0], "top_logprobs": [{END: 0.0, **onward}]}
+    first = {"tokens": [best], "token_logprobs": [found[best]], "top_logprobs": [dict(found)]}
+    return {name: [*first[name], *end[name]] for name in first}
 
 
 def arguments() -> argparse.ArgumentParser:

@@ -53,7 +53,6 @@ def build(
     checkpoint: Path | None = None,
 ):
     """The model; `record` gets each epoch's number (from 0) and seconds, `checkpoint` is gone on from and kept."""
-    import torch
     from pytorch_lightning import Callback, Trainer
     from pytorch_lightning.callbacks import ModelCheckpoint
     from rectools.models import SASRecModel
@@ -61,13 +60,16 @@ def build(
     class Clock(Callback):
         """Wall and processor seconds of each epoch's training alone."""
 
-        resumes = checkpoint is not None and checkpoint.exists()
+        weights: dict[str, object] | None = None
+
+        def on_load_checkpoint(self, trainer: object, module: object, found: dict[str, object]) -> None:
+            self.weights = found["state_dict"]
 
         def on_train_epoch_start(self, trainer: object, module: object) -> None:
-            if self.resumes:
+            if self.weights is not None:
                 # RecTools draws the weights anew whenever training starts, after the checkpoint was read.
-                module.load_state_dict(torch.load(checkpoint, weights_only=False)["state_dict"])
-                self.resumes = False
+                module.load_state_dict(self.weights)
+                self.weights = None
             self.start = time.perf_counter(), _cpu()
 
         def on_train_epoch_end(self, trainer: object, module: object) -> None:

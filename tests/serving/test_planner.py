@@ -16,11 +16,12 @@ from aiohttp import web
 
 from newfound.deciding import Ask
 from newfound.planner import Planner
+from newfound.planner.narrowing import Narrowing
 from serving.clock import Deadline
 from serving.explorer.holding import Held, build_held
 from serving.explorer.planning import Planning
 from serving.guard import Guard
-from serving.planner.__main__ import Runtime, create_app
+from serving.planner.__main__ import Runtime, create_app, steps
 from serving.planner.client import LivePlanner, Prompts
 from serving.settings import ServingConfig
 from tests.serving.synthetic import World, publish_with_planner
@@ -184,3 +185,14 @@ def test_prompts_never_offer_the_context_itself(held):
     assert body["model"] == "m" and len(body["structured_outputs"]["choice"]) == 2
     with pytest.raises(ValueError, match="choices it was given"):
         search.told({"text": held.catalogue.description["c5"]})
+
+
+def test_the_runtime_tells_choices_apart_that_begin_alike():
+    texts = {" Fargo": -1.2, " Fargo, crime": -2.9, " crime": -2.0, " crime, noir": -0.5, " war": -2.5}
+    for k in range(1, 6):
+        search = Narrowing({text: text for text in texts}, k)
+        while (asked := search.ask()) is not None:
+            best = sorted(asked, key=lambda text: -texts[text])
+            search.told({"text": best[0], "logprobs": steps({text: texts[text] for text in best})})
+        assert search.answers == pytest.approx(dict(sorted(texts.items(), key=lambda pair: -pair[1])[:k]))
+        assert list(search.answers) == sorted(texts, key=lambda text: -texts[text])[:k]

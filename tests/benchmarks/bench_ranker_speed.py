@@ -138,7 +138,8 @@ def main() -> None:
     goal, their_seconds = theirs["validation"]["ndcg@10"], sum(theirs["epoch_seconds"])
     record |= {"ndcg@10.rectools": goal, "test.ndcg@10.rectools": theirs["test"]["ndcg@10"]}
     record |= {"seconds.rectools": their_seconds, "epoch_seconds.rectools": float(np.median(theirs["epoch_seconds"]))}
-    record |= {f"rectools.{name}": theirs[name] for name in ("rectools", "precision", "workers", "peak_memory_mb")}
+    record |= {f"rectools.{name}": theirs[name] for name in ("precision", "workers", "peak_memory_mb")}
+    record["version.rectools"] = theirs["settings"]["rectools"]
     print(f"RecTools: validation NDCG@10 {goal:.4f} after {their_seconds:.0f} s of training", flush=True)
 
     started = time.perf_counter()

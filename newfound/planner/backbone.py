@@ -23,6 +23,10 @@ class Backbone(Protocol):
 
     name: str
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes; what it is given has to be there."""
+
     def empty(self) -> Any:
         """A cache of one branch without tokens."""
 
@@ -51,6 +55,10 @@ class LeanBackbone:
 
     def __init__(self, model: Llama) -> None:
         self.model = model
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.weights["embedding"].device
 
     def empty(self) -> Cache:
         return self.model.empty()
@@ -85,7 +93,13 @@ class TransformersBackbone:
     def __init__(self, folder: Path, dtype: torch.dtype) -> None:
         from transformers import AutoModelForCausalLM
 
-        self.module = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype).eval()
+        found = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype)
+        self.module = found.to(torch.get_default_device()).eval()
+
+    @property
+    def device(self) -> torch.device:
+        found: torch.device = self.module.device
+        return found
 
     def empty(self) -> list[tuple[int, ...]]:
         return [()]

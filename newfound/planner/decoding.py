@@ -25,6 +25,7 @@ Bools = npt.NDArray[np.bool_]
 
 CONTEXTS = 256  # decoded at once: enough rows for the matrix products, also where few are read on; a bounded cache
 BRANCHES = 512  # continued at once
+ON_GPU = 8  # times as many
 
 
 @dataclass
@@ -92,12 +93,14 @@ class ExactDecoder:
         self.edges = [self._edge(i, end) for i in range(len(trie))]
         roots = trie.nodes[0].children
         self._root_children = np.array(roots, dtype=np.int64)
-        self._root_tokens = torch.tensor([trie.nodes[c].tokens[0] for c in roots])
+        self._root_tokens = torch.tensor([trie.nodes[c].tokens[0] for c in roots], device=backbone.device)
         self.below = np.zeros((len(trie), self.n), dtype=bool)
         for i, node in enumerate(trie.nodes):
             self.below[i, node.labels] = True
         self.branching = np.array([len(node.children) > 0 for node in trie.nodes])
         self.work = Work()
+        times = ON_GPU if backbone.device.type == "cuda" else 1
+        self.contexts, self.branches = CONTEXTS * times, BRANCHES * times
 
     def _edge(self, index: int, end: int) -> _Edge:
         node = self.trie.nodes[index]
@@ -131,11 +134,12 @@ class ExactDecoder:
         scores = np.full((len(prompts), self.n), -np.inf, dtype=np.float32)
         exact = np.zeros((len(prompts), self.n), dtype=bool)
         order = sorted(range(len(prompts)), key=lambda i: tuple(prompts[i]))
-        for start in range(0, len(order), CONTEXTS):
-            rows = order[start : start + CONTEXTS]
+        for start in range(0, len(order), self.contexts):
+            rows = order[start : start + self.contexts]
             given = None if allowed is None else allowed[rows]
             search = _Search(self, [prompts[i] for i in rows], k, given, forced)
-            scores[rows], exact[rows] = search.run()
+            with self.backbone.device:
+                scores[rows], exact[rows] = search.run()
             self.work.add(search.work)
         return Decoded(scores, exact)
 
@@ -144,18 +148,19 @@ class ExactDecoder:
         """Free greedy decoding: the most probable token after token, without the trie, up to `end`."""
         out: list[list[int]] = [[] for _ in prompts]
         order = sorted(range(len(prompts)), key=lambda i: tuple(prompts[i]))
-        for start in range(0, len(order), CONTEXTS):
-            rows = order[start : start + CONTEXTS]
-            states, cache = read_prompts(self.backbone, [prompts[i] for i in rows], Work())
-            for _ in range(at_most):
-                tokens = self.backbone.likeliest(states).tolist()
-                going = [place for place, token in enumerate(tokens) if token != end]
-                if not going:
-                    break
-                for place in going:
-                    out[rows[place]].append(tokens[place])
-                rows = [rows[place] for place in going]
-                states, cache, _ = self.backbone.extend(cache, torch.tensor(going), [[tokens[p]] for p in going])
+        with self.backbone.device:
+            for start in range(0, len(order), self.contexts):
+                rows = order[start : start + self.contexts]
+                states, cache = read_prompts(self.backbone, [prompts[i] for i in rows], Work())
+                for _ in range(at_most):
+                    tokens = self.backbone.likeliest(states).tolist()
+                    going = [place for place, token in enumerate(tokens) if token != end]
+                    if not going:
+                        break
+                    for place in going:
+                        out[rows[place]].append(tokens[place])
+                    rows = [rows[place] for place in going]
+                    states, cache, _ = self.backbone.extend(cache, torch.tensor(going), [[tokens[p]] for p in going])
         return out
 
 
@@ -248,10 +253,10 @@ class _Search:
             branch = self.branches.get((context, self.decoder.trie.nodes[node].parent))
             groups.setdefault(id(branch.cache if branch else self.cache), []).append((context, node))
         for group in groups.values():
-            if len(group) > BRANCHES:  # what is read for its own sake is not kept for that which leads on
+            if len(group) > self.decoder.branches:  # what is read for its own sake is not kept for that which leads on
                 group.sort(key=lambda pair: self.decoder.branching[pair[1]])
-            for start in range(0, len(group), BRANCHES):
-                yield group[start : start + BRANCHES]
+            for start in range(0, len(group), self.decoder.branches):
+                yield group[start : start + self.decoder.branches]
 
     def _expand(self, part: list[tuple[int, int]]) -> None:
         decoder = self.decoder

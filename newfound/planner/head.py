@@ -12,6 +12,12 @@ from torch import Tensor
 from torch.nn import functional
 
 ROWS = 128  # a block of logits stays in the processor's cache
+ROWS_ON_GPU = 4096
+
+
+def block_rows(states: Tensor) -> int:
+    """How many states' logits are held at a time."""
+    return ROWS_ON_GPU if states.is_cuda else ROWS
 
 
 def token_log_probs(head: Tensor, states: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
@@ -26,13 +32,13 @@ def token_log_probs(head: Tensor, states: Tensor, rows: Tensor, tokens: Tensor) 
     Returns:
         [Q] float32.
     """
-    out = torch.empty(len(rows))
-    starts = torch.searchsorted(rows, torch.arange(0, len(states) + ROWS, ROWS)).tolist()
+    out, size = torch.empty(len(rows)), block_rows(states)
+    starts = torch.searchsorted(rows, torch.arange(0, len(states) + size, size)).tolist()
     for block, (start, stop) in enumerate(zip(starts, starts[1:], strict=False)):
         if start == stop:
             continue
-        local, asked = rows[start:stop] - block * ROWS, tokens[start:stop]
-        part = states[block * ROWS : (block + 1) * ROWS]
+        local, asked = rows[start:stop] - block * size, tokens[start:stop]
+        part = states[block * size : (block + 1) * size]
         logits = functional.linear(part, head)
         exact = (part.float()[local] * head[asked].float()).sum(-1)
         top = logits.amax(-1).float()
@@ -57,19 +63,19 @@ def block_log_probs(head: Tensor, states: Tensor, tokens: Tensor) -> Tensor:
         [T, R] float32.
     """
     chosen = head[tokens].float()
-    out = torch.empty(len(states), len(tokens))
-    for start in range(0, len(states), ROWS):
-        part = states[start : start + ROWS]
+    out, size = torch.empty(len(states), len(tokens)), block_rows(states)
+    for start in range(0, len(states), size):
+        part = states[start : start + size]
         logits = functional.linear(part, head)
         exact = part.float() @ chosen.T
         top = torch.maximum(logits.amax(-1).float(), exact.amax(-1))[:, None]
         everything = (logits.float() - top).exp_().sum(-1)
         rough = (logits[:, tokens].float() - top).exp().sum(-1)
         normaliser = ((everything - rough).clamp(min=0) + (exact - top).exp().sum(-1)).log()
-        out[start : start + ROWS] = exact - top - normaliser[:, None]
+        out[start : start + size] = exact - top - normaliser[:, None]
     return out
 
 
 def likeliest(head: Tensor, states: Tensor) -> Tensor:
     """[T] the most probable next token of each state."""
-    return torch.cat([functional.linear(part, head).argmax(-1) for part in torch.split(states, ROWS)])
+    return torch.cat([functional.linear(part, head).argmax(-1) for part in torch.split(states, block_rows(states))])

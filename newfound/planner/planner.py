@@ -11,8 +11,8 @@ import numpy.typing as npt
 import torch
 
 from newfound.clusters import Clusters
+from newfound.distributed import on_accelerator
 from newfound.errors import DataError, VocabularyError
-from newfound.planner import decoding
 from newfound.planner.backbone import Backbone, load_backbone
 from newfound.planner.decoding import Bools, Decoded, ExactDecoder, Floats
 from newfound.planner.prompt import PromptCodec, Tokens
@@ -46,7 +46,7 @@ class Planner:
 
     @classmethod
     def load(cls, path: str | Path, clusters: Clusters, *, precision: str = "bfloat16", lean: bool = True) -> Planner:
-        """Reads a planner folder.
+        """Reads a planner folder; it answers on a GPU where there is one.
 
         Args:
             clusters: those in use.
@@ -59,7 +59,9 @@ class Planner:
         """
         folder = Path(path)
         codec = PromptCodec.load(folder, clusters.descriptions)
-        return cls(load_backbone(folder, precision, lean), codec, clusters.interface, planner_digest(folder))
+        with on_accelerator():
+            backbone = load_backbone(folder, precision, lean)
+        return cls(backbone, codec, clusters.interface, planner_digest(folder))
 
     def __len__(self) -> int:
         return len(self.nodes)
@@ -70,8 +72,9 @@ class Planner:
             "engine": self.backbone.name,
             "torch": torch.__version__.split("+")[0],
             "threads": torch.get_num_threads(),
-            "contexts_a_batch": decoding.CONTEXTS,
-            "branches_a_batch": decoding.BRANCHES,
+            "device": self.backbone.device.type,
+            "contexts_a_batch": self.decoder.contexts,
+            "branches_a_batch": self.decoder.branches,
         }
 
     def prompts(self, contexts: Contexts, hints: Hints | None = None) -> list[list[Tokens]]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 SLICE = 3 << 20  # scores held at a time: they stay in the cache
+SLICE_ON_GPU = 1 << 28
 
 
 class _FullSoftmax(torch.autograd.Function):
@@ -24,7 +25,7 @@ class _FullSoftmax(torch.autograd.Function):
         q, v = queries.to(precision), vectors.to(precision)
         grad_q, grad_v = torch.empty_like(queries), torch.zeros_like(vectors)
         loss = queries.new_zeros(())
-        step = max(32, SLICE // len(vectors))
+        step = max(32, (SLICE_ON_GPU if queries.is_cuda else SLICE) // len(vectors))
         for start in range(0, count, step):
             part, goal = q[start : start + step], targets[start : start + step, None]
             p = torch.softmax(part @ v.t(), dim=1)  # [step, N]

@@ -84,8 +84,8 @@ def held_out_scores(model: SequenceModel, past: Sequences, users: Ints) -> Itera
     step = max(1, min(1024, SCORES // len(vectors)))
     for start in range(0, len(users), step):
         some = users[start : start + step]
-        history = torch.from_numpy(past.padded(some, model.encoder.length))
-        scores: Floats = (model.encoder.last_query(vectors, history) @ vectors.t()).numpy()
+        history = torch.from_numpy(past.padded(some, model.encoder.length)).to(vectors.device)
+        scores: Floats = (model.encoder.last_query(vectors, history) @ vectors.t()).cpu().numpy()
         for row, user in enumerate(some):
             scores[row, past.row(user)] = -np.inf
         yield some, scores

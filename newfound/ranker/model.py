@@ -51,9 +51,10 @@ class MaskPool(nn.Module):
             return F.dropout(x, self.rate)
         if self._pool is None or self._pool.device != x.device:
             # Of a generator of its own, so that a resumed run has the pool of the run that it goes on with.
-            source = torch.Generator().manual_seed(0)
-            self._pool = (torch.rand(self.size, generator=source) >= self.rate).to(x) / (1 - self.rate)
-        start = int(torch.randint(self.size - x.numel(), ()))
+            source = torch.Generator("cpu").manual_seed(0)
+            drawn = torch.rand(self.size, generator=source, device="cpu")
+            self._pool = (drawn >= self.rate).to(x) / (1 - self.rate)
+        start = int(torch.randint(self.size - x.numel(), (), device="cpu"))
         return x * self._pool[start : start + x.numel()].view_as(x)
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from newfound.allocator import keep_freed_memory
 from newfound.config import RankerConfig
-from newfound.distributed import add_up, rank, size, sum_gradients
+from newfound.distributed import add_up, on_accelerator, rank, size, sum_gradients
 from newfound.ranker.data import Ints, Sequences, epoch_batches
 from newfound.ranker.losses import full_softmax, sampled_softmax
 from newfound.ranker.measure import ndcg_and_hit_rate, rank_held_out
@@ -75,7 +75,7 @@ def fit(
     folder: Path | None = None,
     watch: Watch | None = None,
 ) -> Fit:
-    """Trains on integer sequences.
+    """Trains on integer sequences, on a GPU where there is one; the model that is returned lies on the processor.
 
     Under `torch.distributed`, every process takes its share of each batch and gradients are summed.
 
@@ -91,11 +91,28 @@ def fit(
         watch: called after each epoch with its number and record; True ends the training.
     """
     keep_freed_memory()
+    with on_accelerator():
+        result = _fit(sequences, items, config, seed, text, hold_out, epochs, folder, watch)
+    result.model.to("cpu").eval()
+    return result
+
+
+def _fit(
+    sequences: Sequences,
+    items: int,
+    config: RankerConfig,
+    seed: int,
+    text: Tensor | None,
+    hold_out: bool,
+    epochs: int | None,
+    folder: Path | None,
+    watch: Watch | None,
+) -> Fit:
     torch.manual_seed(seed)
     train, targets = sequences.drop_last(least=3) if hold_out else (sequences, None)
     known = torch.full((items,), text is None)
-    known[torch.from_numpy(train.items)] = True
-    model = SequenceModel(items, config, text, known)
+    known[torch.as_tensor(train.items)] = True
+    model = SequenceModel(items, config, None if text is None else text.to(known.device), known)
     run = _Run(model, config, train, seed)
     model = run.average
     result = Fit(model)
@@ -125,7 +142,6 @@ def fit(
             break
     if best:
         model.load_state_dict(best)
-    model.eval()
     return result
 
 
@@ -169,7 +185,7 @@ class _Run:
         torch.manual_seed(self.seed * 1_000_003 + number)
         total = seen = 0.0
         for batch in epoch_batches(self.data, config.max_length, self.tokens, (self.seed, number)):
-            rows = torch.from_numpy(batch)
+            rows = torch.as_tensor(batch)
             real = int((rows[:, 1:] >= 0).sum())
             mine = rows[rank() :: size()]
             loss = self._loss(mine) * ((mine[:, 1:] >= 0).sum() / real) if len(mine) else None
@@ -231,7 +247,8 @@ class _Run:
                 model.load_state_dict(part)
         for name, parameter in self.model.named_parameters():
             self.optimizer.state[parameter] = {
-                key: tensors[f"optimizer.{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")
+                key: tensors[f"optimizer.{key}.{name}"].to(parameter.device)
+                for key in ("step", "exp_avg", "exp_avg_sq")
             }
 
 

@@ -30,6 +30,7 @@ import numpy as np
 import torch
 
 from newfound.allocator import keep_freed_memory
+from newfound.distributed import on_accelerator
 from newfound.planner.planner import Planner
 from tests.benchmarks.planner_workload import SEED, bench_model, planner_for, rows_of_table
 from tests.benchmarks.record import machine, write_record
@@ -54,15 +55,24 @@ ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "2147483647", "M
 
 def product_rate() -> float:
     """FLOP/s of bfloat16 matrix products of the model's widest layer, best of several."""
-    x, w = torch.randn(1024, 576).bfloat16(), torch.randn(3072, 576).bfloat16()
+    gpu = torch.get_default_device().type == "cuda"
+    x, w = torch.randn(1 << 16 if gpu else 1024, 576).bfloat16(), torch.randn(3072, 576).bfloat16()
     best = 0.0
     with torch.inference_mode():
         for _ in range(12):
             started = time.perf_counter()
             for _ in range(10):
                 torch.nn.functional.linear(x, w)
+            if gpu:
+                torch.cuda.synchronize()
             best = max(best, 10 * 2 * x.shape[0] * w.numel() / (time.perf_counter() - started))
     return best
+
+
+def device_name() -> str:
+    """Where all engines but vLLM compute."""
+    device = torch.get_default_device()
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def flops_of_bound(planner: Planner, pairs: Pairs) -> float:
@@ -116,7 +126,7 @@ def measure_transformers(n: int, args: argparse.Namespace) -> Part:
     from transformers import AutoModelForCausalLM
 
     planner = planner_for(MODEL, n)
-    module = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.bfloat16).eval()
+    module = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.bfloat16).to(planner.backbone.device).eval()
     end, batch = planner.codec.end, args.transformers_batch
     trie: dict[tuple[int, ...], set[int]] = {}
     for answer in planner.codec.answers:
@@ -225,7 +235,7 @@ class Progress:
 
 
 def main() -> None:
-    """Runs everything, prints a table, writes runs/bench/planner.json."""
+    """Reads what is asked for; where there is a GPU, it measures there."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--pairs", type=int, default=1500)
     parser.add_argument("--repeats", type=int, default=3, help="of ours")
@@ -236,6 +246,12 @@ def main() -> None:
     parser.add_argument("--no-vllm", action="store_true")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args()
+    with on_accelerator():
+        run(args)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Runs everything, prints a table, writes runs/bench/planner.json."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(args.threads)
     keep_freed_memory()
@@ -245,7 +261,7 @@ def main() -> None:
     settings = [] if args.no_vllm else list(SWEEP)
     progress = Progress(2 * len(args.sizes) + len(settings), {**vars(args), "sweep": SWEEP, "shared": SHARED})
     record: Part = {
-        "seed": SEED, "threads": args.threads, "bf16_tflops": round(product_rate() / 1e12, 3),
+        "seed": SEED, "threads": args.threads, "device": device_name(), "bf16_tflops": round(product_rate() / 1e12, 3),
         **machine("transformers"),
     }  # fmt: skip
     ours = {n: progress.part(f"newfound {n}", lambda n=n: measure_ours(n, args)) for n in args.sizes}

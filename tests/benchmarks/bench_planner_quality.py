@@ -16,7 +16,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -39,12 +39,22 @@ from newfound.evaluation.judging import Method, judge, method_of, paired, put, s
 from newfound.evaluation.measures import gains, hits, ranks_of
 from newfound.evaluation.ours import PlannerScorer
 from newfound.evaluation.protocols import Context, Events
-from newfound.evaluation.rivals import Scorer, ranker_rival, simple_rivals, teacher_rival, training_counts
+from newfound.evaluation.rivals import (
+    ClusterPools,
+    Rival,
+    Scorer,
+    ranker_rival,
+    simple_rivals,
+    teacher_rival,
+    training_counts,
+    tune,
+)
 from newfound.evaluation.sequence import sequence_rival
 from newfound.histories import check_histories, entity_rows, write_rows
 from newfound.planner import Planner, finetune_planner
 from newfound.planner.alignment import WEIGHTS, Alignment, fit_alignment
 from newfound.planner.backbone import end_token
+from newfound.planner.decoding import Decoded
 from newfound.planner.lessons import read_choices
 from newfound.planner.pretrained import base_model
 from newfound.planner.prompt import PromptCodec, load_tokenizer
@@ -55,6 +65,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RUNS = ROOT / "runs" / "bench"
 TWEETINGS = ROOT.parent / "shared" / "data" / "movietweetings-100k"
 SLICES = ("all", "held_out", "sampled", "light", "heavy")
+BLOCK = 256  # contexts that are read in full between two signs of life
 
 log = logging.getLogger("newfound.bench")
 
@@ -136,10 +147,8 @@ class Aligned:
     def scores(self, events: Events) -> np.ndarray:
         index = {cluster: at for at, cluster in enumerate(events.journeys.order)}
         contexts = np.array([[index[c] for c in context] for context in events.contexts], dtype=np.int64)
-        scores = np.where(events.seen, -np.inf, self._scorer.scores(events)).astype(np.float64)
-        top = scores.max(axis=1, keepdims=True)
-        total = np.log(np.exp(scores - top).sum(axis=1, keepdims=True)) + top
-        return self._model.rerank((scores - total).astype(np.float32), contexts)
+        scores = normalised(self._scorer.scores(events), events.seen)
+        return self._model.rerank(scores.astype(np.float32), contexts)
 
 
 def align(method: Method, alignment: Alignment, validation: Events) -> Method:
@@ -160,11 +169,71 @@ def align(method: Method, alignment: Alignment, validation: Events) -> Method:
     )  # fmt: skip
 
 
+class Untaught:
+    """The base model, which tells the descriptions so badly apart that the search would read nearly all of them anyway:
+    every context is scored in full, once, whoever asks.
+    """
+
+    def __init__(self, planner: Planner) -> None:
+        self.planner = planner
+        self._known: dict[Context, np.ndarray] = {}
+
+    def scores(self, contexts: Sequence[Context]) -> np.ndarray:
+        """True log-probabilities, [C, N]."""
+        new = [context for context in dict.fromkeys(contexts) if context not in self._known]
+        for start in range(0, len(new), BLOCK):
+            part = new[start : start + BLOCK]
+            self._known.update(zip(part, self.planner.scores(part, exhaustive=True), strict=True))
+            log.info("zero-shot: %d of %d contexts read in full", start + len(part), len(new))
+        return np.stack([self._known[context] for context in contexts])
+
+    def decode(self, contexts: Sequence[Context], k: int, allowed: np.ndarray | None = None) -> Decoded:
+        """What `Planner.decode` gives, all of it exact."""
+        scores = self.scores(contexts)
+        scores = scores if allowed is None else np.where(allowed, scores, np.float32(-np.inf))
+        return Decoded(scores, np.ones_like(scores, dtype=bool))
+
+
+def normalised(scores: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Log-probabilities over what is new to the person, [B, N]; minus infinity elsewhere."""
+    scores = np.where(seen, -np.inf, scores).astype(np.float64)
+    top = scores.max(axis=1, keepdims=True)
+    return scores - (np.log(np.exp(scores - top).sum(axis=1, keepdims=True)) + top)
+
+
+class Combined:
+    """An ablation: a method's log-probabilities and, with a weight, those of the ranker over the same new clusters.
+
+    It says whether two interests tell anything that the ranker does not see in the whole history.
+    """
+
+    def __init__(self, scorer: Scorer, pools: ClusterPools, *, pool: str, weight: float) -> None:
+        self._scorer, self._pools, self._pool, self._weight = scorer, pools, pool, weight
+
+    def scores(self, events: Events) -> np.ndarray:
+        theirs = normalised(self._pools.of(events)[self._pool], events.seen)
+        # Where the ranker has nothing to show, the other decides among the last.
+        theirs = np.maximum(theirs, theirs.max(axis=1, keepdims=True) - 50)
+        return normalised(self._scorer.scores(events), events.seen) + self._weight * theirs
+
+
+def combined(method: Method, pools: ClusterPools, validation: Events) -> Method:
+    """The method with the ranker; how much that counts is chosen on validation users."""
+    space: dict[str, Sequence[Any]] = {"pool": ClusterPools.NAMES, "weight": (0.25, 0.5, 1.0, 2.0, 4.0)}
+    key = method.key.removeprefix("rival.")
+    found: Rival = tune(key, lambda **c: Combined(method.scorer, pools, **c), space, validation)
+    log.info("%s with the ranker: %s", key, found.chosen)
+    return replace(
+        method, key=f"{key}_with_ranker", label=f"{method.label}, with the ranker", scorer=found.scorer,
+        kind="ablation", chosen=found.chosen,
+    )  # fmt: skip
+
+
 class Mixture:
     """An ablation: the mean probability over all contexts that serving may draw, rather than one context's answers.
 
-    It says what is lost by looking at two interests at a time. Every context is asked about once, however many moments
-    offer it.
+    It says what is lost by looking at two interests at a time. Scores are logarithms. Every context is asked about
+    once, however many moments offer it.
 
     Args:
         log_probabilities: of all clusters after some contexts, [C, N], up to a constant for each context.
@@ -191,7 +260,7 @@ class Mixture:
                 exponent = logs[place[context]][fresh]
                 share = np.exp(exponent - exponent.max())
                 out[row, fresh] += weight * share / share.sum()
-        return out
+        return np.log(np.maximum(out, np.finfo(np.float64).tiny))
 
 
 def propose(planner: Planner, clusters: Clusters) -> Callable[[np.ndarray], np.ndarray]:
@@ -261,6 +330,7 @@ def measure(
         key: Planner.load(path, interests, precision=config.planner.precision)
         for key, path in (("planner", planner), ("planner_zero_shot", untaught))
     }
+    untaught_planner = Untaught(planners["planner_zero_shot"])
     by_name = {rival.name: rival.scorer for rival in rivals}
     alignment, worth = fit_alignment(transitions, interests, propose(planners["planner"], interests))
     frequency = by_rows(by_name["pair_frequency"])
@@ -271,7 +341,7 @@ def measure(
     ]
     methods = [
         Method("planner", "Planner, fine-tuned", PlannerScorer(planners["planner"]), "ours"),
-        Method("planner_zero_shot", "Planner, zero-shot", PlannerScorer(planners["planner_zero_shot"]), "ours"),
+        Method("planner_zero_shot", "Planner, zero-shot", PlannerScorer(untaught_planner), "ours"),
         *(method_of(rival) for rival in rivals),
         *(
             Method(
@@ -281,6 +351,12 @@ def measure(
         ),
     ]
     methods = [replace(method, scorer=Remembered(method.scorer)) for method in methods]
+    pools = ClusterPools(item_policy, catalogue)
+    methods += [
+        combined(method, pools, moments.short_validation)
+        for method in methods
+        if method.key in ("planner", "planner_mixture", "rival.choice_model", "rival.cluster_sequence")
+    ]
     methods += [
         align(method, alignment, moments.short_validation)
         for method in methods
@@ -291,8 +367,8 @@ def measure(
     slices = slices_of(moments.test, withheld, config.policy, config.transitions.context, seed)
     nothing = np.zeros_like(moments.test.seen)  # planners are asked for novel clusters alone; leak looks at raw answers
     raw: dict[str, np.ndarray] = {
-        key: best_clusters(model.scores(moments.test.contexts, exact=SLATE), nothing, SLATE)
-        for key, model in planners.items()
+        "planner": best_clusters(planners["planner"].scores(moments.test.contexts, exact=SLATE), nothing, SLATE),
+        "planner_zero_shot": best_clusters(untaught_planner.scores(moments.test.contexts), nothing, SLATE),
     }
     metrics, answers, _ = judge(methods, moments.test, slices, counts.frequency, boot, raw)
     metrics |= {f"planner.{key}": value for key, value in worth.items()}

@@ -58,7 +58,7 @@ def bench_model(folder: Path) -> Path:
     draw = np.random.default_rng(SEED)
     level = draw.normal(0, 0.7, LARGEST).astype(np.float32)  # some are more popular than others
     words = torch.nn.functional.normalize(backbone.model.weights["embedding"][[a[0] for a in codec.answers]].float())
-    alike = (words @ words.T).numpy()  # words that the base model finds alike follow each other
+    alike = (words @ words.T).cpu().numpy()  # words that the base model finds alike follow each other
     alike = 1.2 * (alike - alike.mean()) / alike.std()
     pull = np.stack([0.7 * alike, alike]).astype(np.float32)
     contexts = draw.integers(0, LARGEST, (4000, 2))

@@ -16,6 +16,7 @@ import os
 import platform
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -41,6 +42,7 @@ from newfound.evaluation.ours import PlannerScorer
 from newfound.evaluation.protocols import Context, Events
 from newfound.evaluation.rivals import (
     ClusterPools,
+    Counts,
     Rival,
     Scorer,
     ranker_rival,
@@ -194,6 +196,22 @@ class Untaught:
         return Decoded(scores, np.ones_like(scores, dtype=bool))
 
 
+class Hinted:
+    """An ablation: the planner whose prompt names the most frequent successor of the very pair, as a refresh does."""
+
+    def __init__(self, planner: Planner, counts: Counts) -> None:
+        self._planner = planner
+        found: dict[Context, Counter[str]] = {}
+        for context, label in zip(counts.contexts.tolist(), counts.labels.tolist(), strict=True):
+            pair = tuple(planner.nodes[c] for c in context)
+            found.setdefault(pair, Counter())[planner.nodes[label]] += 1
+        self.hints = {pair: successors.most_common(1)[0][0] for pair, successors in found.items()}
+
+    def decode(self, contexts: Sequence[Context], k: int, allowed: np.ndarray | None = None) -> Decoded:
+        """What `Planner.decode` gives."""
+        return self._planner.decode(contexts, k, allowed, [self.hints.get(context) for context in contexts])
+
+
 def normalised(scores: np.ndarray, seen: np.ndarray) -> np.ndarray:
     """Log-probabilities over what is new to the person, [B, N]; minus infinity elsewhere."""
     scores = np.where(seen, -np.inf, scores).astype(np.float64)
@@ -331,6 +349,7 @@ def measure(
         for key, path in (("planner", planner), ("planner_zero_shot", untaught))
     }
     untaught_planner = Untaught(planners["planner_zero_shot"])
+    hinted = Hinted(planners["planner"], counts)
     by_name = {rival.name: rival.scorer for rival in rivals}
     alignment, worth = fit_alignment(transitions, interests, propose(planners["planner"], interests))
     frequency = by_rows(by_name["pair_frequency"])
@@ -343,6 +362,7 @@ def measure(
         Method("planner", "Planner, fine-tuned", PlannerScorer(planners["planner"]), "ours"),
         Method("planner_zero_shot", "Planner, zero-shot", PlannerScorer(untaught_planner), "ours"),
         *(method_of(rival) for rival in rivals),
+        Method("planner_hinted", "Planner, with hints", PlannerScorer(hinted), "ablation"),
         *(
             Method(
                 f"{key}_mixture", f"{label}, all recent pairs", Mixture(ask, config), "ablation", reads_context=False
@@ -383,6 +403,7 @@ def measure(
         key = key if key in chosen else f"rival.{key}"
         put(metrics, f"{key}.novel_hr@10", boot.mean(hits(ranks, SLATE)))
         put(metrics, f"{key}.novel_ndcg@10", boot.mean(gains(ranks, SLATE)))
+    metrics["planner_hinted.hinted_share"] = float(np.mean([c in hinted.hints for c in moments.test.contexts]))
     for part in slices:
         metrics[part.name("events", "moments")] = float(part.mask.sum())
     metrics["events.users"] = float(len(np.unique(moments.test.users)))

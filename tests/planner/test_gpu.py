@@ -77,7 +77,7 @@ def test_it_learns_what_it_learns_on_the_processor(
     finetune_planner(*inputs, tmp_path / "fast")
     slow, fast = (json.loads((tmp_path / name / "training.json").read_text()) for name in ("slow", "fast"))
     for one, other in zip(fast["curve"], slow["curve"], strict=True):
-        assert one.get("loss", 0.0) == pytest.approx(other.get("loss", 0.0), rel=1e-2)
+        assert one.get("loss", 0.0) == pytest.approx(other.get("loss", 0.0), rel=0.05)
         assert one["mrr"] == pytest.approx(other["mrr"], abs=0.03)
 
 

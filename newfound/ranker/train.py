@@ -110,9 +110,12 @@ def _fit(
 ) -> Fit:
     torch.manual_seed(seed)
     train, targets = sequences.drop_last(least=3) if hold_out else (sequences, None)
-    known = torch.full((items,), text is None)
-    known[torch.as_tensor(train.items)] = True
-    model = SequenceModel(items, config, None if text is None else text.to(known.device), known)
+    device = torch.get_default_device()
+    with torch.device("cpu"):  # the same start on every device
+        known = torch.full((items,), text is None)
+        known[torch.from_numpy(train.items)] = True
+        model = SequenceModel(items, config, text, known)
+    model.to(device)
     run = _Run(model, config, train, seed)
     model = run.average
     result = Fit(model)

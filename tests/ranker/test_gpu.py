@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 
 @pytest.mark.parametrize("negatives", [None, 8])
 def test_it_learns_what_it_learns_on_the_processor(negatives: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = CONFIG.model_copy(update={"negatives": negatives})
+    config = CONFIG.model_copy(update={"negatives": negatives, "id_dropout": 0.0})
     text = torch.nn.functional.normalize(torch.randn(ITEMS, 6, generator=torch.Generator().manual_seed(0)), dim=1)
     with monkeypatch.context() as patch:
         patch.setattr(train, "on_accelerator", nullcontext)
@@ -26,9 +26,8 @@ def test_it_learns_what_it_learns_on_the_processor(negatives: int | None, monkey
     fast = fit(walks(), ITEMS, config, seed=3, text=text)
     assert torch.cuda.max_memory_allocated() > 0, "it was not used"
     assert {value.device.type for value in fast.model.state_dict().values()} == {"cpu"}
-    # Items that lose their id part, and shared negatives, are drawn where they are needed.
-    for one, other in zip(fast.curve, slow.curve, strict=False):
-        assert one["loss"] == pytest.approx(other["loss"], rel=0.1)
+    for one, other in zip(fast.curve, slow.curve, strict=False):  # shared negatives are drawn where they are needed
+        assert one["loss"] == pytest.approx(other["loss"], rel=0.1 if negatives else 0.02)
     assert fast.ndcg == pytest.approx(slow.ndcg, abs=0.05)
 
 

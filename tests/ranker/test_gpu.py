@@ -27,7 +27,7 @@ def test_it_learns_what_it_learns_on_the_processor(negatives: int | None, monkey
     assert torch.cuda.max_memory_allocated() > 0, "it was not used"
     assert {value.device.type for value in fast.model.state_dict().values()} == {"cpu"}
     for one, other in zip(fast.curve, slow.curve, strict=False):  # shared negatives are drawn where they are needed
-        assert one["loss"] == pytest.approx(other["loss"], rel=0.1 if negatives else 0.02)
+        assert one["loss"] == pytest.approx(other["loss"], rel=0.2 if negatives else 0.02)
     assert fast.ndcg == pytest.approx(slow.ndcg, abs=0.05)
 
 

@@ -15,6 +15,7 @@ from newfound.allocator import keep_freed_memory
 from newfound.planner import head
 from newfound.planner.model import Cache, Llama, Packing
 
+TOKENS = 64  # of a prompt and an answer, about
 PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
@@ -26,6 +27,10 @@ class Backbone(Protocol):
     @property
     def device(self) -> torch.device:
         """Where it computes; what it is given has to be there."""
+
+    @property
+    def cache_bytes(self) -> int:
+        """What a context of ordinary length holds."""
 
     def empty(self) -> Any:
         """A cache of one branch without tokens."""
@@ -59,6 +64,11 @@ class LeanBackbone:
     @property
     def device(self) -> torch.device:
         return self.model.weights["embedding"].device
+
+    @property
+    def cache_bytes(self) -> int:
+        shape = self.model.shape
+        return TOKENS * 2 * 4 * shape.layers * shape.kv_heads * shape.head_dim
 
     def empty(self) -> Cache:
         return self.model.empty()
@@ -100,6 +110,10 @@ class TransformersBackbone:
     def device(self) -> torch.device:
         found: torch.device = self.module.device
         return found
+
+    @property
+    def cache_bytes(self) -> int:
+        return TOKENS * 8  # the tokens themselves
 
     def empty(self) -> list[tuple[int, ...]]:
         return [()]

@@ -25,7 +25,7 @@ Bools = npt.NDArray[np.bool_]
 
 CONTEXTS = 256  # decoded at once: enough rows for the matrix products, also where few are read on; a bounded cache
 BRANCHES = 512  # continued at once
-ON_GPU = 8  # times as many
+ON_GPU = 8  # times as many, where its memory allows
 
 
 @dataclass
@@ -99,7 +99,10 @@ class ExactDecoder:
             self.below[i, node.labels] = True
         self.branching = np.array([len(node.children) > 0 for node in trie.nodes])
         self.work = Work()
-        times = ON_GPU if backbone.device.type == "cuda" else 1
+        times = 1
+        if backbone.device.type == "cuda":  # a search holds the caches of several rounds
+            free = torch.cuda.mem_get_info(backbone.device)[0]
+            times = min(max(free // (8 * CONTEXTS * backbone.cache_bytes), 1), ON_GPU)
         self.contexts, self.branches = CONTEXTS * times, BRANCHES * times
 
     def _edge(self, index: int, end: int) -> _Edge:

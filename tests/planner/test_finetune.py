@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -231,9 +232,10 @@ def test_it_learns_the_same_on_another_device(
     tuning = planner_config.finetune.model_copy(update={**changes, "learning_rate": 1e-3})
     config = planner_config.model_copy(update={"finetune": tuning})
     inputs = (world / "transitions", world / "clusters", config, 3)
-    finetune_planner(*inputs, tmp_path / "here")
     adam = torch.optim.AdamW
     with monkeypatch.context() as patch:
+        patch.setattr(finetune, "on_accelerator", nullcontext)
+        finetune_planner(*inputs, tmp_path / "here")
         patch.setattr(finetune, "on_accelerator", elsewhere)
         # What that device lacks, and a GPU has: fused steps, and tensors without a version.
         patch.setattr(torch.optim, "AdamW", lambda groups, fused, **given: adam(groups, **given))

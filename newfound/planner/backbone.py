@@ -113,7 +113,7 @@ class TransformersBackbone:
 
     @property
     def cache_bytes(self) -> int:
-        return TOKENS * 8  # the tokens themselves
+        return TOKENS // 8 * 4 * int(self.module.config.vocab_size)  # its states are logits, of what is new
 
     def empty(self) -> list[tuple[int, ...]]:
         return [()]

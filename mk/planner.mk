@@ -1,4 +1,4 @@
-.PHONY: vllm bench-planner engines
+.PHONY: vllm bench-planner engines test-gpu
 
 .vllm/.ready:
 	@$(PYTHON) -m venv .vllm
@@ -14,3 +14,6 @@ bench-planner: setup vllm ## the planner's bulk speed against transformers and v
 
 engines: setup vllm ## the planner in process beside a live vLLM server: same prompts, same choices, same answers
 	@$(BIN)/python -m pytest -q -s -m "" tests/planner/test_live_engine.py
+
+test-gpu: setup ## planner and ranker on a GPU beside the processor
+	@$(BIN)/python -m pytest -q tests/planner/test_gpu.py tests/ranker/test_gpu.py

@@ -9,6 +9,7 @@ from typing import Final
 _TRIM_THRESHOLD: Final = -1
 _TOP_PAD: Final = -2
 _MMAP_MAX: Final = -4
+_ARENA_MAX: Final = -8
 _log = logging.getLogger(__name__)
 
 
@@ -26,5 +27,7 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):
         _log.debug("the C library has no mallopt; its allocator is left as it is")
         return False
-    done = [mallopt(_MMAP_MAX, 0), mallopt(_TRIM_THRESHOLD, 2**31 - 1), mallopt(_TOP_PAD, 64 << 20)]
+    # Threads share two heaps: with one each, every thread would keep a peak of its own.
+    wanted = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 64 << 20, _ARENA_MAX: 2}
+    done = [mallopt(name, value) for name, value in wanted.items()]
     return all(done)

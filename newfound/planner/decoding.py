@@ -9,7 +9,9 @@ among a context's k best values; when complete descriptions hold all k places, n
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ import torch
 from newfound.planner.backbone import Backbone
 from newfound.planner.prompt import Tokens
 from newfound.planner.trie import Trie
+from newfound.threads import side_by_side
 
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
@@ -93,7 +96,8 @@ class ExactDecoder:
         self.edges = [self._edge(i, end) for i in range(len(trie))]
         roots = trie.nodes[0].children
         self._root_children = np.array(roots, dtype=np.int64)
-        self._root_tokens = torch.tensor([trie.nodes[c].tokens[0] for c in roots], device=backbone.device)
+        with there(backbone.device):
+            self._root_tokens = torch.tensor([trie.nodes[c].tokens[0] for c in roots])
         self.below = np.zeros((len(trie), self.n), dtype=bool)
         for i, node in enumerate(trie.nodes):
             self.below[i, node.labels] = True
@@ -118,7 +122,6 @@ class ExactDecoder:
             label=-1 if node.label is None else node.label,
         )
 
-    @torch.inference_mode()
     def decode(
         self, prompts: Sequence[Sequence[Tokens]], k: int, allowed: Bools | None = None, forced: bool = True
     ) -> Decoded:
@@ -137,13 +140,19 @@ class ExactDecoder:
         scores = np.full((len(prompts), self.n), -np.inf, dtype=np.float32)
         exact = np.zeros((len(prompts), self.n), dtype=bool)
         order = sorted(range(len(prompts)), key=lambda i: tuple(prompts[i]))
-        for start in range(0, len(order), self.contexts):
-            rows = order[start : start + self.contexts]
+        batches = [order[start : start + self.contexts] for start in range(0, len(order), self.contexts)]
+
+        def search(rows: list[int]) -> Work:
             given = None if allowed is None else allowed[rows]
-            search = _Search(self, [prompts[i] for i in rows], k, given, forced)
-            with self.backbone.device:
-                scores[rows], exact[rows] = search.run()
-            self.work.add(search.work)
+            found = _Search(self, [prompts[i] for i in rows], k, given, forced)
+            with torch.inference_mode(), there(self.backbone.device):
+                scores[rows], exact[rows] = found.run()
+            return found.work
+
+        tasks = [partial(search, rows) for rows in batches]
+        on_processor = self.backbone.device.type == "cpu"
+        for work in side_by_side(tasks) if on_processor else [task() for task in tasks]:
+            self.work.add(work)
         return Decoded(scores, exact)
 
     @torch.inference_mode()
@@ -151,7 +160,7 @@ class ExactDecoder:
         """Free greedy decoding: the most probable token after token, without the trie, up to `end`."""
         out: list[list[int]] = [[] for _ in prompts]
         order = sorted(range(len(prompts)), key=lambda i: tuple(prompts[i]))
-        with self.backbone.device:
+        with there(self.backbone.device):
             for start in range(0, len(order), self.contexts):
                 rows = order[start : start + self.contexts]
                 states, cache = read_prompts(self.backbone, [prompts[i] for i in rows], Work())
@@ -165,6 +174,11 @@ class ExactDecoder:
                     rows = [rows[place] for place in going]
                     states, cache, _ = self.backbone.extend(cache, torch.tensor(going), [[tokens[p]] for p in going])
         return out
+
+
+def there(device: torch.device) -> AbstractContextManager[object]:
+    """Makes the device torch's default, unless it is already."""
+    return nullcontext() if torch.get_default_device() == device else device
 
 
 def read_prompts(backbone: Backbone, prompts: Sequence[Sequence[Tokens]], work: Work) -> tuple[torch.Tensor, Any]:

@@ -140,6 +140,24 @@ def test_results_do_not_depend_on_order_or_company(tiny_backbone: Callable[..., 
         np.testing.assert_allclose(alone.top(2)[1][0], together.top(2)[1][row], atol=1e-4)
 
 
+def test_batches_side_by_side_give_the_same(tiny_backbone: Callable[..., LeanBackbone]) -> None:
+    answers = [(3,), (3, 4), (4, 5, 6), (5,), (6, 7)]
+    asked = [[(9, 10, 11), (3 + a, 7), (5, 3 + b)] for a in range(6) for b in range(6)]
+    alone = ExactDecoder(tiny_backbone(1), Trie(answers), END)
+    shared = ExactDecoder(tiny_backbone(1), Trie(answers), END)
+    alone.contexts = shared.contexts = 5
+    before = torch.get_num_threads()
+    one = alone.decode(asked, 2)
+    torch.set_num_threads(2)
+    try:
+        other = shared.decode(asked, 2)
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(one.exact, other.exact)
+    np.testing.assert_allclose(one.scores, other.scores, rtol=1e-5)
+    assert alone.work == shared.work and alone.work.contexts == 36
+
+
 def test_an_empty_vocabulary_and_equal_descriptions_are_refused() -> None:
     for bad in ([], [()], [(1, 2), (1, 2)]):
         with pytest.raises(ValueError):

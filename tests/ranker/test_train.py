@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ import pytest
 import torch
 
 from newfound.config import RankerConfig
+from newfound.ranker import train
 from newfound.ranker.data import Sequences
 from newfound.ranker.train import Fit, fit
+from tests.planner.elsewhere import elsewhere
 
 ITEMS = 20
 CONFIG = RankerConfig(
@@ -133,4 +136,24 @@ def test_two_processes_follow_the_loss_curve_of_one(tmp_path: Path) -> None:
     assert len(shared) == len(alone)
     for one, other in zip(shared, alone, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=0.01)
+        assert one["ndcg@10"] == pytest.approx(other["ndcg@10"], abs=0.03)
+
+
+@pytest.mark.filterwarnings("ignore:.*is a no-op")  # torch says so of the device that stands in
+def test_it_learns_the_same_on_another_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No GPU is needed to see that nothing is left behind on the processor; see `elsewhere`."""
+    config = CONFIG.model_copy(update={"negatives": 8, "epochs": 2})
+    text = torch.nn.functional.normalize(torch.randn(ITEMS, 6, generator=torch.Generator().manual_seed(0)), dim=1)
+    adam = torch.optim.AdamW
+    monkeypatch.setattr(train, "on_accelerator", nullcontext)
+    here = fit(walks(), ITEMS, config, seed=3, text=text)
+    monkeypatch.setattr(train, "on_accelerator", elsewhere)
+    # What that device lacks, and a GPU has: fused steps, and tensors without a version.
+    monkeypatch.setattr(torch.optim, "AdamW", lambda values, fused, **given: adam(values, **given))
+    monkeypatch.setattr(torch._C, "_InferenceMode", lambda _: torch.no_grad())
+    fit(walks(), ITEMS, config, seed=3, text=text, epochs=1, folder=tmp_path)
+    there = fit(walks(), ITEMS, config, seed=3, text=text, folder=tmp_path)
+    assert {value.device.type for value in there.model.state_dict().values()} == {"cpu"}
+    for one, other in zip(there.curve, here.curve, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-2)
         assert one["ndcg@10"] == pytest.approx(other["ndcg@10"], abs=0.03)

@@ -28,6 +28,7 @@ Bools = npt.NDArray[np.bool_]
 
 CONTEXTS = 256  # decoded at once: enough rows for the matrix products, also where few are read on; a bounded cache
 BRANCHES = 512  # continued at once
+WIDE = 32  # best that are wanted of each; where it is more, fewer contexts are decoded at once, for the memory
 ON_GPU = 8  # times as many, where its memory allows
 
 
@@ -140,7 +141,8 @@ class ExactDecoder:
         scores = np.full((len(prompts), self.n), -np.inf, dtype=np.float32)
         exact = np.zeros((len(prompts), self.n), dtype=bool)
         order = sorted(range(len(prompts)), key=lambda i: tuple(prompts[i]))
-        batches = [order[start : start + self.contexts] for start in range(0, len(order), self.contexts)]
+        size = max(1, self.contexts * WIDE // max(k, WIDE))
+        batches = [order[start : start + size] for start in range(0, len(order), size)]
 
         def search(rows: list[int]) -> Work:
             given = None if allowed is None else allowed[rows]

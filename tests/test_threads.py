@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 
 import pytest
 import torch
 
-from newfound.threads import side_by_side
+from newfound.threads import side_by_side, workers
 
 
 @pytest.fixture(autouse=True)
@@ -27,13 +28,37 @@ def test_results_keep_the_tasks_order_and_the_threads_are_shared_out() -> None:
         together.wait()  # never ends unless another one runs beside it
         return number, torch.get_num_threads()
 
-    assert side_by_side([partial(task, number) for number in range(2)]) == [(0, 2), (1, 2)]
-    assert torch.get_num_threads() == 4
-    assert side_by_side([torch.get_num_threads]) == [4]
+    torch.set_num_threads(2)
+    assert side_by_side([partial(task, number) for number in range(2)]) == [(0, 1), (1, 1)]
+    assert torch.get_num_threads() == 2
+    assert side_by_side([torch.get_num_threads]) == [2]
     assert side_by_side([]) == []
 
 
-def test_an_error_is_raised_and_the_threads_are_as_before() -> None:
+def test_an_error_is_raised_what_has_not_begun_is_left_out_and_the_threads_are_as_before() -> None:
+    begun, fails = list[int](), threading.Event()
+
+    def task(number: int) -> None:
+        begun.append(number)
+        if number == 0:
+            fails.set()
+            raise ZeroDivisionError
+        assert fails.wait(20)
+        time.sleep(0.2)  # long enough for the caller to hear of it
+
     with pytest.raises(ZeroDivisionError):
-        side_by_side([lambda: 1 // 0, lambda: 1])
+        side_by_side([partial(task, number) for number in range(100)])
+    assert len(begun) < 50
     assert torch.get_num_threads() == 4
+
+
+def test_within_a_task_everything_goes_one_after_the_other() -> None:
+    inner = [threading.get_ident] * 3
+    for found in side_by_side([lambda: side_by_side(inner)] * 2):
+        assert len(set(found)) == 1
+
+
+def test_cores_are_shared_out_evenly() -> None:
+    for threads, wanted in ((1, 1), (2, 2), (3, 3), (6, 3), (7, 3), (11, 2), (16, 4)):
+        torch.set_num_threads(threads)
+        assert workers() == wanted

@@ -21,7 +21,7 @@ import torch
 from newfound.planner.backbone import Backbone
 from newfound.planner.prompt import Tokens
 from newfound.planner.trie import Trie
-from newfound.threads import side_by_side
+from newfound.threads import side_by_side, workers
 
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
@@ -141,7 +141,10 @@ class ExactDecoder:
         scores = np.full((len(prompts), self.n), -np.inf, dtype=np.float32)
         exact = np.zeros((len(prompts), self.n), dtype=bool)
         order = sorted(range(len(prompts)), key=lambda i: tuple(prompts[i]))
-        size = max(1, self.contexts * WIDE // max(k, WIDE))
+        on_processor = self.backbone.device.type == "cpu"
+        # No more than two full batches at a time, for the memory.
+        size = self.contexts * WIDE // max(k, WIDE) * 2 // max(workers() if on_processor else 2, 2)
+        size = max(1, size)
         batches = [order[start : start + size] for start in range(0, len(order), size)]
 
         def search(rows: list[int]) -> Work:
@@ -152,7 +155,6 @@ class ExactDecoder:
             return found.work
 
         tasks = [partial(search, rows) for rows in batches]
-        on_processor = self.backbone.device.type == "cpu"
         for work in side_by_side(tasks) if on_processor else [task() for task in tasks]:
             self.work.add(work)
         return Decoded(scores, exact)

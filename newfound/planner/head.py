@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.nn import functional
 
 ROWS = 128  # a block of logits stays in the processor's cache
-ROWS_ON_GPU = 4096
+LOGITS_ON_GPU = 1 << 28
 
 
-def block_rows(states: Tensor) -> int:
+def block_rows(head: Tensor) -> int:
     """How many states' logits are held at a time."""
-    return ROWS_ON_GPU if states.is_cuda else ROWS
+    return max(ROWS, LOGITS_ON_GPU // len(head)) if head.is_cuda else ROWS
 
 
 def token_log_probs(head: Tensor, states: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ def token_log_probs(head: Tensor, states: Tensor, rows: Tensor, tokens: Tensor) 
     Returns:
         [Q] float32.
     """
-    out, size = torch.empty(len(rows)), block_rows(states)
+    out, size = torch.empty(len(rows)), block_rows(head)
     starts = torch.searchsorted(rows, torch.arange(0, len(states) + size, size)).tolist()
     for block, (start, stop) in enumerate(zip(starts, starts[1:], strict=False)):
         if start == stop:
@@ -63,7 +63,7 @@ def block_log_probs(head: Tensor, states: Tensor, tokens: Tensor) -> Tensor:
         [T, R] float32.
     """
     chosen = head[tokens].float()
-    out, size = torch.empty(len(states), len(tokens)), block_rows(states)
+    out, size = torch.empty(len(states), len(tokens)), block_rows(head)
     for start in range(0, len(states), size):
         part = states[start : start + size]
         logits = functional.linear(part, head)
@@ -78,4 +78,4 @@ def block_log_probs(head: Tensor, states: Tensor, tokens: Tensor) -> Tensor:
 
 def likeliest(head: Tensor, states: Tensor) -> Tensor:
     """[T] the most probable next token of each state."""
-    return torch.cat([functional.linear(part, head).argmax(-1) for part in torch.split(states, block_rows(states))])
+    return torch.cat([functional.linear(part, head).argmax(-1) for part in torch.split(states, block_rows(head))])

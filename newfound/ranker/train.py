@@ -83,7 +83,8 @@ def fit(
         sequences: items as 0 .. items - 1, oldest first.
         items: number of items.
         config: model and training.
-        seed: everything random is drawn from it, each epoch anew, so that a resumed run goes on bit for bit.
+        seed: everything random is drawn from it, each epoch anew, so that a resumed run goes on bit for bit
+            (on a processor: a GPU adds up in no fixed order).
         text: float32 text vectors [items, text dim], where items have text.
         hold_out: choose the epoch on each sequence's last item; otherwise train on all of it.
         epochs: stop after so many, with the learning rate still falling as `config.epochs` says.

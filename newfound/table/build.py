@@ -38,7 +38,7 @@ log = logging.getLogger("newfound.table")
 
 SHARD_FILE = "shard.parquet"
 SHARD_RECORD = "shard.json"
-BLOCK = 1024  # contexts between two saves; also bounds the memory
+BLOCK = 4096  # contexts between two saves
 
 
 def build_table(
@@ -313,7 +313,7 @@ def shard_identity(plan: Plan, shard: int, shards: int, hints: dict[Context, str
 def _prepare(out: Path, identity: dict[str, Any]) -> None:
     """Keeps the blocks of an interrupted build with the same inputs, and no others."""
     note = out / "inputs.json"
-    text = json.dumps(identity, sort_keys=True)
+    text = json.dumps({**identity, "block": BLOCK}, sort_keys=True)
     if out.is_dir() and not (note.is_file() and note.read_text(encoding="utf-8") == text):
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)

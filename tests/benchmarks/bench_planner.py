@@ -259,7 +259,9 @@ def run(args: argparse.Namespace) -> None:
     print(f"model: {MODEL.relative_to(ROOT)}, tuned once" if not MODEL.is_dir() else "model: as it was", flush=True)
     bench_model(MODEL)
     settings = [] if args.no_vllm else list(SWEEP)
-    progress = Progress(2 * len(args.sizes) + len(settings), {**vars(args), "sweep": SWEEP, "shared": SHARED})
+    progress = Progress(
+        2 * len(args.sizes) + len(settings), {**vars(args), "sweep": SWEEP, "shared": SHARED, "device": device_name()}
+    )
     record: Part = {
         "seed": SEED, "threads": args.threads, "device": device_name(), "bf16_tflops": round(product_rate() / 1e12, 3),
         **machine("transformers"),

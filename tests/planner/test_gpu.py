@@ -74,7 +74,10 @@ def test_it_learns_what_it_learns_on_the_processor(
         )
         with pytest.raises(KeyboardInterrupt):
             finetune_planner(*inputs, tmp_path / "fast")
+    taken: list[int] = []
+    here.setattr(Course, "step", lambda self, at: taken.append(at) or step(self, at))
     finetune_planner(*inputs, tmp_path / "fast")
+    assert taken == [5, 6]
     slow, fast = (json.loads((tmp_path / name / "training.json").read_text()) for name in ("slow", "fast"))
     for one, other in zip(fast["curve"], slow["curve"], strict=True):
         assert one.get("loss", 0.0) == pytest.approx(other.get("loss", 0.0), rel=0.05)

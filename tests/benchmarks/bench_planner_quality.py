@@ -173,12 +173,15 @@ def align(method: Method, alignment: Alignment, validation: Events) -> Method:
 
 class Untaught:
     """The base model, which tells the descriptions so badly apart that the search would read nearly all of them anyway:
-    every context is scored in full, once, whoever asks.
+    every context is scored in full, once, whoever asks, and kept in `file`: that takes longer than all the rest.
     """
 
-    def __init__(self, planner: Planner) -> None:
-        self.planner = planner
+    def __init__(self, planner: Planner, file: Path) -> None:
+        self.planner, self._file = planner, file
         self._known: dict[Context, np.ndarray] = {}
+        if file.exists():
+            kept = np.load(file)
+            self._known = dict(zip(map(tuple, kept["contexts"].tolist()), kept["scores"], strict=True))
 
     def scores(self, contexts: Sequence[Context]) -> np.ndarray:
         """True log-probabilities, [C, N]."""
@@ -186,6 +189,9 @@ class Untaught:
         for start in range(0, len(new), BLOCK):
             part = new[start : start + BLOCK]
             self._known.update(zip(part, self.planner.scores(part, exhaustive=True), strict=True))
+            half_written = self._file.with_name(f".{self._file.name}")
+            np.savez(half_written, contexts=list(self._known), scores=list(self._known.values()))
+            half_written.rename(self._file)
             log.info("zero-shot: %d of %d contexts read in full", start + len(part), len(new))
         return np.stack([self._known[context] for context in contexts])
 
@@ -348,7 +354,7 @@ def measure(
         key: Planner.load(path, interests, precision=config.planner.precision)
         for key, path in (("planner", planner), ("planner_zero_shot", untaught))
     }
-    untaught_planner = Untaught(planners["planner_zero_shot"])
+    untaught_planner = Untaught(planners["planner_zero_shot"], untaught.with_name("zero-shot-scores.npz"))
     hinted = Hinted(planners["planner"], counts)
     by_name = {rival.name: rival.scorer for rival in rivals}
     alignment, worth = fit_alignment(transitions, interests, propose(planners["planner"], interests))

@@ -123,6 +123,7 @@ class FinetuneConfig(Settings):
     teacher_epochs: Positive = 30
     learning_rate: Annotated[float, Field(gt=0)] = 3e-5
     head_rate: Annotated[float, Field(ge=0)] = 1.0  # times as fast learn the head's rows of answers' tokens; 0: fixed
+    hint_share: Share = 0.25  # of prompts that name a recent successor, as those of a refresh do
     warmup: Share = 0.05
     evaluate_every: Positive = 60  # steps between looks at held-out recall, on which the checkpoint is chosen
     evaluation_contexts: Positive = 512

@@ -51,11 +51,13 @@ class Questions:
     """Answers that are read on after some prompts.
 
     Args:
+        hints: of all prompts, -1 where one has none.
         some: [A] which prompts.
         answers: A of them.
         states: that prompts and answers have together.
     """
 
+    hints: Rows
     some: Rows
     answers: list[Tokens]
     states: int
@@ -146,6 +148,7 @@ class Course:
             "tokens_per_second": round(self.tokens / max(done.training, 1e-9), 1),
             "prompt_tokens_per_second": round(self.unshared / max(done.training, 1e-9), 1),
             "contexts": len(self.lessons),
+            "hint_strength": self.lessons.hint,
             **{f"validation_{name}": value for name, value in chosen.items() if name not in ("step", "seconds")},
             "curve": curve,
         }
@@ -231,9 +234,10 @@ class Course:
     def ask(self, rows: Rows, each: float, rng: np.random.Generator, unread: set[int]) -> Questions:
         """Which answers are read on after the prompts of some lessons, so many a context; they leave `unread`."""
         some = np.resize(rng.permutation(len(rows)), max(1, round(len(rows) * each)))
+        hints = self.draw_hints(rows, rng)
         drawn = [self.draw(row) for row in rows[some]]
         unread.difference_update(drawn)
-        return self.questions(rows, some, [self.codec.answers[label] for label in drawn])
+        return self.questions(hints, some, [self.codec.answers[label] for label in drawn])
 
     def ask_all(self, rows: Rows, asked: Questions, labels: Rows, rng: np.random.Generator) -> Questions:
         """Asks for these answers as well, each after a prompt to which it is new."""
@@ -242,21 +246,21 @@ class Course:
             (int(rng.choice(places)), label) for places, label in zip(new, labels.tolist(), strict=True) if len(places)
         ]
         some = np.array([*asked.some.tolist(), *(place for place, _ in kept)], dtype=np.int64)
-        return self.questions(rows, some, [*asked.answers, *(self.codec.answers[label] for _, label in kept)])
+        return self.questions(asked.hints, some, [*asked.answers, *(self.codec.answers[label] for _, label in kept)])
 
-    def questions(self, rows: Rows, some: Rows, answers: list[Tokens]) -> Questions:
-        return Questions(some, answers, len(rows) + sum(map(len, answers)))
+    def questions(self, hints: Rows, some: Rows, answers: list[Tokens]) -> Questions:
+        return Questions(hints, some, answers, len(hints) + sum(map(len, answers)))
 
     def read(self, rows: Rows, asked: Questions) -> Tensor:
         """[M, dim] states: after the prompts of some lessons, and within the answers."""
         backbone = self.student.backbone
-        states, cache = read_prompts(backbone, self.prompts(rows), Work())
+        states, cache = read_prompts(backbone, self.prompts(rows, asked.hints), Work())
         inside, _, _ = backbone.extend(cache, torch.as_tensor(asked.some), asked.answers, keep=False)
         return torch.cat([states, inside])
 
     def targets(self, rows: Rows, asked: Questions) -> Tensor:
         """[M, R] probabilities of the answers' tokens that follow these states."""
-        first = torch.as_tensor(self.lessons.targets[rows]) @ self.first_of
+        first = torch.as_tensor(self.taught(rows, asked.hints)) @ self.first_of
         return torch.cat([first, (self.following(asked.answers)[:, None] == self.answer_tokens).float()])
 
     def following(self, answers: Sequence[Tokens]) -> Tensor:
@@ -266,11 +270,12 @@ class Course:
     def step(self, step: int) -> float:
         """One update; returns the loss in nats an answer."""
         rows = next(self.batches)
+        hints = self.draw_hints(rows, self.rng)
         answers = [[self.codec.answers[self.draw(row)] for _ in range(self.config.answers_each)] for row in rows]
         mine = part(len(rows))
         told = torch.zeros(3, dtype=torch.float64)  # loss, tokens that were read, and that would have been
         if len(rows[mine]):
-            loss, tokens, unshared = self.loss(rows[mine], answers[mine])
+            loss, tokens, unshared = self.loss(rows[mine], hints[mine], answers[mine])
             loss = loss * (len(rows[mine]) / len(rows))
             torch.autograd.backward(loss)
             told += torch.tensor([float(loss.detach()), tokens, unshared])
@@ -294,18 +299,41 @@ class Course:
         done = (step - warm) / max(1, self.config.steps - warm)
         return 0.05 + 0.475 * (1 + math.cos(math.pi * done))
 
-    def prompts(self, rows: Rows) -> list[list[Tokens]]:
-        """The prompts of some lessons, as segments."""
-        return [self.codec.segments(tuple(self.lessons.contexts[row].tolist())) for row in rows]
+    def prompts(self, rows: Rows, hints: Rows) -> list[list[Tokens]]:
+        """The prompts of some lessons, as segments; a hint of -1 is none."""
+        contexts = self.lessons.contexts[rows].tolist()
+        return [
+            self.codec.segments(tuple(context), None if hint < 0 else hint)
+            for context, hint in zip(contexts, hints.tolist(), strict=True)
+        ]
 
     def draw(self, row: int) -> int:
         """An answer to write out: half by the distribution taught, half any new cluster, so that none stays unknown."""
+        return self.draw_new(row, self.rng)
+
+    def draw_hints(self, rows: Rows, rng: np.random.Generator) -> Rows:
+        """What the prompts of some lessons name as a recent successor; -1 where they name none."""
+        if self.lessons.hint is None:
+            return np.full(len(rows), -1, dtype=np.int64)
+        share = self.config.hint_share
+        return np.array([self.draw_new(row, rng) if rng.random() < share else -1 for row in rows], dtype=np.int64)
+
+    def draw_new(self, row: int, rng: np.random.Generator) -> int:
+        """A cluster that may follow."""
         target = self.lessons.targets[row].astype(np.float64)
         new = target > 0
         share = 0.5 * target / target.sum() + 0.5 * new / new.sum()
-        return int(self.rng.choice(len(share), p=share / share.sum()))
+        return int(rng.choice(len(share), p=share / share.sum()))
 
-    def loss(self, rows: Rows, answers: Sequence[Sequence[Tokens]]) -> tuple[Tensor, int, int]:
+    def taught(self, rows: Rows, hints: Rows) -> npt.NDArray[np.float32]:
+        """[B, N] what follows some lessons' contexts; what a prompt hints at does so more often."""
+        targets = self.lessons.targets[rows]
+        hinted = np.flatnonzero(hints >= 0)
+        targets[hinted, hints[hinted]] *= math.exp(self.lessons.hint or 0.0)
+        targets[hinted] /= targets[hinted].sum(axis=1, keepdims=True)
+        return targets
+
+    def loss(self, rows: Rows, hints: Rows, answers: Sequence[Sequence[Tokens]]) -> tuple[Tensor, int, int]:
         """Mean over the contexts: cross-entropy of the first token against the distribution, then of drawn answers.
 
         Args:
@@ -315,10 +343,10 @@ class Course:
             The loss, the tokens that were read, and that would have been one prompt and answer at a time.
         """
         backbone, work = self.student.backbone, Work()
-        prompts = self.prompts(rows)
+        prompts = self.prompts(rows, hints)
         states, cache = read_prompts(backbone, prompts, work)
         logits = self.logits(states)  # [B, V]
-        wanted = torch.as_tensor(self.lessons.targets[rows]) @ self.first_of  # [B, R]
+        wanted = torch.as_tensor(self.taught(rows, hints)) @ self.first_of  # [B, R]
         first = logits.logsumexp(-1) - (logits[:, self.answer_tokens] * wanted).sum(-1)
         parents = torch.arange(len(rows)).repeat_interleave(self.config.answers_each)
         drawn = [answer for those in answers for answer in those]

@@ -20,14 +20,21 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 
+STRONGEST = 4.0
+
 
 @dataclass(frozen=True)
 class Lessons:
-    """Contexts [U, K] as cluster indices, how often each is drawn [U], and what comes next, a distribution [U, N]."""
+    """Contexts [U, K] as cluster indices, how often each is drawn [U], and what comes next, a distribution [U, N].
+
+    `hint` is how much likelier than that, in nats, a cluster is which followed the very context lately; None: no prompt
+    names such a one.
+    """
 
     contexts: Ints
     weights: Floats
     targets: Floats
+    hint: float | None = None
 
     def __len__(self) -> int:
         return len(self.contexts)
@@ -48,7 +55,49 @@ def read_lessons(transitions: Path, clusters: Clusters, config: FinetuneConfig, 
         contexts=unique,
         weights=np.sqrt(drawn).astype(np.float32),
         targets=model.distribution(unique),
+        hint=hint_strength(choices, config, seed) if config.hint_share else None,
     )
+
+
+def hint_strength(choices: Choices, config: FinetuneConfig, seed: int) -> float:
+    """How much likelier than a choice model says is the most frequent successor of the very context, in nats.
+
+    The model is fitted to the first half of the people, and asked about the others. Each of their choices is given the
+    successor that is most frequent in all other choices of its context. The strength b maximises their likelihood
+    where p(c) becomes p(c) exp(b [c is the hint]), normalised. It is at least 0 and at most `STRONGEST`.
+    """
+    hints = successors_of_others(choices)
+    half = len(choices) // 2
+    rows = half + np.flatnonzero(hints[half:] >= 0)
+    rows = rows[~choices.known[rows, hints[rows]]]  # what a person knows is no choice
+    if not len(rows) or not half:
+        return 0.0
+    first = Choices(choices.contexts[:half], choices.labels[:half], choices.known[:half], choices.kinship)
+    model = fit_choices(first, config.teacher_penalty, config.teacher_epochs, seed)
+    scores = np.where(choices.known[rows], -np.inf, model.scores(choices.contexts[rows])).astype(np.float64)
+    odds = np.exp(scores - scores.max(axis=1, keepdims=True))
+    said = np.take_along_axis(odds, hints[rows, None], axis=1)[:, 0] / odds.sum(axis=1)
+    came = (choices.labels[rows] == hints[rows]).sum()
+    low, high = 0.0, STRONGEST
+    for _ in range(50):  # the expected number of hints that come true rises with the strength
+        middle = (low + high) / 2
+        boosted = said * np.exp(middle)
+        low, high = (middle, high) if (boosted / (1 - said + boosted)).sum() < came else (low, middle)
+    return round(low, 4)
+
+
+def successors_of_others(choices: Choices) -> Ints:
+    """[T], for each choice the most frequent label of the others in the same context; -1 where there is none."""
+    _, group = np.unique(choices.contexts, axis=0, return_inverse=True)
+    group = group.reshape(-1)
+    order = np.argsort(group, kind="stable")
+    found = np.full(len(choices), -1, dtype=np.int64)
+    for rows in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
+        if len(rows) > 1:
+            counts = np.bincount(choices.labels[rows], minlength=choices.known.shape[1])
+            others = counts - np.eye(len(counts), dtype=np.int64)[choices.labels[rows]]
+            found[rows] = others.argmax(axis=1)
+    return found
 
 
 def training_set(file: Path, clusters: Clusters) -> tuple[Ints, Ints, Floats]:

@@ -396,10 +396,18 @@ def measure(
         "planner": best_clusters(planners["planner"].scores(moments.test.contexts, exact=SLATE), nothing, SLATE),
         "planner_zero_shot": best_clusters(untaught_planner.scores(moments.test.contexts), nothing, SLATE),
     }
-    metrics, answers, _ = judge(methods, moments.test, slices, counts.frequency, boot, raw)
+    # To the untaught model every pair is as new as those that were withheld: it is asked once, at all moments.
+    untold = [method for method in methods if method.key == "planner_zero_shot"]
+    told = [method for method in methods if method.key != "planner_zero_shot"]
+    metrics, answers, _ = judge(told, moments.test, slices, counts.frequency, boot, raw)
+    own = [part for part in slices if part.contexts is None]
+    more, its_answers, _ = judge(untold, moments.test, own, counts.frequency, boot, raw)
+    metrics |= more
     metrics |= {f"planner.{key}": value for key, value in worth.items()}
-    paired(metrics, "planner", answers, slices, boot)
-    paired(metrics, "planner_aligned", answers, slices, boot)
+    for ours in ("planner", "planner_aligned"):
+        paired(metrics, ours, answers, slices, boot)
+        paired(metrics, ours, {ours: answers[ours], **its_answers}, own, boot)
+    answers = {**answers, **its_answers}
     unique = sorted(set(moments.test.contexts))[: config.planner.match_rate_contexts]
     for key, model in planners.items():
         metrics[f"{key}.match_rate"] = model.match_rate(unique)

@@ -14,12 +14,21 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from newfound.choice import Choices
 from newfound.clusters import Clusters
 from newfound.config import PlannerConfig
 from newfound.errors import DataError, VocabularyError
 from newfound.planner import Planner, course, finetune, finetune_planner
+from newfound.planner import lessons as lessons_module
 from newfound.planner.course import Course
-from newfound.planner.lessons import draw_batches, ranking, read_choices, read_lessons
+from newfound.planner.lessons import (
+    draw_batches,
+    hint_strength,
+    ranking,
+    read_choices,
+    read_lessons,
+    successors_of_others,
+)
 from tests.planner.elsewhere import elsewhere
 
 Trained = tuple[Path, dict[str, object]]
@@ -149,6 +158,64 @@ def test_lessons_leave_out_other_users_and_withheld_contexts(world: Path, planne
         assert target[context].max() == 0  # what a person knows is never next
     choices = read_choices(world / "transitions", clusters)
     assert not choices.known[np.arange(len(choices)), choices.labels].any()
+
+
+def choices_of(contexts: list[tuple[int, int]], labels: list[int], n: int) -> Choices:
+    known = np.zeros((len(labels), n), dtype=bool)
+    for row, context in enumerate(contexts):
+        known[row, list(context)] = True
+    return Choices(np.array(contexts), np.array(labels), known)
+
+
+def test_a_hint_is_what_others_chose_most_in_the_very_context() -> None:
+    contexts = [(0, 1), (0, 1), (0, 1), (1, 0), (0, 1), (2, 3)]
+    found = successors_of_others(choices_of(contexts, [4, 4, 5, 6, 5, 4], 7))
+    assert found.tolist() == [5, 5, 4, -1, 4, -1]
+
+
+def test_a_hint_counts_for_as_much_as_it_has_been_worth(planner_config: PlannerConfig) -> None:
+    draw = np.random.default_rng(0)
+    contexts = [tuple(draw.choice(10, 2, replace=False).tolist()) for _ in range(3000)]
+    blind = [int(draw.integers(10, 16)) for _ in contexts]
+    # What each very context leads to is more than what its two interests add up to.
+    own = {context: int(draw.integers(10, 16)) for context in contexts}
+    told = [own[context] if draw.random() < 0.4 else label for context, label in zip(contexts, blind, strict=True)]
+    config = planner_config.finetune.model_copy(update={"teacher_penalty": 50.0})
+    assert hint_strength(choices_of(contexts, blind, 16), config, 0) < 0.2
+    assert 0.8 < hint_strength(choices_of(contexts, told, 16), config, 0) < 2
+    alone = choices_of([(0, 1), (1, 2)], [3, 3], 4)
+    assert hint_strength(alone, config, 0) == 0
+
+
+def test_prompts_with_hints_are_taught_the_hints_worth(
+    world: Path, planner_config: PlannerConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss, seen = Course.loss, list[int]()
+
+    def watched(self: Course, rows: course.Rows, hints: course.Rows, answers: object) -> object:
+        seen.extend(hints.tolist())
+        plain = self.lessons.targets[rows]
+        taught = self.taught(rows, hints)
+        np.testing.assert_allclose(taught.sum(axis=1), 1, atol=1e-5)
+        np.testing.assert_array_equal(taught[hints < 0], plain[hints < 0])
+        for row, hint in zip(*(part.tolist() for part in (np.flatnonzero(hints >= 0), hints[hints >= 0])), strict=True):
+            odds = taught[row, hint] / (1 - taught[row, hint]), plain[row, hint] / (1 - plain[row, hint])
+            assert odds[0] / odds[1] == pytest.approx(np.exp(1.5), rel=1e-3)
+        prompts = [self.codec.tokenizer.decode(prompt[-1]) for prompt in self.prompts(rows, hints)]
+        assert [" lately:" in prompt for prompt in prompts] == (hints >= 0).tolist()
+        return loss(self, rows, hints, answers)
+
+    monkeypatch.setattr(Course, "loss", watched)
+    monkeypatch.setattr(lessons_module, "hint_strength", lambda *_: 1.5)
+    tuning = planner_config.finetune.model_copy(update={"steps": 4, "hint_share": 0.5})
+    config = planner_config.model_copy(update={"finetune": tuning})
+    measures = finetune_planner(world / "transitions", world / "clusters", config, 3, tmp_path / "out")
+    assert measures["hint_strength"] == 1.5
+    assert 0.2 < np.mean(np.array(seen) >= 0) < 0.8
+    never = config.model_copy(update={"finetune": tuning.model_copy(update={"hint_share": 0.0})})
+    seen.clear()
+    finetune_planner(world / "transitions", world / "clusters", never, 3, tmp_path / "never")
+    assert set(seen) == {-1}
 
 
 def test_batches_share_first_interests_and_repeat_by_seed(world: Path, planner_config: PlannerConfig) -> None:

@@ -28,7 +28,8 @@ Bools = npt.NDArray[np.bool_]
 
 CONTEXTS = 256  # decoded at once: enough rows for the matrix products, also where few are read on; a bounded cache
 BRANCHES = 512  # continued at once
-WIDE = 32  # best that are wanted of each; where it is more, fewer contexts are decoded at once, for the memory
+TOGETHER = 32  # so few are continued at once, whatever comes after them
+WIDE = 4  # best that are wanted of each; where it is more, fewer contexts are decoded at once, for the memory
 ON_GPU = 8  # times as many, where its memory allows
 
 
@@ -274,10 +275,13 @@ class _Search:
             branch = self.branches.get((context, self.decoder.trie.nodes[node].parent))
             groups.setdefault(id(branch.cache if branch else self.cache), []).append((context, node))
         for group in groups.values():
-            if len(group) > self.decoder.branches:  # what is read for its own sake is not kept for that which leads on
-                group.sort(key=lambda pair: self.decoder.branching[pair[1]])
-            for start in range(0, len(group), self.decoder.branches):
-                yield group[start : start + self.decoder.branches]
+            # What is read for its own sake is not kept for that which leads on.
+            leads_on = self.decoder.branching[[node for _, node in group]]
+            kinds = (leads_on, ~leads_on) if len(group) > TOGETHER else (leads_on | True,)
+            for kind in kinds:
+                some = [pair for pair, chosen in zip(group, kind, strict=True) if chosen]
+                for start in range(0, len(some), self.decoder.branches):
+                    yield some[start : start + self.decoder.branches]
 
     def _expand(self, part: list[tuple[int, int]]) -> None:
         decoder = self.decoder

@@ -214,7 +214,7 @@ def test_a_step_is_put_where_the_platform_says(production: tuple[dict[str, Any],
     places = platforms["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     gpu = executors["exec-build-clusters"]["container"]["resources"]
     assert (gpu["accelerator"]["resourceType"], gpu["accelerator"]["resourceCount"]) == ("nvidia.com/gpu", "1")
-    assert gpu["resourceMemoryLimit"] == "32Gi"
+    assert gpu["resourceMemoryLimit"] == platform.steps["build-clusters"].memory
     assert places["exec-build-clusters"]["nodeSelector"]["labels"] == platform.steps["build-clusters"].node_selector
     assert places["exec-build-clusters"]["tolerations"][0]["key"] == "nvidia.com/gpu"
     assert "accelerator" not in executors["exec-evaluate"]["container"]["resources"]

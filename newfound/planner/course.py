@@ -308,7 +308,7 @@ class Course:
         ]
 
     def draw(self, row: int) -> int:
-        """An answer to write out: half by the distribution taught, half any new cluster, so that none stays unknown."""
+        """An answer to write out."""
         return self.draw_new(row, self.rng)
 
     def draw_hints(self, rows: Rows, rng: np.random.Generator) -> Rows:
@@ -319,7 +319,7 @@ class Course:
         return np.array([self.draw_new(row, rng) if rng.random() < share else -1 for row in rows], dtype=np.int64)
 
     def draw_new(self, row: int, rng: np.random.Generator) -> int:
-        """A cluster that may follow."""
+        """A cluster that may follow: half by the distribution taught, half any new one, so that none stays unknown."""
         target = self.lessons.targets[row].astype(np.float64)
         new = target > 0
         share = 0.5 * target / target.sum() + 0.5 * new / new.sum()

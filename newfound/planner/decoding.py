@@ -29,7 +29,7 @@ Bools = npt.NDArray[np.bool_]
 CONTEXTS = 256  # decoded at once: enough rows for the matrix products, also where few are read on; a bounded cache
 BRANCHES = 512  # continued at once
 TOGETHER = 32  # so few are continued at once, whatever comes after them
-WIDE = 4  # best that are wanted of each; where it is more, fewer contexts are decoded at once, for the memory
+WIDE = 4  # best that are wanted of each; where it is more, fewer contexts are decoded at once
 ON_GPU = 8  # times as many, where its memory allows
 
 
@@ -143,9 +143,9 @@ class ExactDecoder:
         exact = np.zeros((len(prompts), self.n), dtype=bool)
         order = sorted(range(len(prompts)), key=lambda i: tuple(prompts[i]))
         on_processor = self.backbone.device.type == "cpu"
-        # No more than two full batches at a time, for the memory.
-        size = self.contexts * WIDE // max(k, WIDE) * 2 // max(workers() if on_processor else 2, 2)
-        size = max(1, size)
+        at_once = workers() if on_processor else 1
+        # For the memory: no more than two full batches at a time, and smaller ones where many are wanted.
+        size = max(1, int(self.contexts / max(at_once / 2, 1) / max(k / WIDE, 1)))
         batches = [order[start : start + size] for start in range(0, len(order), size)]
 
         def search(rows: list[int]) -> Work:

@@ -93,59 +93,49 @@ def fit(
     """
     keep_freed_memory()
     with on_accelerator():
-        result = _fit(sequences, items, config, seed, text, hold_out, epochs, folder, watch)
+        torch.manual_seed(seed)
+        train, targets = sequences.drop_last(least=3) if hold_out else (sequences, None)
+        device = torch.get_default_device()
+        with torch.device("cpu"):  # the same start on every device
+            known = torch.full((items,), text is None)
+            known[torch.from_numpy(train.items)] = True
+            model = SequenceModel(items, config, text, known)
+        model.to(device)
+        run = _Run(model, config, train, seed)
+        model = run.average
+        result = Fit(model)
+        best: dict[str, Tensor] = {}
+        done = _resume(folder, run, result, best) if folder else 0
+        for epoch in range(done, epochs or config.epochs):
+            if result.ndcg > 0 and epoch - result.epoch >= config.patience:
+                break
+            started = time.perf_counter()
+            record = {"epoch": epoch + 1, **run.epoch(epoch)}
+            if targets is not None:
+                record |= validate(model, train, targets)
+            record["seconds"] = time.perf_counter() - started
+            result.seconds += record["seconds"]
+            result.curve.append(record)
+            if targets is None or record["ndcg@10"] > result.ndcg or not best:
+                result.epoch = epoch + 1
+                result.ndcg, result.hit_rate = record.get("ndcg@10", 0.0), record.get("hr@10", 0.0)
+                best = {name: value.detach().clone() for name, value in model.state_dict().items()}
+            shown = f", validation NDCG@10 {record['ndcg@10']:.4f}" if targets is not None else ""
+            log.info(
+                "epoch %d of %d: loss %.4f%s, %.1f s",
+                epoch + 1,
+                config.epochs,
+                record["loss"],
+                shown,
+                record["seconds"],
+            )
+            if folder:
+                _keep(folder, run, result, best)
+            if watch and watch(epoch + 1, record):
+                break
+        if best:
+            model.load_state_dict(best)
     result.model.to("cpu").eval()
-    return result
-
-
-def _fit(
-    sequences: Sequences,
-    items: int,
-    config: RankerConfig,
-    seed: int,
-    text: Tensor | None,
-    hold_out: bool,
-    epochs: int | None,
-    folder: Path | None,
-    watch: Watch | None,
-) -> Fit:
-    torch.manual_seed(seed)
-    train, targets = sequences.drop_last(least=3) if hold_out else (sequences, None)
-    device = torch.get_default_device()
-    with torch.device("cpu"):  # the same start on every device
-        known = torch.full((items,), text is None)
-        known[torch.from_numpy(train.items)] = True
-        model = SequenceModel(items, config, text, known)
-    model.to(device)
-    run = _Run(model, config, train, seed)
-    model = run.average
-    result = Fit(model)
-    best: dict[str, Tensor] = {}
-    done = _resume(folder, run, result, best) if folder else 0
-    for epoch in range(done, epochs or config.epochs):
-        if result.ndcg > 0 and epoch - result.epoch >= config.patience:
-            break
-        started = time.perf_counter()
-        record = {"epoch": epoch + 1, **run.epoch(epoch)}
-        if targets is not None:
-            record |= validate(model, train, targets)
-        record["seconds"] = time.perf_counter() - started
-        result.seconds += record["seconds"]
-        result.curve.append(record)
-        if targets is None or record["ndcg@10"] > result.ndcg or not best:
-            result.epoch = epoch + 1
-            result.ndcg, result.hit_rate = record.get("ndcg@10", 0.0), record.get("hr@10", 0.0)
-            best = {name: value.detach().clone() for name, value in model.state_dict().items()}
-        shown = f", validation NDCG@10 {record['ndcg@10']:.4f}" if targets is not None else ""
-        log.info(
-            "epoch %d of %d: loss %.4f%s, %.1f s", epoch + 1, config.epochs, record["loss"], shown, record["seconds"]
-        )
-        if folder:
-            _keep(folder, run, result, best)
-        if watch and watch(epoch + 1, record):
-            break
-    if best:
-        model.load_state_dict(best)
     return result
 
 

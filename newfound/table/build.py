@@ -38,7 +38,7 @@ log = logging.getLogger("newfound.table")
 
 SHARD_FILE = "shard.parquet"
 SHARD_RECORD = "shard.json"
-BLOCK = 4096  # contexts between two saves
+BLOCK = 2048  # contexts between two saves: a full batch of a GPU, some seconds of a processor
 
 
 def build_table(

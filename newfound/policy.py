@@ -267,8 +267,9 @@ def choose_novel(
                 listed[cluster] = listed.get(cluster, 0.0) + (1 - exploration) * probability
             else:
                 dry += (1 - exploration) * probability
-        floor = (exploration + dry) / len(eligible)
-        candidates = {cluster: probability + floor for cluster, probability in listed.items()}
+        floor = min((exploration + dry) / len(eligible), 1.0)
+        # Sums of floats may end a little above 1, which no probability may.
+        candidates = {cluster: min(probability + floor, 1.0) for cluster, probability in listed.items()}
         explores, drawn = rng.random() < exploration, eligible[int(rng.random() * len(eligible))]
         from_context = not explores and slot < len(own.choices)
         choice = own.choices[slot] if from_context else Choice(drawn, Reason.EXPLORATION)
@@ -302,4 +303,4 @@ def familiar_probability(
     """
     if cluster != best:
         return explore / drawn_from
-    return 1 - explore + explore * (drawn_from - len(open_clusters) + 1) / drawn_from
+    return min(1 - explore + explore * (drawn_from - len(open_clusters) + 1) / drawn_from, 1.0)

@@ -142,6 +142,17 @@ def current(root: str) -> str | None:
     return release_id
 
 
+def check_id(release_id: str) -> str:
+    """The id as it came: it becomes the name of folders, so nothing may be done with what is none.
+
+    Raises:
+        ReleaseError: it is not the id of a release.
+    """
+    if not _ID.fullmatch(release_id):
+        raise ReleaseError(f"{release_id!r}: not the id of a release; expected one like 20250131T093000-0123456789ab")
+    return release_id
+
+
 def read_manifest(root: str, release_id: str) -> Manifest:
     """The manifest of one release.
 
@@ -316,9 +327,7 @@ def _is_local(fs: Any) -> bool:
 
 
 def _read_manifest(fs: Any, base: str, release_id: str) -> Manifest:
-    path = f"{base}/{release_id}/{MANIFEST}"
-    if not _ID.fullmatch(release_id):
-        raise ReleaseError(f"{release_id!r}: not the id of a release")
+    path = f"{base}/{check_id(release_id)}/{MANIFEST}"
     try:
         raw = json.loads(fs.cat_file(path))
     except FileNotFoundError as error:

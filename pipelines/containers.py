@@ -86,7 +86,7 @@ def docker_runner(containers: Containers, work: Path, environment: Mapping[str, 
 
     Args:
         containers: what they may see.
-        work: the run's own folder.
+        work: the folder of all runs' outputs: a step reads what an earlier run left in the cache.
         environment: the steps' variables.
 
     Raises:
@@ -114,7 +114,7 @@ def docker_runner(containers: Containers, work: Path, environment: Mapping[str, 
             labels={LABEL: run},
             mounts=[
                 docker.types.Mount(str(path), str(path), type="bind", read_only=path in containers.read)
-                for path in (*containers.read, *containers.write)
+                for path in (*containers.read, *containers.write, work)
             ],
         )
     finally:

@@ -20,7 +20,7 @@ from rich.console import Console
 from components import FEATURES_FOLDER, LOCAL_RUN
 from newfound.config import TrainingConfig
 from newfound.errors import NewfoundError
-from pipelines.cache import drop_incomplete, remove_leftovers
+from pipelines.cache import drop_incomplete, new_work_folder, remove_leftovers
 from pipelines.containers import Containers, absolute, docker_runner, image_id
 from pipelines.dependencies import ROOT
 from pipelines.progress import Narrator, title
@@ -128,27 +128,28 @@ def run_pipeline(
     from kfp import local
 
     runs = runs.absolute()
-    work, cache = runs / "work", runs / "cache"
+    cache = runs / "cache"
     cache.mkdir(parents=True, exist_ok=True)
     done = Run()
-    narrator = Narrator(
-        console,
-        work=work,
-        cache=cache,
-        logs=runs / "logs",
-        total=len(pipeline.pipeline_spec.root.dag.tasks),
-        on_done=done.add,
-    )
     with contextlib.ExitStack() as stack:
         stack.enter_context(_alone_in(runs))
         stack.enter_context(_environment(threads))
         stack.enter_context(_terminable())
         drop_incomplete(cache)
-        remove_leftovers(work, cache)
+        remove_leftovers(runs / "work", cache)
+        work = new_work_folder(runs / "work")
+        narrator = Narrator(
+            console,
+            work=work,
+            cache=cache,
+            logs=runs / "logs",
+            total=len(pipeline.pipeline_spec.root.dag.tasks),
+            on_done=done.add,
+        )
         runner = local.SubprocessRunner(use_venv=False)
         if containers is not None:
             inside = {name: os.environ[name] for name in (*ENVIRONMENT, "OMP_NUM_THREADS") if name != LOCAL_RUN}
-            runner = stack.enter_context(docker_runner(containers, work, inside))
+            runner = stack.enter_context(docker_runner(containers, runs / "work", inside))
         local.init(
             runner,
             pipeline_root=str(work),

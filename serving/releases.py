@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from newfound.errors import NewfoundError, ReleaseError
-from newfound.release import current, load
+from newfound.release import check_id, current, load
 from newfound.takedown import Takedown, read_takedown
 from serving.garbage import settle
 from serving.metrics import RELEASE, RELEASE_LOADED, RELEASE_REFUSED, TAKEDOWN_FAILED, TAKEDOWN_SIZE
@@ -38,6 +39,9 @@ class Releases(Generic[T]):
         admit: whether a release that was built may serve yet; asked again at every look. The first one always may.
         retry_s: see above.
         pinned: the release that serves whatever `current` says, as a canary does.
+
+    Raises:
+        ReleaseError: `pinned` is not the id of a release.
     """
 
     def __init__(
@@ -54,7 +58,8 @@ class Releases(Generic[T]):
     ) -> None:
         self.root, self.cache, self.parts, self.build = root, cache, tuple(parts), build
         self.optional = tuple(optional)
-        self.watch_s, self.admit, self.retry_s, self.pinned = watch_s, admit, retry_s, pinned
+        self.watch_s, self.admit, self.retry_s = watch_s, admit, retry_s
+        self.pinned = None if pinned is None else check_id(pinned)
         self.held: dict[str, T] = {}  # newest last; at most two
         self.active: str | None = None
         self.takedown = Takedown()
@@ -151,9 +156,9 @@ class Releases(Generic[T]):
 
     def _make(self, release: str) -> T:
         """Copies what is needed, checks the copy, and builds from it: nobody else can change it under our feet."""
-        downloads, copy = self.cache / "downloads", self.cache / release
-        shutil.rmtree(copy, ignore_errors=True)
-        try:
+        # What is memory-mapped stays readable after its name is gone.
+        with tempfile.TemporaryDirectory(prefix="release-", dir=self.cache, ignore_cleanup_errors=True) as made:
+            downloads, copy = Path(made) / "downloads", Path(made) / check_id(release)
             source = load(self.root, release, downloads, [*self.parts, *self.optional])
             for part in (*self.parts, *self.optional, "manifest.json"):
                 origin = source.path / part
@@ -169,7 +174,3 @@ class Releases(Generic[T]):
                         if hashlib.file_digest(stream, "sha256").hexdigest() != record.sha256:
                             raise ReleaseError(f"{source.path / name}: changed while it was copied")
             return self.build(copy, release)
-        finally:
-            # What is memory-mapped stays readable after its name is gone.
-            shutil.rmtree(copy, ignore_errors=True)
-            shutil.rmtree(downloads, ignore_errors=True)

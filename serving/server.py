@@ -18,6 +18,8 @@ from kserve.protocol.grpc.interceptors import ExceptionToStatusInterceptor
 from kserve.protocol.grpc.servicer import InferenceServicer
 from kserve.protocol.rest.server import RESTServer
 
+from newfound.errors import ReleaseError
+from newfound.release import check_id
 from serving.accepting import Loop
 from serving.errors import HANDLERS
 from serving.garbage import settle
@@ -27,11 +29,20 @@ from serving.prediction import Prediction
 from serving.settings import ServingConfig
 
 
+def _release_id(text: str) -> str:
+    try:
+        return check_id(text)
+    except ReleaseError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def arguments(description: str) -> argparse.ArgumentParser:
     """KServe's own arguments and those that both services share."""
     parser = argparse.ArgumentParser(description=description, parents=[kserve_parser])
     parser.add_argument("--releases", required=True, help="Folder or URL of all releases.")
-    parser.add_argument("--release", help="Id of the one release to serve; `current` is followed by default.")
+    parser.add_argument(
+        "--release", type=_release_id, help="Id of the one release to serve; `current` is followed by default."
+    )
     parser.add_argument("--cache", help="Local folder for copies of releases; a temporary one by default.")
     parser.add_argument("--settings", help="YAML of the services' settings.")
     parser.add_argument("--host", default="0.0.0.0", help="Address to listen on.")

@@ -168,6 +168,15 @@ def test_propensities_sum_to_one_over_the_eligible_clusters(situation, slots, ex
         assert slot.propensity > 0, "what was shown had a chance to be shown"
 
 
+@given(weights=st.lists(st.floats(0.01, 1), min_size=3, max_size=10), exploration=st.floats(0, 1))
+def test_no_propensity_is_above_one_where_a_single_cluster_is_left(weights, exploration):
+    found = [Interest(f"i{at}", weight) for at, weight in enumerate(weights)]
+    options = [Option(c, p, (Choice("x", Reason.TABLE),)) for c, p in context_distribution(found, 2)]
+    (slot,) = choose_novel(options, 0, ["x"], 1, exploration, np.random.default_rng(0))
+    assert 0 < slot.propensity <= 1 and slot.floor <= 1 and max(slot.candidates.values()) <= 1
+    assert familiar_probability("x", "x", ["x"], len(weights), exploration) <= 1
+
+
 @settings(max_examples=8, deadline=None)
 @given(situation=situations(), exploration=st.sampled_from([0.0, 0.1, 0.5]))
 def test_propensities_match_how_often_a_cluster_is_shown(situation, exploration):

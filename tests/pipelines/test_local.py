@@ -156,7 +156,7 @@ def test_a_run_that_was_killed_goes_on_where_it_stood(runs: Path, how: signal.Si
     started = subprocess.Popen(
         [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    flag = _wait_for(lambda: next(runs.glob("work/*/add-up/started"), None))
+    flag = _wait_for(lambda: next(runs.glob("work/*/*/add-up/started"), None))
     with pytest.raises(StepError, match="another run is at work there"):
         _run(runs, numbers, _settings("add"))
     step = _wait_for(lambda: _process_of(flag.parent))
@@ -174,11 +174,11 @@ def test_a_run_that_was_killed_goes_on_where_it_stood(runs: Path, how: signal.Si
 
 
 def test_what_no_result_refers_to_is_removed(runs: Path) -> None:
-    stray = runs / "work" / "toy-1999" / "add-up"
+    stray = (runs / "total").resolve().parents[1] / "add-up-1999"
     stray.mkdir(parents=True)
     (stray / "total").touch()
     _run(runs, _settings([1, 2]), _settings("add"))
-    assert not stray.parent.exists()
+    assert not stray.exists()
     assert (runs / "numbers" / "inner" / "values.json").is_file()
 
 
@@ -208,3 +208,37 @@ def _process_of(folder: Path) -> int | None:
             if str(folder).encode() in words and b"executor_main" in words and not words.startswith(b"sh\0"):
                 return int(entry.name)
     return None
+
+
+def test_what_a_person_keeps_in_the_folder_of_runs_stays(tmp_path: Path) -> None:
+    own = [
+        tmp_path / "work" / "notes" / "thesis.txt",
+        tmp_path / "work" / "draft.txt",
+        tmp_path / "cache" / "list.json",
+    ]
+    for file in own:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("mine")
+    for numbers in ([1], [2]):
+        _run(tmp_path, _settings(numbers), _settings("add"))
+    assert [file.read_text() for file in own] == ["mine"] * 3
+
+
+def test_outputs_that_no_cached_result_refers_to_are_removed(tmp_path: Path) -> None:
+    _run(tmp_path, _settings([1]), _settings("add"))
+    old = (tmp_path / "total").resolve()
+    for entry in (tmp_path / "cache").glob("*.json"):
+        entry.unlink()
+    _run(tmp_path, _settings([2]), _settings("add"))
+    assert not old.exists() and len(list((tmp_path / "work").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[1]", "null", '{"a": {"__kfp_artifact__": true}}', '{"a": {"__kfp_artifact__": true, "uri": 3}}']
+)
+def test_a_broken_cache_entry_is_forgotten(tmp_path: Path, content: str) -> None:
+    _run(tmp_path, _settings([1, 2]), _settings("add"))
+    for entry in (tmp_path / "cache").glob("*.json"):
+        entry.write_text(content)
+    _, shown = _run(tmp_path, _settings([1, 2]), _settings("add"))
+    assert _ran(shown) == ["write numbers", "add up"] and (tmp_path / "total").read_text() == "3"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from newfound.errors import ReleaseError
 from newfound.release import rollback
 from newfound.takedown import Takedown
 from serving.explorer.holding import PARTS, Held, build_held
@@ -227,3 +230,31 @@ def test_the_takedown_list_is_followed_and_a_broken_one_changes_nothing(tmp_path
     assert releases.takedown.items == {"i1.1"} and len(heard) == 1
     shelf = releases.get().shelf(releases.takedown)
     assert shelf.available["c1"] == 5 and shelf is releases.get().shelf(releases.takedown)
+
+
+@pytest.mark.parametrize("name", ["{path}", "../{name}", ".", "", "20250131T093000-0123456789AB", "..\n"])
+def test_what_is_no_release_id_is_refused_and_nothing_is_deleted(tmp_path, name):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years")
+    with pytest.raises(ReleaseError, match="not the id of a release"):
+        follow(tmp_path / "releases", tmp_path / "cache", pinned=name.format(path=mine, name="mine"))
+    assert (mine / "thesis.txt").read_text() == "years"
+
+
+def test_a_folder_of_a_releases_name_in_the_cache_is_not_ours_to_remove(tmp_path):
+    root, cache = tmp_path / "releases", tmp_path / "cache"
+    first, releases = publish(root, tmp_path, "a"), follow(root, cache)
+    for name in (first, "downloads"):
+        (cache / name).mkdir()
+        (cache / name / "kept.txt").write_text("kept")
+    releases.look()
+    assert releases.active == first
+    assert [(cache / name / "kept.txt").read_text() for name in (first, "downloads")] == ["kept", "kept"]
+
+
+@pytest.mark.parametrize("server", ["explorer", "ranker"])
+def test_a_server_says_what_a_release_id_looks_like(tmp_path, server):
+    command = [sys.executable, "-m", f"serving.{server}", "--releases", str(tmp_path), "--release", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and "not the id of a release" in done.stderr and tmp_path.is_dir()

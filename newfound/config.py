@@ -135,7 +135,7 @@ class PlannerConfig(Settings):
     """The language policy."""
 
     model: str | None = None  # a Hugging Face folder; None: the packaged SmolLM2-135M-Instruct
-    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    precision: Literal["auto", "bfloat16", "float32"] = "auto"  # of matrix products; auto: bfloat16 where it is fast
     finetune: FinetuneConfig = FinetuneConfig()
     match_rate_contexts: Positive = 64  # free generations behind the match rate
 
@@ -150,7 +150,7 @@ class TableConfig(Settings):
     contexts_at_most: Positive | None = None  # a partial table, frequent contexts first; None: every ordered context
     recent: Annotated[float, Field(gt=0, le=1)] | None = None  # share of the transitions, the latest, that give hints
     align: bool = False  # whether the alignment model orders the planner's ten best
-    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    precision: Literal["auto", "bfloat16", "float32"] = "auto"  # of matrix products; auto: bfloat16 where it is fast
     engine: str | None = None  # URL of an OpenAI-compatible engine that serves the planner; None: it answers in process
     engine_model: str = "planner"  # the name under which it serves it
     second_build: Annotated[int, Field(ge=0)] = 32  # contexts of a shard that are worked out again

@@ -190,6 +190,8 @@ def _text_model(model: str | None) -> Any:
     """The model, in bf16 where the processor computes in it; kept, since new items come one at a time."""
     import torch
 
+    from newfound.precision import product_dtype
+
     try:
         from sentence_transformers import SentenceTransformer
 
@@ -203,10 +205,7 @@ def _text_model(model: str | None) -> Any:
     except Exception as error:  # missing packages and the several ways in which a folder can be no model
         name = model or f"the package {PACKAGED_MODEL}"
         raise ConfigError(f"clusters.text_model: {name} cannot be loaded ({' '.join(str(error).split())})") from error
-    able = torch.cpu.get_capabilities()
-    if torch.cuda.is_available() or able.get("avx512_bf16") or able.get("amx_bf16"):
-        encoder = encoder.to(torch.bfloat16)
-    return encoder
+    return encoder.to(product_dtype())
 
 
 def _fit_features(

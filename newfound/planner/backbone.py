@@ -14,9 +14,9 @@ from torch.nn import functional
 from newfound.allocator import keep_freed_memory
 from newfound.planner import head
 from newfound.planner.model import Cache, Llama, Packing
+from newfound.precision import product_dtype
 
 TOKENS = 64  # of a prompt and an answer, about
-PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
 class Backbone(Protocol):
@@ -168,10 +168,11 @@ def load_backbone(folder: Path, precision: str, lean: bool = True) -> Backbone:
     """Reads a Hugging Face model folder.
 
     Args:
+        precision: see `product_dtype`.
         lean: whether the lean decoder may be used; False compares against transformers.
     """
     keep_freed_memory()
-    dtype = PRECISIONS[precision]
+    dtype = product_dtype(precision)
     if lean:
         model = Llama.load(folder, dtype)
         if model is not None:

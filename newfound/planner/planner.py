@@ -45,12 +45,12 @@ class Planner:
         self.decoder = ExactDecoder(backbone, Trie(codec.answers), codec.end)
 
     @classmethod
-    def load(cls, path: str | Path, clusters: Clusters, *, precision: str = "bfloat16", lean: bool = True) -> Planner:
+    def load(cls, path: str | Path, clusters: Clusters, *, precision: str = "auto", lean: bool = True) -> Planner:
         """Reads a planner folder; it answers on a GPU where there is one.
 
         Args:
             clusters: those in use.
-            precision: of the matrix products, `bfloat16` or `float32`.
+            precision: of the matrix products, `bfloat16`, `float32` or `auto`.
             lean: False computes with transformers even where the lean decoder fits.
 
         Raises:

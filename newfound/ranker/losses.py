@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from newfound.precision import product_dtype
+
 SLICE = 3 << 20  # scores held at a time: they stay in the cache
 SLICE_ON_GPU = 1 << 28
 
@@ -42,21 +44,21 @@ class _FullSoftmax(torch.autograd.Function):
         return grad_q * grads[0], grad_v * grads[0], None, None
 
 
-def full_softmax(queries: Tensor, vectors: Tensor, targets: Tensor, precision: torch.dtype = torch.bfloat16) -> Tensor:
+def full_softmax(queries: Tensor, vectors: Tensor, targets: Tensor, precision: torch.dtype | None = None) -> Tensor:
     """Mean cross entropy of the targets among all items.
 
     Args:
         queries: [T, dim].
         vectors: [N, dim].
         targets: int64 [T], rows of `vectors`.
-        precision: of the matrix products; sums over slices stay in the inputs' own.
+        precision: of the matrix products; None: by the machine. Sums over slices stay in the inputs' own.
     """
-    result: Tensor = _FullSoftmax.apply(queries, vectors, targets, precision)  # type: ignore[no-untyped-call]
+    result: Tensor = _FullSoftmax.apply(queries, vectors, targets, precision or product_dtype())  # type: ignore[no-untyped-call]
     return result
 
 
 def sampled_softmax(
-    queries: Tensor, vectors: Tensor, targets: Tensor, negatives: Tensor, precision: torch.dtype = torch.bfloat16
+    queries: Tensor, vectors: Tensor, targets: Tensor, negatives: Tensor, precision: torch.dtype | None = None
 ) -> Tensor:
     """Mean cross entropy of each target among itself and negatives that the whole batch shares.
 
@@ -68,8 +70,9 @@ def sampled_softmax(
         vectors: [N, dim].
         targets: int64 [T].
         negatives: int64 [n], without repeats; one that is a query's own target does not count for it.
-        precision: of the matrix products.
+        precision: of the matrix products; None: by the machine.
     """
+    precision = precision or product_dtype()
     own = (queries * vectors[targets]).sum(1)  # [T]
     others = (queries.to(precision) @ vectors[negatives].to(precision).t()).float()  # [T, n]
     others = others + math.log(max(len(vectors) - 1, 1) / len(negatives))

@@ -83,6 +83,7 @@ def build_shard(
     from newfound.planner.alignment import Alignment
     from newfound.planner.planner import Planner, planner_digest
     from newfound.planner.remote import RemotePlanner
+    from newfound.precision import product_dtype
 
     if not _has_language_model(planner):
         out.mkdir(parents=True, exist_ok=True)
@@ -123,7 +124,7 @@ def build_shard(
         **identity,
         "contexts": len(contexts),
         "seconds": round(seconds, 2),
-        "engine": {**model.describe(), **versions(), "precision": config.precision},
+        "engine": {**model.describe(), **versions(), "precision": str(product_dtype(config.precision))[6:]},
         "second_build": second_build(model, contexts, config, hints, pq.read_table(out / SHARD_FILE), alignment),
     }
     (out / SHARD_RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import fsspec
 
-from newfound import release as published
-from newfound.batch import write_slates
 from newfound.config import BatchConfig
-from newfound.recommend import Recommender
-from newfound.takedown import read_takedown
+from newfound.recommend.batch import write_slates
+from newfound.recommend.recommender import Recommender
+from newfound.release import store as published
+from newfound.release.takedown import read_takedown
 
 
 def write(

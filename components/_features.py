@@ -17,8 +17,8 @@ import fsspec
 import pandas as pd
 
 from components._step import FEATURES_FOLDER
-from newfound.histories import ARRAYS
-from newfound.histories import VIEW as HISTORY
+from newfound.features.user_history import ARRAYS
+from newfound.features.user_history import VIEW as HISTORY
 from newfound.schema import USER
 
 # Feast imports torch where it finds it, for features of tensors, which nobody uses here: seconds in every step.

@@ -7,10 +7,10 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-from newfound.cataloguing import write_catalogue
 from newfound.config import TrainingConfig
 from newfound.datasets import Dataset
-from newfound.release import current, load, publish
+from newfound.release.items import write_catalogue
+from newfound.release.store import current, load, publish
 
 # Packages whose numerics or file formats a release depends on.
 PACKAGES: Final = (

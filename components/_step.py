@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from newfound.allocator import keep_freed_memory
+from newfound.compute.allocator import keep_freed_memory
 from newfound.config import TrainingConfig, parse_config
 from newfound.errors import NewfoundError
 

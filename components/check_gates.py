@@ -20,7 +20,7 @@ def check_gates(evaluation: Input[Artifact], settings: str, gates: Output[Artifa
     from pathlib import Path
 
     from components._step import running
-    from newfound.evaluation import check_gates as check
+    from newfound.gates import check_gates as check
 
     with running(settings, metrics, gates) as step:
         measures = json.loads((Path(evaluation.path) / "metrics.json").read_text(encoding="utf-8"))

@@ -29,7 +29,7 @@ def fetch_histories(
 
     from components._features import fetch_as_of, only
     from components._step import running
-    from newfound.histories import check_histories, entity_rows
+    from newfound.features.user_history import check_histories, entity_rows
 
     with running(settings, metrics, histories) as step:
         data = Path(dataset.path)

@@ -33,7 +33,7 @@ def judge_refresh(
     from pathlib import Path
 
     from components._step import running
-    from newfound.evaluation.changes import write_changes
+    from newfound.evaluation.report.table_changes import write_changes
     from newfound.refresh import judge
 
     with running(settings, metrics, verdict, changes) as step:

@@ -28,7 +28,7 @@ def mine_transitions(
     from pathlib import Path
 
     from components._step import running
-    from newfound.transitions import mine_transitions as mine
+    from newfound.transitions.mine import mine_transitions as mine
 
     with running(settings, metrics, transitions) as step:
         inputs = (Path(histories.path), Path(dataset.path), Path(clusters.path))

@@ -29,7 +29,7 @@ def publish_interests(
 
     from components._features import HISTORY, INTERESTS, apply, materialise, open_store, upload
     from components._step import running
-    from newfound.interests import write_interests
+    from newfound.features.user_interests import write_interests
 
     with running(settings, metrics, interests) as step:
         rows = Path(interests.path)

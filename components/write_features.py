@@ -19,7 +19,7 @@ def write_features(dataset: Input[Dataset], settings: str, features: Output[Arti
     from pathlib import Path
 
     from components._step import running
-    from newfound.histories import VIEW, write_rows
+    from newfound.features.user_history import VIEW, write_rows
 
     with running(settings, metrics, features) as step:
         source = Path(features.path) / f"{VIEW}.parquet"

@@ -7,7 +7,7 @@ dashboards: setup ## write the Grafana dashboards' JSON
 	@$(BIN)/python -m monitoring dashboards
 
 durability: setup system ## kill collector and database under load: 50,000 events, nothing lost, nothing twice
-	@$(BIN)/python -m pytest tests/monitoring/test_durability.py -m ""
+	@$(BIN)/python -m pytest tests/monitoring/collector/test_durability.py -m ""
 
 bench-monitoring: setup ## ten million events through a report in bounded memory; the collector's durable throughput
 	@$(BIN)/python -m tests.benchmarks.bench_monitoring

@@ -1,7 +1,7 @@
 .PHONY: serve bench-serving chaos
 
 serve: setup ## serve the current release on loopback, with the page (PORT=, ONLINE=, PLANNER=)
-	@$(BIN)/python -m serving.local $(if $(PORT),--port $(PORT)) $(if $(ONLINE),--online $(ONLINE)) $(if $(PLANNER),--planner $(PLANNER))
+	@$(BIN)/python -m serving.local.__main__ $(if $(PORT),--port $(PORT)) $(if $(ONLINE),--online $(ONLINE)) $(if $(PLANNER),--planner $(PLANNER))
 
 bench-serving: setup ## the whole request path beside KServe's own chain with nothing in it
 	@$(BIN)/python -m tests.benchmarks.bench_serving

@@ -19,7 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from monitoring.settings import STORE, MonitoringConfig, secret_key
-from monitoring.store import Store
+from monitoring.store.database import Store
 from newfound.config import load_settings
 from newfound.errors import NewfoundError
 
@@ -78,7 +78,7 @@ def report_command(
     fail: Annotated[bool, typer.Option(help="Exit with status 1 where a bound of the last window is broken.")] = False,
 ) -> None:
     """Measures windows, tests them, writes pages, the workspace and the measures that the exporter shows."""
-    from monitoring.report import report
+    from monitoring.report.job import report
 
     length, store, settings = _span(window), _store(), load_settings(MonitoringConfig, config)
     end = _moment(until, length)
@@ -133,8 +133,8 @@ def decide_command(
     releases: Annotated[str, typer.Option("--releases", help="Folder or URL of all releases.")] = "releases",
 ) -> None:
     """Says which pipeline is due and why; with --submit, starts it."""
-    from monitoring.deciding import decide, remember
-    from monitoring.submitting import submit as start
+    from monitoring.retraining.decide import decide, remember
+    from monitoring.retraining.submit import submit as start
 
     store, settings, now = _store(), load_settings(MonitoringConfig, config), datetime.now(UTC)
     decision = decide(store, _span(window), settings, now)
@@ -146,7 +146,7 @@ def decide_command(
         console.print("dry run; --submit local, or --submit URL, starts it")
         return
     # Remembered before it runs: a run that fails must not be started again and again.
-    from monitoring.past import write_interactions
+    from monitoring.users.interactions import write_interactions
 
     write_interactions(store, settings, interactions)  # what everybody did lately is what the pipeline learns from
     remember(store, decision, now, submitted=True, run=submit)
@@ -171,10 +171,10 @@ def canary_command(
     ),
 ) -> None:
     """Judges a canary against the other releases that served beside it."""
-    from monitoring.canary import judge
-    from monitoring.export import export
-    from monitoring.windows import measure
-    from newfound import release
+    from monitoring.report.export import export
+    from monitoring.report.windows import measure
+    from monitoring.retraining.canary import judge
+    from newfound.release import store as release
 
     store, settings, now = _store(), load_settings(MonitoringConfig, config), datetime.now(UTC)
     export(store, out / "exports")
@@ -195,7 +195,7 @@ def canary_command(
     else:
         return
     if submit is not None:
-        from monitoring.submitting import submit_interests
+        from monitoring.retraining.submit import submit_interests
 
         console.print(submit_interests(submit, pipeline_config, releases))
 
@@ -212,7 +212,7 @@ def rehearse_command(
     port: Annotated[int, typer.Option(help="Of Evidently's pages; 0 does not open them.")] = 8000,
 ) -> None:
     """Days of simulated clients through the real services, a drift half-way; then Evidently's pages on them."""
-    from monitoring.monitor import rehearse
+    from monitoring.rehearsal.monitor import rehearse
 
     midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     settings = load_settings(MonitoringConfig, config)
@@ -241,7 +241,7 @@ def interactions_command(
     config: Config = None,
 ) -> None:
     """Writes what everybody ever did, the past and the feedback since, as input for the pipelines."""
-    from monitoring.past import write_interactions
+    from monitoring.users.interactions import write_interactions
 
     count = write_interactions(_store(), load_settings(MonitoringConfig, config), out)
     console.print(f"{count} interactions in {escape(str(out))}")
@@ -252,7 +252,7 @@ def import_past_command(
     dataset: Annotated[Path, typer.Argument(help="Folder of the dataset that the first release was trained on.")],
 ) -> None:
     """Copies what users did before the collector was there, so that histories are rebuilt whole."""
-    from monitoring.past import pasts_of
+    from monitoring.users.interactions import pasts_of
 
     store = _store()
     console.print(f"{store.put_pasts(pasts_of(dataset))} users")
@@ -267,8 +267,8 @@ def erase_command(
     spool: Annotated[list[Path] | None, typer.Option(help="Folder of a sender's spool; may be repeated.")] = None,
 ) -> None:
     """Removes a user from the store, the exports, what was written for the pipelines, Feast and spools."""
-    from monitoring.erasing import erase
-    from monitoring.histories import FeastFeatures
+    from monitoring.collector.pusher import FeastFeatures
+    from monitoring.users.erase import erase
 
     removed = erase(
         _store(),
@@ -287,7 +287,7 @@ def erase_command(
 @app.command("retain")
 def retain_command(out: Out = OUT, config: Config = None) -> None:
     """Removes events older than the configured retention."""
-    from monitoring.erasing import retain
+    from monitoring.users.erase import retain
 
     settings = load_settings(MonitoringConfig, config)
     for place, count in retain(_store(), settings.retention_days, datetime.now(UTC), out / "exports").items():

@@ -11,10 +11,10 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from sqlalchemy import func, select
 
-from monitoring.store import Store
-from monitoring.tables import decisions, measures
-from newfound import release as releases
+from monitoring.store.database import Store
+from monitoring.store.tables import decisions, measures
 from newfound.errors import NewfoundError
+from newfound.release import store as releases
 
 PREFIX: Final = "newfound_window_"
 # Families of measures that one metric holds, told apart by labels: pattern of the name -> metric, label names.

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from newfound import release as releases
 from newfound.errors import NewfoundError
+from newfound.release import store as releases
 
 if TYPE_CHECKING:
     from newfound.clusters import Clusters
@@ -151,7 +151,7 @@ def table_diff_command(
         if names:
             console.print(f"{title}: {escape('; '.join(names))}")
     if page is not None:
-        from newfound.evaluation.changes import render_changes
+        from newfound.evaluation.report.table_changes import render_changes
 
         page.write_text(render_changes(diff, clusters), encoding="utf-8")
         console.print(f"{escape(str(page))} written")
@@ -209,7 +209,7 @@ def recommend_command(
     histories: Annotated[Path, typer.Option(help="Histories of the training run.")] = Path("runs/local/histories"),
 ) -> None:
     """Recommends items, some of them from interests that the user never had, each with its reason."""
-    from newfound.recommend import Recommender, history_of_items, history_of_user
+    from newfound.recommend.recommender import Recommender, history_of_items, history_of_user
 
     loaded = releases.load(root, release)
     recommender = Recommender.open(loaded.path)

@@ -15,11 +15,11 @@ from typing import Any, Final
 import ibis
 import pyarrow.parquet as pq
 
-from newfound import release as releases
 from newfound import schema
 from newfound.clusters import Clusters
 from newfound.config import RefreshConfig, TableConfig
 from newfound.errors import GateError
+from newfound.release import store as releases
 
 log: Final = logging.getLogger("newfound.refresh")
 JUDGED_AT: Final = 10
@@ -90,9 +90,9 @@ def judge(
     Raises:
         GateError: names the gates that do not hold.
     """
-    from newfound.evaluation import measures
-    from newfound.evaluation.ours import TableScorer
-    from newfound.evaluation.protocols import novel_events, read_journeys
+    from newfound import measures
+    from newfound.evaluation.moments import novel_events, read_journeys
+    from newfound.evaluation.scorers import TableScorer
     from newfound.table import TransitionTable, compare_tables
 
     tree = Clusters.load(clusters)
@@ -166,7 +166,7 @@ def _gate(value: float, bound: float) -> dict[str, Any]:
 def _keep_recent(transitions: Path, out: Path, recent: float) -> None:
     """Puts what is made of the latest positive transitions in the place of the balanced set, balanced as it was."""
     from newfound.datasets.engine import connect
-    from newfound.transitions import RECORD, balance
+    from newfound.transitions.mine import RECORD, balance
 
     record = json.loads((transitions / RECORD).read_text(encoding="utf-8"))
 

@@ -232,7 +232,7 @@ RECOMMENDED = pa.schema(
         pa.field("seed", pa.int64(), nullable=False),  # of the user's random choices
     ]
 )
-"""Slates for everybody (`newfound.batch`): one row a slot, in the order of the users, each slate from its top."""
+"""Slates for everybody (`newfound.recommend.batch`): one row a slot, in the order of the users, from the top down."""
 
 SLATES = pa.schema(
     [

@@ -149,7 +149,7 @@ def submit_command(
 
 def _release_now(previous: str, releases: str) -> str:
     """The id behind `current`, by which caches can go; `current` where the releases cannot be read from here."""
-    from newfound.release import current
+    from newfound.release.store import current
 
     try:
         return (current(releases) or "") if previous == "current" else previous
@@ -206,7 +206,7 @@ def _run_name(pipeline: str, config: Path, settings: TrainingConfig, arguments: 
 
 def _show_gates(releases: str, pipeline: str) -> None:
     """Says what the gates of the newest release were, where the releases can be read from here."""
-    from newfound.release import list_releases
+    from newfound.release.store import list_releases
     from pipelines.kubeflow import GATES
 
     if pipeline not in GATES:

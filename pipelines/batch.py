@@ -16,10 +16,10 @@ from components.fetch_histories import fetch_histories
 from components.load_interactions import load_interactions
 from components.recommend_batch import recommend_batch
 from components.write_features import write_features
-from newfound import release as published
 from newfound.config import BatchConfig, TrainingConfig, load_config
 from newfound.errors import ConfigError
-from newfound.takedown import read_takedown
+from newfound.release import store as published
+from newfound.release.takedown import read_takedown
 from pipelines.platform import Platform, placing
 from pipelines.running import run_main
 from pipelines.settings import DATA_FILES, Step, step_settings

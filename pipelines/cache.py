@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from newfound import release as releases
 from newfound.errors import ReleaseError
+from newfound.release import store as releases
 
 MARKER = ".newfound-run"
 _ARTIFACT = "__kfp_artifact__"

@@ -12,9 +12,9 @@ from components.load_interactions import load_interactions
 from components.open_release import open_release
 from components.publish_interests import publish_interests
 from components.write_features import write_features
-from newfound import release as published
 from newfound.config import TrainingConfig
 from newfound.errors import ConfigError
+from newfound.release import store as published
 from pipelines.platform import Platform, placing
 from pipelines.settings import DATA_FILES, Step, step_settings
 

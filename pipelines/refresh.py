@@ -23,9 +23,9 @@ from components.open_release import open_release
 from components.publish_refresh import publish_refresh
 from components.refresh_table import refresh_table
 from components.write_features import write_features
-from newfound import release as published
 from newfound.config import RefreshConfig, TrainingConfig, load_config
 from newfound.errors import ConfigError
+from newfound.release import store as published
 from newfound.schema import TIME
 from pipelines.platform import Platform, placing
 from pipelines.running import run_main

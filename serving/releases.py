@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from newfound.errors import NewfoundError, ReleaseError
-from newfound.release import check_id, current, load
-from newfound.takedown import Takedown, read_takedown
-from serving.garbage import settle
+from newfound.release.store import check_id, current, load
+from newfound.release.takedown import Takedown, read_takedown
+from serving.gc_freeze import settle
 from serving.metrics import RELEASE, RELEASE_LOADED, RELEASE_REFUSED, TAKEDOWN_FAILED, TAKEDOWN_SIZE
 
 log = logging.getLogger("newfound.serving.releases")

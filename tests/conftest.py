@@ -11,7 +11,7 @@ import pytest
 from newfound.config import DataConfig, SplitConfig
 from newfound.datasets import load_interactions
 from newfound.datasets.sources import open_source
-from newfound.histories import check_histories, entity_rows, write_rows
+from newfound.features.user_history import check_histories, entity_rows, write_rows
 
 
 def fetch_past(dataset: Path, out: Path, length: int = 1000) -> Path:

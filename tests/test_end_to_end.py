@@ -10,13 +10,13 @@ import sys
 import pyarrow.parquet as pq
 import pytest
 
-from newfound import release as releases
 from newfound.clusters import Clusters
 from newfound.config import DataConfig
 from newfound.datasets import Dataset
-from newfound.histories import read_histories
-from newfound.recommend import Recommender, history_of_user
-from tests.small_house import ROOT, House, tiny_language_model
+from newfound.features.user_history import read_histories
+from newfound.recommend.recommender import Recommender, history_of_user
+from newfound.release import store as releases
+from tests.tiny_pipeline import ROOT, House, tiny_language_model
 
 STEPS = 18
 

@@ -10,13 +10,13 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from newfound import release
 from newfound.config import DataConfig, RefreshConfig, SplitConfig, TableConfig, TransitionsConfig
 from newfound.datasets import load_interactions
 from newfound.errors import GateError
 from newfound.refresh import judge, open_parts, publish_refreshed, refresh_table
+from newfound.release import store as release
 from newfound.table import TransitionTable
-from newfound.transitions import mine_transitions
+from newfound.transitions.mine import mine_transitions
 from tests.serving.synthetic import World, publish_world
 
 WORLD = World(clusters=12, items=12)

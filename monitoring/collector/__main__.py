@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from monitoring.settings import MonitoringConfig
-from monitoring.store import wait_for
+from monitoring.store.database import wait_for
 from newfound.config import load_settings
 
 
@@ -32,7 +32,7 @@ def main(
     import uvicorn
 
     from monitoring.collector.app import create_app
-    from monitoring.histories import FeastFeatures, Pusher
+    from monitoring.collector.pusher import FeastFeatures, Pusher
     from monitoring.settings import secret_key
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")

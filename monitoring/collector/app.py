@@ -17,10 +17,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from monitoring.collector.commit import Busy, GroupCommit
 from monitoring.collector.intake import Intake, Refused
 from monitoring.settings import MonitoringConfig
-from monitoring.store import FeedbackEvent, Store, Stored, Written
+from monitoring.store.database import FeedbackEvent, Store, Stored, Written
 
 if TYPE_CHECKING:  # it brings pyarrow along, which a collector without Feast can start without
-    from monitoring.histories import Pusher
+    from monitoring.collector.pusher import Pusher
 
 log: Final = logging.getLogger("newfound.monitoring.collector")
 _AGES: Final = (0.1, 0.5, 1, 5, 30, 300, 3600, 86_400)

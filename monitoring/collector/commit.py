@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from monitoring.store import Store, Stored, Written
+from monitoring.store.database import Store, Stored, Written
 
 log: Final = logging.getLogger("newfound.monitoring.collector")
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from monitoring.settings import MonitoringConfig
-from monitoring.store import Inference, Stored
+from monitoring.store.database import Inference, Stored
 from newfound.events import (
     BATCH,
     FEEDBACK_TYPE,

@@ -23,7 +23,7 @@ from newfound.clusters.tree import Labels, balanced_kmeans, gini, grow, loads
 from newfound.config import ClustersConfig
 from newfound.datasets import Dataset
 from newfound.errors import ConfigError, DataError
-from newfound.histories import Histories, read_histories
+from newfound.features.user_history import Histories, read_histories
 
 log = logging.getLogger("newfound.clusters")
 

@@ -26,7 +26,7 @@ from newfound import schema
 from newfound.clusters.artifact import Clusters, Floats
 from newfound.config import ClustersConfig
 from newfound.errors import ConfigError
-from newfound.histories import Histories
+from newfound.features.user_history import Histories
 
 log = logging.getLogger("newfound.clusters")
 
@@ -190,7 +190,7 @@ def _text_model(model: str | None) -> Any:
     """The model, in bf16 where the processor computes in it; kept, since new items come one at a time."""
     import torch
 
-    from newfound.precision import product_dtype
+    from newfound.compute.precision import product_dtype
 
     try:
         from sentence_transformers import SentenceTransformer

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from newfound.evaluation.measures import Array, Bools, Floats
+from newfound.measures import Array, Bools, Floats
 
 
 class Interval(NamedTuple):

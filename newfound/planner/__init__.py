@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from newfound.planner.finetune import finetune_planner
     from newfound.planner.planner import Planner
+    from newfound.planner.training.finetune import finetune_planner
 
 __all__ = ["Planner", "finetune_planner"]
 
-_HOMES = {"Planner": "planner", "finetune_planner": "finetune"}
+_HOMES = {"Planner": "planner", "finetune_planner": "training.finetune"}
 
 
 def __getattr__(name: str) -> Any:

@@ -11,12 +11,12 @@ import numpy.typing as npt
 import torch
 
 from newfound.clusters import Clusters
-from newfound.distributed import on_accelerator
+from newfound.compute.distributed import on_accelerator
 from newfound.errors import DataError, VocabularyError
-from newfound.planner.backbone import Backbone, load_backbone
-from newfound.planner.decoding import Bools, Decoded, ExactDecoder, Floats
+from newfound.planner.decoding.backbone import Backbone, load_backbone
+from newfound.planner.decoding.search import Bools, Decoded, ExactDecoder, Floats
+from newfound.planner.decoding.trie import Trie
 from newfound.planner.prompt import PromptCodec, Tokens
-from newfound.planner.trie import Trie
 
 TOLD_APART = 10
 Contexts = Sequence[tuple[str, ...]]

@@ -20,9 +20,9 @@ from safetensors.torch import load_file, save_file
 
 from newfound.config import RankerConfig
 from newfound.errors import DataError, VocabularyError
+from newfound.ranker.cooccurrence import Memory
 from newfound.ranker.data import PAD, Ints
 from newfound.ranker.index import NO_BONUS, NO_ITEMS, Bonus, ItemIndex, Span, disjoint
-from newfound.ranker.memory import Memory
 from newfound.ranker.model import Encoder
 
 FORMAT: Final = 1

@@ -16,17 +16,17 @@ import torch
 from torch import Tensor
 
 from newfound.clusters import Clusters
+from newfound.compute.distributed import processes
 from newfound.config import RankerConfig
 from newfound.datasets import Dataset
-from newfound.distributed import processes
 from newfound.errors import DataError
-from newfound.histories import read_histories
+from newfound.features.user_history import read_histories
 from newfound.ranker.artifact import Floats, Ranker
+from newfound.ranker.cooccurrence import Memory, remember
 from newfound.ranker.data import Ints, Sequences
-from newfound.ranker.measure import held_out_scores, held_out_users, ndcg_and_hit_rate, rank_held_out
-from newfound.ranker.memory import Memory, remember
 from newfound.ranker.model import SequenceModel
 from newfound.ranker.train import Fit, fit
+from newfound.ranker.validation import held_out_scores, held_out_users, ndcg_and_hit_rate, rank_held_out
 
 log = logging.getLogger("newfound.ranker")
 

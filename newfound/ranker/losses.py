@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from newfound.precision import product_dtype
+from newfound.compute.precision import product_dtype
 
 SLICE = 3 << 20  # scores held at a time: they stay in the cache
 SLICE_ON_GPU = 1 << 28

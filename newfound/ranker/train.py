@@ -22,13 +22,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from newfound.allocator import keep_freed_memory
+from newfound.compute.allocator import keep_freed_memory
+from newfound.compute.distributed import add_up, on_accelerator, rank, size, sum_gradients
 from newfound.config import RankerConfig
-from newfound.distributed import add_up, on_accelerator, rank, size, sum_gradients
 from newfound.ranker.data import Ints, Sequences, epoch_batches
 from newfound.ranker.losses import full_softmax, sampled_softmax
-from newfound.ranker.measure import ndcg_and_hit_rate, rank_held_out
 from newfound.ranker.model import SequenceModel
+from newfound.ranker.validation import ndcg_and_hit_rate, rank_held_out
 
 log = logging.getLogger("newfound.ranker")
 

@@ -18,8 +18,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from pydantic import ValidationError
 
+from newfound.compute.distributed import processes
 from newfound.config import Range, RankerConfig, TuningConfig
-from newfound.distributed import processes
 from newfound.errors import ConfigError
 from newfound.ranker.build import read_material
 from newfound.ranker.train import fit

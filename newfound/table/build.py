@@ -25,12 +25,12 @@ from newfound.errors import DataError, VocabularyError
 from newfound.schema import CLUSTER, CONTEXT, RANK, SCORE, SOURCE, TABLE
 from newfound.table.artifact import FILE, FORMAT, RECORD
 from newfound.table.compare import concentration
-from newfound.table.plan import Context, Plan, make_plan, write_parquet
+from newfound.table.contexts import Context, Plan, make_plan, write_parquet
 
 if TYPE_CHECKING:
     from newfound.planner import Planner
     from newfound.planner.alignment import Alignment
-    from newfound.planner.remote import RemotePlanner
+    from newfound.planner.remote.planner import RemotePlanner
 
     Engine = Planner | RemotePlanner
 
@@ -80,10 +80,10 @@ def build_shard(
     Returns:
         Contexts, seconds, and contexts a second of this call.
     """
+    from newfound.compute.precision import product_dtype
     from newfound.planner.alignment import Alignment
     from newfound.planner.planner import Planner, planner_digest
-    from newfound.planner.remote import RemotePlanner
-    from newfound.precision import product_dtype
+    from newfound.planner.remote.planner import RemotePlanner
 
     if not _has_language_model(planner):
         out.mkdir(parents=True, exist_ok=True)
@@ -194,8 +194,8 @@ def merge(
 
 def frequency_table(transitions: Path, clusters: Path, config: TableConfig, out: Path) -> dict[str, float | int | str]:
     """A table of pair frequencies with back-off, for data without text, where a language model has nothing to read."""
-    from newfound.frequency import FrequencyModel
-    from newfound.planner.lessons import training_set
+    from newfound.planner.training.training_set import training_set
+    from newfound.transitions.frequency_model import FrequencyModel
 
     loaded = Clusters.load(clusters)
     contexts, labels, weights = training_set(transitions / "balanced.parquet", loaded)
@@ -238,7 +238,7 @@ def answer(
     alignment: Alignment | None = None,
 ) -> pa.Table:
     """The planner's rows for some contexts; a context's own clusters are not new and never answered."""
-    from newfound.planner.decoding import Decoded
+    from newfound.planner.decoding.search import Decoded
 
     own = np.array([[model.index[c] for c in context] for context in contexts])
     allowed = np.ones((len(contexts), len(model)), dtype=bool)
@@ -300,7 +300,7 @@ def recent_hints(transitions: Path, config: TableConfig) -> dict[Context, str]:
     """The most frequent recent successor of each context, where the configuration asks for a refresh."""
     if config.recent is None:
         return {}
-    from newfound.transitions import recent_successors
+    from newfound.transitions.mine import recent_successors
 
     return recent_successors(transitions, 1 - config.recent)
 

@@ -11,15 +11,15 @@ def main() -> None:
     """Parses and starts."""
     from kserve.model_server import app
 
-    from newfound.allocator import keep_freed_memory
+    from newfound.compute.allocator import keep_freed_memory
     from newfound.config import load_settings
-    from serving.api import Predictions, request_model
-    from serving.explorer.assembly import arguments, assemble
-    from serving.explorer.holding import PARTS, build_held
-    from serving.explorer.ranking import ranker_holds
+    from serving.explorer.loaded_release import PARTS, build_held
+    from serving.explorer.ranker_client import ranker_holds
+    from serving.explorer.service import arguments, assemble
+    from serving.http.api import Predictions, request_model
+    from serving.http.server import Server, describe
     from serving.planner.client import FILES
     from serving.releases import Releases
-    from serving.server import Server, describe
     from serving.settings import ServingConfig
 
     parser = arguments()

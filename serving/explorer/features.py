@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from newfound.catalogue import UserHistory
+from newfound.recommend.catalogue import UserHistory
 from newfound.schema import CLUSTERS_DIGEST, ENGAGEMENTS, ITEM_IDS, POSITIVES, TIMES, USER
 from serving.store import open_store
 

@@ -12,18 +12,18 @@ from typing import Any
 from kserve import Model
 from kserve.errors import ModelNotReady
 
-from newfound.catalogue import UserHistory
-from newfound.deciding import Draft, Wish, draft
-from newfound.recommend import SEED_BITS
-from newfound.slate import Placed, Plan, Ranked, Slate
-from serving.api import Recommend, answer, parse, request_model
-from serving.clock import Deadline
+from newfound.recommend.catalogue import UserHistory
+from newfound.recommend.decision import Draft, Wish, draft
+from newfound.recommend.recommender import SEED_BITS
+from newfound.recommend.slate import Placed, Plan, Ranked, Slate
+from serving.circuit_breaker import Guard, Unavailable
+from serving.deadline import Deadline
 from serving.explorer.features import Stored
-from serving.explorer.holding import Held
-from serving.explorer.planning import Planning
-from serving.explorer.ranking import NotHeld, RankerClient
+from serving.explorer.live_planner import Planning
+from serving.explorer.loaded_release import Held
+from serving.explorer.ranker_client import NotHeld, RankerClient
 from serving.explorer.reporting import Reporter
-from serving.guard import Guard, Unavailable
+from serving.http.api import Recommend, answer, parse, request_model
 from serving.metrics import STAGE_SECONDS, STALE_INTERESTS
 from serving.releases import Releases
 from serving.settings import ServingConfig

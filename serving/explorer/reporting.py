@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from newfound.deciding import Draft
 from newfound.events import RECOMMENDATION_TYPE, user_key
-from newfound.policy import Reason
-from newfound.slate import Placed, Slate
-from serving.logs import ACCESS
+from newfound.recommend.decision import Draft
+from newfound.recommend.policy import Reason
+from newfound.recommend.slate import Placed, Slate
+from serving.explorer.outbox import Outbox
+from serving.http.logs import ACCESS
 from serving.metrics import ANSWERS, DEGRADED, SLOTS
-from serving.outbox import Outbox
 
 if TYPE_CHECKING:
     from serving.explorer.model import Batch, Job

@@ -12,11 +12,11 @@ from fastapi import HTTPException, Response
 from fastapi.responses import JSONResponse
 
 from newfound.schema import NODE, USER, X, Y
-from serving.guard import Unavailable
+from serving.circuit_breaker import Unavailable
 
 if TYPE_CHECKING:
-    from newfound.catalogue import Shelf
-    from serving.explorer.holding import Held
+    from newfound.recommend.catalogue import Shelf
+    from serving.explorer.loaded_release import Held
     from serving.explorer.model import ExplorerModel
 
 PATHS: Final = r"/page(/.*)?"

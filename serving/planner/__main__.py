@@ -59,7 +59,7 @@ class Runtime:
         """
         from newfound.clusters import Clusters
         from newfound.planner import Planner
-        from newfound.release import current, load
+        from newfound.release.store import current, load
 
         if current(self.root) == self._release:
             return

@@ -1,7 +1,7 @@
 """The live planner, asked over the OpenAI-compatible protocol that vLLM speaks.
 
-The same prompt and the same choices as in bulk inference (`newfound.planner.remote`), on the explorer's own kind of
-connection and without anything that would load a language model's libraries into it.
+The same prompt and the same choices as in bulk inference (`newfound.planner.remote.planner`), on the explorer's own
+kind of connection and without anything that would load a language model's libraries into it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Final
 import aiohttp
 import orjson
 
-from newfound.deciding import Ask
-from newfound.planner.narrowing import ALTERNATIVES, Narrowing
 from newfound.planner.prompt import PromptCodec
+from newfound.planner.remote.choice_search import ALTERNATIVES, Narrowing
+from newfound.recommend.decision import Ask
 
 FILES: Final = ("planner/prompt.json", "planner/tokenizer.json")
 

@@ -15,11 +15,11 @@ def main() -> None:
     import torch
     from kserve.model_server import app
 
-    from newfound.allocator import keep_freed_memory
+    from newfound.compute.allocator import keep_freed_memory
     from newfound.config import load_settings
+    from serving.http.server import Server, arguments, describe
     from serving.ranker.model import PARTS, RankedAll, RankerModel, build_ranker, request_model
     from serving.releases import Releases
-    from serving.server import Server, arguments, describe
     from serving.settings import ServingConfig
 
     options = arguments("newfound's ranker as a KServe predictor").parse_args()

@@ -14,11 +14,11 @@ from pydantic import BaseModel, Field, ValidationError, create_model
 
 from newfound.grounding import Order, rank_clusters
 from newfound.ranker import Ranker
-from newfound.takedown import Takedown
-from serving.api import Id, Strict, answer, whole_requests
-from serving.errors import Refused
+from newfound.release.takedown import Takedown
+from serving.http.api import Id, Strict, answer, whole_requests
+from serving.http.errors import Refused
 from serving.metrics import STAGE_SECONDS
-from serving.ranker.turns import Turns
+from serving.ranker.micro_batch import Turns
 from serving.releases import Releases
 from serving.settings import ServingConfig
 

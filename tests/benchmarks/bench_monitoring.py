@@ -26,7 +26,7 @@ from typing import Any
 
 import httpx
 
-from monitoring.store import Store, micros
+from monitoring.store.database import Store, micros
 from newfound.events import BATCH, user_key
 from tests.benchmarks.record import machine, write_record
 from tests.monitoring import servers as parts

@@ -29,8 +29,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 import torch
 
-from newfound.allocator import keep_freed_memory
-from newfound.distributed import on_accelerator
+from newfound.compute.allocator import keep_freed_memory
+from newfound.compute.distributed import on_accelerator
 from newfound.planner.planner import Planner
 from tests.benchmarks.planner_workload import SEED, bench_model, planner_for, rows_of_table
 from tests.benchmarks.record import machine, write_record
@@ -49,7 +49,7 @@ SWEEP: dict[str, dict[str, Any]] = {
     "256 sequences, eager": {"max_num_seqs": 256, "enforce_eager": True, "block_size": 32},
     "256 sequences, compiled": {"max_num_seqs": 256, "enforce_eager": False, "block_size": 32},
 }
-# What newfound.allocator sets by call: freed memory stays with the process.
+# What newfound.compute.allocator sets by call: freed memory stays with the process.
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "2147483647", "MALLOC_TOP_PAD_": "67108864"}
 
 

@@ -28,19 +28,11 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from newfound import policy
 from newfound.clusters import Clusters, build_clusters
 from newfound.config import TrainingConfig, load_config
 from newfound.datasets import load_interactions
-from newfound.evaluation import protocols
-from newfound.evaluation.bootstrap import Bootstrap
-from newfound.evaluation.composed import Catalogue, best_clusters, end_to_end_ranks
-from newfound.evaluation.evaluating import SLATE, gather_moments, slate_widths
-from newfound.evaluation.judging import Method, judge, method_of, paired, put, slices_of
-from newfound.evaluation.measures import gains, hits, ranks_of
-from newfound.evaluation.ours import PlannerScorer
-from newfound.evaluation.protocols import Context, Events
-from newfound.evaluation.rivals import (
+from newfound.evaluation import moments as protocols
+from newfound.evaluation.baselines import (
     ClusterPools,
     Counts,
     Rival,
@@ -51,17 +43,25 @@ from newfound.evaluation.rivals import (
     training_counts,
     tune,
 )
-from newfound.evaluation.sequence import sequence_rival
-from newfound.histories import check_histories, entity_rows, write_rows
+from newfound.evaluation.bootstrap import Bootstrap
+from newfound.evaluation.cluster_sequence import sequence_rival
+from newfound.evaluation.end_to_end import Catalogue, best_clusters, end_to_end_ranks
+from newfound.evaluation.methods import Method, judge, method_of, paired, put, slices_of
+from newfound.evaluation.moments import Context, Events
+from newfound.evaluation.offline import SLATE, gather_moments, slate_widths
+from newfound.evaluation.scorers import PlannerScorer
+from newfound.features.user_history import check_histories, entity_rows, write_rows
+from newfound.measures import gains, hits, ranks_of
 from newfound.planner import Planner, finetune_planner
 from newfound.planner.alignment import WEIGHTS, Alignment, fit_alignment
-from newfound.planner.backbone import end_token
-from newfound.planner.decoding import Decoded
-from newfound.planner.lessons import read_choices
-from newfound.planner.pretrained import base_model
+from newfound.planner.base_model import base_model
+from newfound.planner.decoding.backbone import end_token
+from newfound.planner.decoding.search import Decoded
 from newfound.planner.prompt import PromptCodec, load_tokenizer
+from newfound.planner.training.training_set import read_choices
 from newfound.ranker import Ranker, train_ranker
-from newfound.transitions import mine_transitions
+from newfound.recommend import policy
+from newfound.transitions.mine import mine_transitions
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNS = ROOT / "runs" / "bench"

@@ -24,10 +24,11 @@ from torch import Tensor
 
 from newfound.config import ClustersConfig, DataConfig, RankerConfig, SplitConfig
 from newfound.datasets import Dataset, load_interactions
-from newfound.histories import Histories
+from newfound.features.user_history import Histories
 from newfound.ranker.build import learn
+from newfound.ranker.cooccurrence import Memory
 from newfound.ranker.data import PAD, Ints, Sequences, read_sequence_lines
-from newfound.ranker.measure import (
+from newfound.ranker.validation import (
     Floats,
     held_out_scores,
     held_out_users,
@@ -35,7 +36,6 @@ from newfound.ranker.measure import (
     rank_held_out,
     ranks_among,
 )
-from newfound.ranker.memory import Memory
 from newfound.schema import ITEM, USER
 from tests.benchmarks.record import machine, write_record
 

@@ -27,14 +27,14 @@ import torch
 
 from newfound.config import RankerConfig
 from newfound.ranker.build import DECAYS
+from newfound.ranker.cooccurrence import remember
 from newfound.ranker.data import Sequences, read_sequence_lines
-from newfound.ranker.measure import held_out_users, ndcg_and_hit_rate
-from newfound.ranker.memory import remember
 from newfound.ranker.train import fit
+from newfound.ranker.validation import held_out_users, ndcg_and_hit_rate
 from tests.benchmarks.record import machine, write_record
 
 TOYS = Path("../shared/data/amazon-toys/Toys_and_Games.txt")
-# What newfound.allocator sets by call: freed memory stays with the process.
+# What newfound.compute.allocator sets by call: freed memory stays with the process.
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "2147483647", "MALLOC_TOP_PAD_": "67108864"}
 
 

@@ -20,7 +20,7 @@ import httpx
 import yaml
 
 from newfound.config import PolicyConfig
-from serving.processes import Service, free_port
+from serving.local.processes import Service, free_port
 from tests.benchmarks import load
 from tests.benchmarks.record import machine, write_record
 from tests.serving import store

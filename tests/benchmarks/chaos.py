@@ -24,10 +24,10 @@ from typing import Any, Final
 
 import yaml
 
-from newfound.release import current
-from serving.local import VLLM
+from newfound.release.store import current
+from serving.local.__main__ import VLLM
+from serving.local.processes import Service, free_port
 from serving.planner import vllm
-from serving.processes import Service, free_port
 from serving.settings import ServingConfig
 from tests.benchmarks import load
 from tests.benchmarks.record import machine, write_record

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from newfound.choice import ChoiceModel, Choices
 from newfound.config import FinetuneConfig
-from newfound.planner.backbone import LeanBackbone, end_token, load_backbone
-from newfound.planner.course import Course, answer_tokens
-from newfound.planner.lessons import Lessons
+from newfound.planner.base_model import base_model
+from newfound.planner.decoding.backbone import LeanBackbone, end_token, load_backbone
 from newfound.planner.planner import Planner
-from newfound.planner.pretrained import base_model
 from newfound.planner.prompt import PromptCodec, load_tokenizer
-from newfound.planner.students import LeanStudent
+from newfound.planner.training.trainable import LeanStudent
+from newfound.planner.training.trainer import Course, answer_tokens
+from newfound.planner.training.training_set import Lessons
+from newfound.transitions.choice_model import ChoiceModel, Choices
 
 SEED = 7
 LARGEST = 800

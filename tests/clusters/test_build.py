@@ -15,7 +15,7 @@ from newfound.clusters.build import KEEPS_TEXT
 from newfound.config import ClustersConfig
 from newfound.datasets import Dataset
 from newfound.errors import ConfigError, DataError
-from newfound.histories import read_histories
+from newfound.features.user_history import read_histories
 
 CONFIG = ClustersConfig(interface_size=40, coarse_sizes=(5,), leaf_items=6)
 SEED = 11

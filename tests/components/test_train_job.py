@@ -24,7 +24,7 @@ from newfound.planner import finetune_planner as finetune
 from newfound.ranker import Ranker
 from newfound.ranker import train_ranker as train
 from pipelines.platform import Platform, Toleration, load_platform
-from serving.processes import free_port
+from serving.local.processes import free_port
 from tests.components.kube_api import KubeApi
 from tests.planner.conftest import write_base, write_world
 from tests.ranker.conftest import SMALL, World

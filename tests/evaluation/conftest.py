@@ -10,7 +10,7 @@ import pytest
 from newfound import schema
 from newfound.clusters import Clusters
 from newfound.config import RankerConfig, TableConfig, TrainingConfig, TransitionsConfig
-from newfound.histories import read_histories
+from newfound.features.user_history import read_histories
 
 HOSTILE = '<script>alert("x")</script> & \'quoted\' \x07 "title"'
 METHODS = [
@@ -74,7 +74,7 @@ def fit_without_planner(
     """Clusters, transitions, a table of pair frequencies and a ranker, each by its own entry point."""
     from newfound.ranker import train_ranker
     from newfound.table import frequency_table
-    from newfound.transitions import mine_transitions
+    from newfound.transitions.mine import mine_transitions
 
     clusters = rough_clusters(dataset, histories, n, folder / "clusters")
     transitions, table, ranker = folder / "transitions", folder / "table", folder / "ranker"

@@ -18,7 +18,7 @@ import pytest
 from newfound import schema
 from newfound.config import TrainingConfig
 from newfound.datasets import Dataset
-from newfound.histories import check_histories, entity_rows, read_histories, write_rows
+from newfound.features.user_history import check_histories, entity_rows, read_histories, write_rows
 
 feast = pytest.importorskip("feast")
 
@@ -153,7 +153,7 @@ def test_the_service_serves_history_and_interests_in_one_read(store: Any, moviel
         {},
     )
     clusters.save(tmp_path / "clusters")
-    from newfound.interests import write_interests
+    from newfound.features.user_interests import write_interests
 
     write_interests(movielens, tmp_path / "clusters", tmp_path / "interests")
     _features.upload(tmp_path / "interests", _features.INTERESTS)

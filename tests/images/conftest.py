@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from newfound.config import DataConfig
-from tests.small_house import House, tiny_language_model
+from tests.tiny_pipeline import House, tiny_language_model
 
 TAG = "0.1.0"
 TARGETS = ("train", "serve", "monitor")

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import yaml
 
-from serving.processes import free_port
+from serving.local.processes import free_port
 from tests.images.conftest import TAG
 from tests.serving import store
 from tests.serving.conftest import write_features

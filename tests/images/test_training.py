@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from newfound import release as releases
+from newfound.release import store as releases
 from tests.images.conftest import TAG, TARGETS, Trained
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]

@@ -81,13 +81,13 @@ def _refuse(message: str) -> Any:
 
 
 def _explorer() -> argparse.ArgumentParser:
-    from serving.explorer.assembly import arguments
+    from serving.explorer.service import arguments
 
     return arguments()
 
 
 def _ranker() -> argparse.ArgumentParser:
-    from serving.server import arguments
+    from serving.http.server import arguments
 
     return arguments("ranker")
 
@@ -311,7 +311,7 @@ def _client(module: str) -> Any:
         return TestClient(create_app(Runtime("releases", Path("cache"))), raise_server_exceptions=False)
     from monitoring.collector.app import create_app as collector
     from monitoring.settings import MonitoringConfig
-    from monitoring.store import Store
+    from monitoring.store.database import Store
 
     secret = b"a key of the tests alone"
     store = Store(f"sqlite:///{_written('').parent}/events.db", secret)
@@ -319,13 +319,13 @@ def _client(module: str) -> Any:
 
 
 def _kserve() -> Any:
-    """KServe's routes behind newfound's gate, as `serving.server` puts them together."""
+    """KServe's routes behind newfound's gate, as `serving.http.server` puts them together."""
     from fastapi import FastAPI
     from kserve import Model, ModelRepository
     from kserve.protocol.dataplane import DataPlane
     from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 
-    from serving.server import _Rest
+    from serving.http.server import _Rest
     from serving.settings import ServingConfig
 
     class Ready(Model):  # type: ignore[misc]
@@ -349,7 +349,7 @@ def _exporter(path: str) -> int:
     from prometheus_client import CollectorRegistry, make_wsgi_app
 
     from monitoring.exporter import Exporter
-    from monitoring.store import Store
+    from monitoring.store.database import Store
 
     registry = CollectorRegistry()
     registry.register(Exporter(Store(f"sqlite:///{_written('').parent}/events.db", b"a key of the tests alone")))

@@ -171,7 +171,7 @@ def test_a_variable_that_nobody_reads_is_caught(production: Documents) -> None:
 
 def test_a_flag_that_is_renamed_in_a_server_is_caught(production: Documents, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other way round: the manifests stay, the server's parser changes."""
-    from serving.server import arguments
+    from serving.http.server import arguments
 
     def renamed() -> Any:
         parser = arguments("ranker")

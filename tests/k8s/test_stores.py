@@ -18,7 +18,7 @@ import pytest
 
 from k8s.kustomize import ROOT
 from k8s.workloads import Workload, of_kind, workloads
-from monitoring.store import Store
+from monitoring.store.database import Store
 from tests.k8s.conftest import Documents
 from tests.k8s.references import environment, expanded
 from tests.monitoring.conftest import postgres  # noqa: F401  (a fixture)
@@ -177,6 +177,6 @@ def test_the_local_job_fills_redis_for_the_explorer(redis: Any, rendered: Any, t
 
 
 def _table() -> Any:
-    from monitoring.store import feedback as table
+    from monitoring.store.database import feedback as table
 
     return table

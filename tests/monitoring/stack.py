@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from monitoring.store import Store
+from monitoring.store.database import Store
 from newfound.events import BATCH
 from tests.monitoring import servers as parts
 from tests.serving.conftest import LENGTH, Stack, launch

@@ -15,15 +15,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from monitoring.deciding import decide, remember
-from monitoring.monitor import DAY, rehearse
-from monitoring.past import write_interactions
-from monitoring.rehearsal import Services
-from monitoring.report import Found
+from monitoring.rehearsal.monitor import DAY, rehearse
+from monitoring.rehearsal.stack import Services
+from monitoring.report.job import Found
+from monitoring.retraining.decide import decide, remember
+from monitoring.retraining.submit import submit
 from monitoring.settings import MonitoringConfig
-from monitoring.store import Store
-from monitoring.submitting import submit
-from newfound import release
+from monitoring.store.database import Store
+from monitoring.users.interactions import write_interactions
+from newfound.release import store as release
 from newfound.schema import INTERACTIONS
 from tests.monitoring.servers import ROOT, wait_until
 from tests.serving.synthetic import World, history_table, publish_world

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from monitoring.erasing import erase
-from monitoring.histories import FeastFeatures
-from monitoring.store import Store
-from monitoring.tables import recommendations
+from monitoring.collector.pusher import FeastFeatures
+from monitoring.store.database import Store
+from monitoring.store.tables import recommendations
+from monitoring.users.erase import erase
 from newfound.events import user_key
 from tests.monitoring import servers as parts
 from tests.monitoring.stack import SECRET, live

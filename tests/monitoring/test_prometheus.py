@@ -20,13 +20,13 @@ import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 
 from monitoring.dashboards.boards import BOARDS
-from monitoring.deciding import Decision, remember
 from monitoring.exporter import Exporter, metric_of
-from monitoring.store import Store, micros, moment
-from monitoring.tables import recommendations
-from newfound import release
+from monitoring.retraining.decide import Decision, remember
+from monitoring.store.database import Store, micros, moment
+from monitoring.store.tables import recommendations
 from newfound.events import FeedbackEvent, SlotEvent
-from serving.processes import Service
+from newfound.release import store as release
+from serving.local.processes import Service
 from tests.monitoring import servers as parts
 from tests.monitoring.stack import Live, live
 from tests.serving.synthetic import World, write_planner

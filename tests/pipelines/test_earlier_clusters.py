@@ -16,7 +16,7 @@ from newfound.clusters import Clusters
 from newfound.config import DataConfig, SplitConfig
 from newfound.datasets import load_interactions
 from newfound.errors import ReleaseError
-from newfound.release import publish
+from newfound.release.store import publish
 from tests.serving.synthetic import World, publish_world
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import optuna
 import pytest
 
-from newfound import release as releases
 from newfound.config import DataConfig, TrainingConfig, load_config
+from newfound.release import store as releases
 from pipelines.local import ENVIRONMENT
 from pipelines.platform import Platform
 from pipelines.settings import settings
 from pipelines.training import define_training
-from tests.small_house import ROOT, House, tiny_language_model
+from tests.tiny_pipeline import ROOT, House, tiny_language_model
 
 SHARDS, WORKERS = 3, 2
 

@@ -15,8 +15,8 @@ import yaml
 from rich.console import Console
 from typer.testing import CliRunner
 
-from newfound import release
 from newfound.errors import ConfigError, NewfoundError
+from newfound.release import store as release
 from pipelines.__main__ import PLATFORM, app
 from pipelines.kubeflow import RunError, SubmitError, compile_pipeline
 from pipelines.platform import load_platform

@@ -24,8 +24,8 @@ from newfound import schema
 from newfound.clusters import Clusters
 from newfound.config import FinetuneConfig, PlannerConfig
 from newfound.planner import finetune_planner
-from newfound.planner.backbone import LeanBackbone
-from newfound.planner.model import Llama, Shape, fuse
+from newfound.planner.decoding.backbone import LeanBackbone
+from newfound.planner.decoding.llama import Llama, Shape, fuse
 
 torch.set_num_threads(1)  # the models are tiny: a second thread only waits
 VOCABULARY = 40

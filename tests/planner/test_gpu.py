@@ -14,8 +14,9 @@ import torch
 from newfound import schema
 from newfound.clusters import Clusters
 from newfound.config import PlannerConfig, TableConfig
-from newfound.planner import Planner, finetune, finetune_planner, planner
-from newfound.planner.course import Course
+from newfound.planner import Planner, finetune_planner, planner
+from newfound.planner.training import finetune
+from newfound.planner.training.trainer import Course
 from newfound.table import build_table
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -17,10 +17,10 @@ import httpx
 import numpy as np
 import pytest
 
-from newfound.planner.backbone import end_token, load_backbone
+from newfound.planner.decoding.backbone import end_token, load_backbone
 from newfound.planner.planner import Planner
 from newfound.planner.prompt import PromptCodec, load_tokenizer
-from newfound.planner.remote import RemotePlanner
+from newfound.planner.remote.planner import RemotePlanner
 from tests.benchmarks.planner_workload import bench_model, planner_for, rows_of_table
 from tests.benchmarks.record import machine, write_record
 

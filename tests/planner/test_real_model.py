@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from newfound.planner.backbone import end_token, load_backbone, padded
+from newfound.planner.base_model import PACKAGE, base_model
+from newfound.planner.decoding.backbone import end_token, load_backbone, padded
 from newfound.planner.planner import Planner
-from newfound.planner.pretrained import PACKAGE, base_model
 from newfound.planner.prompt import PromptCodec, load_tokenizer
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec(PACKAGE) is None, reason=f"{PACKAGE} is not installed")

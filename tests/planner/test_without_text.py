@@ -23,7 +23,7 @@ from newfound.config import (
 from newfound.datasets import load_interactions
 from newfound.planner import finetune_planner
 from newfound.table import TransitionTable, build_table
-from newfound.transitions import mine_transitions
+from newfound.transitions.mine import mine_transitions
 
 
 @pytest.fixture(scope="module")

@@ -14,13 +14,13 @@ from safetensors.numpy import load_file
 
 from newfound.clusters import Clusters
 from newfound.errors import DataError, VocabularyError
-from newfound.histories import read_histories
+from newfound.features.user_history import read_histories
 from newfound.ranker import Ranker, build, train_ranker
 from newfound.ranker.build import learn, read_material
+from newfound.ranker.cooccurrence import remember
 from newfound.ranker.data import Sequences
-from newfound.ranker.measure import ndcg_and_hit_rate, rank_held_out
-from newfound.ranker.memory import remember
 from newfound.ranker.train import fit
+from newfound.ranker.validation import ndcg_and_hit_rate, rank_held_out
 from tests.ranker.conftest import SMALL, World
 
 

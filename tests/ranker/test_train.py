@@ -17,7 +17,7 @@ from newfound.config import RankerConfig
 from newfound.ranker import train
 from newfound.ranker.data import Sequences
 from newfound.ranker.train import Fit, fit
-from tests.planner.elsewhere import elsewhere
+from tests.planner.fake_device import elsewhere
 
 ITEMS = 20
 CONFIG = RankerConfig(
@@ -114,7 +114,7 @@ def test_sequences_too_short_to_hold_anything_out_still_train() -> None:
 SCRIPT = """
 import json, sys
 sys.path.insert(0, sys.argv[2])
-from newfound.distributed import processes
+from newfound.compute.distributed import processes
 from newfound.ranker.train import fit
 from test_train import CONFIG, ITEMS, walks
 with processes(1) as rank:

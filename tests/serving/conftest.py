@@ -13,8 +13,8 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from newfound.catalogue import UserHistory
-from serving.processes import Service, free_port
+from newfound.recommend.catalogue import UserHistory
+from serving.local.processes import Service, free_port
 from tests.serving import store
 from tests.serving.synthetic import World, histories, history_table, publish_world
 

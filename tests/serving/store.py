@@ -64,13 +64,13 @@ def main() -> None:
 
     store = open_store(Path(sys.argv[1]))
     if len(sys.argv) > 2:
-        from newfound.histories import check_histories
+        from newfound.features.user_history import check_histories
 
         users = pq.read_table(Path(sys.argv[1]) / "user_history.parquet", columns=["user_id"]).to_pandas()
         check_histories(fetch_as_of(store, users.assign(event_timestamp=datetime.now(UTC))), Path(sys.argv[2]))
         return
     apply(store)
-    from serving.local import materialise
+    from serving.local.__main__ import materialise
 
     materialise()
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from newfound.clusters import Clusters
 from newfound.config import PolicyConfig, RankerConfig
-from newfound.release import Manifest, publish
+from newfound.release.store import Manifest, publish
 from newfound.schema import CATALOGUE, HISTORIES, ITEM_PATHS, TABLE, TREE
 
 
@@ -180,7 +180,7 @@ def _ranker(world: World, clusters: Clusters, rng: np.random.Generator, out: Pat
     import torch
 
     from newfound.ranker.artifact import Ranker
-    from newfound.ranker.memory import Memory
+    from newfound.ranker.cooccurrence import Memory
     from newfound.ranker.model import Encoder
 
     config = RankerConfig(dim=world.dim, blocks=world.blocks, max_length=world.length)

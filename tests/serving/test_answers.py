@@ -9,10 +9,10 @@ import httpx
 import pyarrow.parquet as pq
 import pytest
 
-from newfound.batch import seed_of, write_slates
 from newfound.config import BatchConfig
-from newfound.recommend import Recommender, history_of_user
-from newfound.slate import Slate
+from newfound.recommend.batch import seed_of, write_slates
+from newfound.recommend.recommender import Recommender, history_of_user
+from newfound.recommend.slate import Slate
 from tests.serving import store
 
 

@@ -13,9 +13,9 @@ import httpx
 import pytest
 import yaml
 
-from newfound.catalogue import Catalogue
-from newfound.release import current
-from serving.processes import Service, free_port
+from newfound.recommend.catalogue import Catalogue
+from newfound.release.store import current
+from serving.local.processes import Service, free_port
 from tests.serving.synthetic import World, publish_with_planner
 
 WORLD = World(clusters=24, holes=40)

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from aiohttp import web
 
-from newfound.deciding import Ask
 from newfound.planner import Planner
-from newfound.planner.narrowing import Narrowing
-from serving.clock import Deadline
-from serving.explorer.holding import Held, build_held
-from serving.explorer.planning import Planning
-from serving.guard import Guard
+from newfound.planner.remote.choice_search import Narrowing
+from newfound.recommend.decision import Ask
+from serving.circuit_breaker import Guard
+from serving.deadline import Deadline
+from serving.explorer.live_planner import Planning
+from serving.explorer.loaded_release import Held, build_held
 from serving.planner.__main__ import Runtime, create_app, steps
 from serving.planner.client import LivePlanner, Prompts
 from serving.settings import ServingConfig

@@ -15,9 +15,9 @@ import fsspec
 import pytest
 
 from newfound.errors import ReleaseError
-from newfound.release import rollback
-from newfound.takedown import Takedown
-from serving.explorer.holding import PARTS, Held, build_held
+from newfound.release.store import rollback
+from newfound.release.takedown import Takedown
+from serving.explorer.loaded_release import PARTS, Held, build_held
 from serving.releases import Releases
 from tests.serving.synthetic import World, publish_world
 
@@ -142,7 +142,7 @@ def _mix(folder: Path) -> str:
         publish_world(World(parents=3, clusters=6, items=6, top_k=3), folder.parent.parent / "z", other.parent)
     shutil.rmtree(folder / "table")
     shutil.copytree(other, folder / "table")
-    from newfound.release import _identity
+    from newfound.release.store import _identity
 
     manifest = json.loads((folder / "manifest.json").read_text())
     for name, record in manifest["files"].items():

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from newfound.release import rollback
+from newfound.release.store import rollback
 from tests.benchmarks import load
 from tests.serving.conftest import WORLD, Stack
 from tests.serving.synthetic import World, publish_world

@@ -1,0 +1,279 @@
+"""Fresh feedback into Feast: a user's rows are rebuilt whole from the durable store, never patched.
+
+One pusher runs at a time (a lock among replicas), so writes of one user follow each other, and each holds everything
+that was durable when it was made: a late, older event changes its place in the row and cannot displace a newer one.
+The pusher remembers in the store how far it came; after a crash it goes on there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from sqlalchemy import select
+
+from monitoring.settings import MonitoringConfig
+from monitoring.store.database import Store
+from monitoring.store.tables import feedback, pasts
+from newfound import schema
+from newfound.clusters import Clusters
+from newfound.release import store as releases
+
+log: Final = logging.getLogger("newfound.monitoring.histories")
+PROGRESS: Final = "histories"
+CLUSTERS: Final = "clusters"  # a hash of the digest of those that interests were last written under
+_DAY: Final = 86_400_000_000
+_BETWEEN_REPLICAS: Final = 0.1  # seconds until the lock is tried again
+Interaction = tuple[str, int, float, bool]
+"""Item, UTC milliseconds, engagement in [0, 1], positive."""
+
+
+class Features(Protocol):
+    """Where rows go."""
+
+    def write(self, view: str, rows: dict[str, list[Any]]) -> None:
+        """Writes rows of one feature view to the online store; columns by name."""
+
+
+class FeastFeatures:
+    """Feast's online store, opened at the first write (the import alone takes seconds).
+
+    Args:
+        repo: the feature repository's folder; `FEAST_FS_YAML_FILE_PATH` chooses another YAML, as Feast itself reads it.
+    """
+
+    def __init__(self, repo: Path) -> None:
+        self._repo = repo
+        self._store: Any = None
+
+    def open(self) -> Any:
+        """The feature store itself."""
+        if self._store is None:
+            from feast import FeatureStore
+
+            self._store = FeatureStore(repo_path=str(self._repo))
+        return self._store
+
+    def write(self, view: str, rows: dict[str, list[Any]]) -> None:
+        """See `Features`."""
+        import pandas as pd
+
+        self.open().write_to_online_store(view, pd.DataFrame(rows))
+
+
+def fold(events: Sequence[Any], config: MonitoringConfig) -> list[Interaction]:
+    """Feedback as interactions, oldest first: what a user did with an item of a slate is one interaction.
+
+    A like is engagement 1 and a dismissal 0, the later of the two winning over every implicit sign; otherwise the
+    largest of the watched shares and the configured engagement of a click. Its time is the first of its events'. An
+    impression alone is no interaction. What was consumed without a slate is one interaction a day.
+
+    Args:
+        events: feedback of one user with `at` (microseconds), `id`, `item`, `recommendation_id`, `kind`, `share`.
+    """
+    groups: dict[tuple[str, str | int], list[Any]] = {}
+    for event in sorted(events, key=lambda event: (event.at, event.id)):
+        if event.kind != "shown":
+            groups.setdefault((event.item, event.recommendation_id or event.at // _DAY), []).append(event)
+    found: list[tuple[int, Interaction]] = []
+    for (item, _), group in groups.items():
+        explicit = [event.kind for event in group if event.kind in ("liked", "dismissed")]
+        if explicit:
+            engagement = 1.0 if explicit[-1] == "liked" else 0.0
+        else:
+            engagement = max(config.clicked_engagement if e.kind == "clicked" else float(e.share) for e in group)
+        interaction = (item, group[0].at // 1000, engagement, engagement >= config.positive_at)
+        found.append((group[0].at, interaction))
+    return [interaction for _, interaction in sorted(found, key=lambda pair: pair[0])]
+
+
+def interactions_of(store: Store, users: Sequence[str], config: MonitoringConfig) -> dict[str, list[Interaction]]:
+    """Everything that each user ever did, oldest first: the imported past and the feedback since."""
+    with store.engine.connect() as connection:
+        before = {
+            row.user_id: [
+                (str(item), int(at), float(engagement), bool(positive))
+                for item, at, engagement, positive in json.loads(row.events)
+            ]
+            for row in connection.execute(select(pasts).where(pasts.c.user_id.in_(users)))
+        }
+        since: dict[str, list[Any]] = {}
+        for row in connection.execute(
+            select(feedback).where(feedback.c.user_id.in_(users), feedback.c.kind != "shown")
+        ):
+            since.setdefault(row.user_id, []).append(row)
+    whole = {}
+    for user in users:
+        events = before.get(user, []) + fold(since.get(user, []), config)
+        whole[user] = sorted(events, key=lambda event: event[1])  # stable: ties keep the order of their source
+    return whole
+
+
+def history_rows(whole: dict[str, list[Interaction]], length: int, stamp: datetime) -> dict[str, list[Any]]:
+    """Rows of the `user_history` view; `stamp` orders writes and is later than every event."""
+    rows: dict[str, list[Any]] = {
+        name: []
+        for name in (
+            schema.USER,
+            schema.EVENT_TIME,
+            schema.ITEM_IDS,
+            schema.TIMES,
+            schema.ENGAGEMENTS,
+            schema.POSITIVES,
+        )
+    }
+    for user, events in whole.items():
+        last = events[-length:]
+        rows[schema.USER].append(user)
+        rows[schema.EVENT_TIME].append(stamp)
+        rows[schema.ITEM_IDS].append([event[0] for event in last])
+        rows[schema.TIMES].append([event[1] for event in last])
+        rows[schema.ENGAGEMENTS].append([event[2] for event in last])
+        rows[schema.POSITIVES].append([event[3] for event in last])
+    return rows
+
+
+def interest_rows(whole: dict[str, list[Interaction]], clusters: Clusters, stamp: datetime) -> dict[str, list[Any]]:
+    """Rows of the `user_interests` view: the leaves of the whole look-back, under these clusters."""
+    leaf_of = clusters.leaf_of
+    return {
+        schema.USER: list(whole),
+        schema.EVENT_TIME: [stamp] * len(whole),
+        "seen_leaves": [
+            sorted({leaf_of[event[0]] for event in events if event[0] in leaf_of}) for events in whole.values()
+        ],
+        "clusters_digest": [clusters.digest] * len(whole),
+    }
+
+
+class Pusher:
+    """Keeps Feast's online rows as fresh as the store.
+
+    Args:
+        store: the durable store.
+        config: what feedback means, and how many users a write holds.
+        features: where rows go.
+        length: events of a history row.
+        root: releases, whose current one gives the clusters; None writes histories alone.
+        cache: local folder for a remote root.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        config: MonitoringConfig,
+        features: Features,
+        *,
+        length: int,
+        root: str | None = None,
+        cache: Path | None = None,
+    ) -> None:
+        self._store, self._config, self._features = store, config, features
+        self._length, self._root, self._cache = length, root, cache
+        self._awake, self._stopping = threading.Event(), threading.Event()
+        self._thread: threading.Thread | None = None
+        self._behind_since: float | None = None
+        self._release: str | None = None
+        self._clusters: Clusters | None = None
+        self._last_stamp = 0
+        self.pushed = 0
+
+    def start(self) -> None:
+        """Starts pushing, first of all what a crash left behind."""
+        self._thread = threading.Thread(target=self._run, name="pusher", daemon=True)
+        self._thread.start()
+        self.wake()
+
+    def stop(self) -> None:
+        """Ends after the write that is under way."""
+        self._stopping.set()
+        self._awake.set()
+        if self._thread is not None:
+            self._thread.join(timeout=30)
+
+    def wake(self) -> None:
+        """There is new feedback."""
+        if self._behind_since is None:
+            self._behind_since = time.monotonic()
+        self._awake.set()
+
+    def lag(self) -> float:
+        """Seconds since Feast last had everything."""
+        since = self._behind_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    def catch_up(self) -> int | None:
+        """Writes every history with feedback that Feast does not have yet.
+
+        Returns:
+            How many; None while another replica writes, which may have looked before the latest feedback came.
+        """
+        done = 0
+        with self._store.sole_pusher() as mine:
+            if not mine:
+                return None
+            self._take_up_release()
+            seq = self._store.progress_of(PROGRESS)
+            for rows in self._store.after(feedback, seq, self._config.push_users):
+                users = sorted({row.user_id for row in rows if row.kind != "shown"})
+                if users:
+                    self._push(users)
+                done += len(users)
+                self._store.set_progress(PROGRESS, rows[-1].seq)
+                if self._stopping.is_set():
+                    break
+        return done
+
+    def _push(self, users: list[str]) -> None:
+        whole = interactions_of(self._store, users, self._config)
+        stamp = self._stamp()
+        self._features.write("user_history", history_rows(whole, self._length, stamp))
+        if self._clusters is not None:
+            self._features.write("user_interests", interest_rows(whole, self._clusters, stamp))
+        self.pushed += len(users)
+
+    def _stamp(self) -> datetime:
+        """Now, in milliseconds and strictly growing: Redis drops a row whose stamp is not later than the stored one."""
+        self._last_stamp = max(int(time.time() * 1000), self._last_stamp + 1)
+        return datetime.fromtimestamp(self._last_stamp / 1000, UTC)
+
+    def _take_up_release(self) -> None:
+        """Loads the current release's clusters; other ones than before mean that every row is written anew."""
+        if self._root is None:
+            return
+        now = releases.current(self._root)
+        if now is None or now == self._release:
+            return
+        clusters = Clusters.load(releases.load(self._root, now, self._cache, ["clusters"]).path / "clusters")
+        # Remembered in the store: they may have changed while no pusher ran.
+        mark = int.from_bytes(hashlib.sha256(clusters.digest.encode()).digest()[:7], "big")
+        if self._store.progress_of(CLUSTERS) != mark:
+            self._store.set_progress(PROGRESS, 0)
+            self._store.set_progress(CLUSTERS, mark)
+        self._clusters, self._release = clusters, now
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._awake.wait(timeout=5)  # also to notice a release, and another replica's end
+            self._awake.clear()
+            since = self._behind_since
+            try:
+                done = self.catch_up()
+            except Exception:  # Feast's and the drivers' errors differ; feedback stays in the store, and the lag shows
+                log.exception("histories could not be written; trying again")
+                self._behind_since = since or time.monotonic()
+                self._stopping.wait(1)
+                self._awake.set()
+            else:
+                if done is None:
+                    self._stopping.wait(_BETWEEN_REPLICAS)
+                    self._awake.set()
+                elif not self._awake.is_set():
+                    self._behind_since = None

@@ -1,0 +1,129 @@
+"""`make monitor`: a rehearsal from a published release, day by day, with a report of each."""
+
+from __future__ import annotations
+
+import logging
+import random
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from monitoring.rehearsal.stack import (
+    Services,
+    copy_features,
+    items_by_cluster,
+    live_a_day,
+    services,
+    successors_of,
+)
+from monitoring.report.job import Found, report
+from monitoring.settings import MonitoringConfig
+from monitoring.store.database import Store
+from monitoring.users.interactions import pasts_of
+from newfound.clusters import Clusters
+from newfound.errors import DataError, ReleaseError
+from newfound.release import store as published
+from newfound.simulation import Drift, Population
+
+log: Final = logging.getLogger("newfound.monitoring.monitor")
+SECRET: Final = "key of a rehearsal alone"  # its users are simulated
+DAY: Final = timedelta(days=1)
+
+
+def rehearse(
+    releases: Path,
+    dataset: Path,
+    features: Path,
+    out: Path,
+    stop: datetime,
+    config: MonitoringConfig,
+    *,
+    days: int = 7,
+    drift_after: int | None = None,
+    users_a_day: int = 60,
+    returning: float = 0.25,
+    wander: int = 4,
+    seed: int = 7,
+    reference: timedelta = 3 * DAY,
+    each_day: Callable[[Services, Store, Found], None] | None = None,
+) -> list[Found]:
+    """Lets simulated clients live some days with the current release, and reports each day.
+
+    Some of a day's clients come back the next day, and nobody later, so that none runs out of new interests.
+
+    Args:
+        releases: root of releases with a current one.
+        dataset: what it was trained on: the clients' pasts.
+        features: its feature store, of which a copy is used.
+        out: folder that is made anew, for the store, pages, workspace and logs.
+        stop: end of the last day.
+        config: bounds and meanings.
+        days: how many.
+        drift_after: days before tastes move; None leaves them.
+        users_a_day: clients active on a day.
+        returning: share of them who come back the next day.
+        wander: clusters that each of them consumes from on other paths.
+        seed: of tastes and of everything that the clients do.
+        reference: how far back each day is compared.
+        each_day: called after each day's report.
+
+    Raises:
+        ReleaseError: nothing was published yet.
+        DataError: the dataset or its feature store is not there.
+    """
+    now = published.current(str(releases))
+    if now is None:
+        raise ReleaseError(f"{releases}: no release was published yet; `make run` makes one")
+    if not (features / "user_history.parquet").is_file():
+        raise DataError(str(features), "holds no feature store", expected="the folder `features` of a run")
+    folder = published.load(str(releases), now).path
+    clusters = Clusters.load(folder / "clusters")
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    store = Store(f"sqlite:///{out.absolute()}/events.db", SECRET.encode())
+    whole = dict(pasts_of(dataset))
+    store.put_pasts(iter(whole.items()))
+    pasts = {user: liked for user, events in whole.items() if (liked := _liked(events, clusters))}
+    successors = successors_of(folder / "table", top=2)
+    people = Population(pasts, clusters.interface, seed=seed, successors=successors)
+    log.info("feature store: copied, applied, materialised")
+    copied = copy_features(features, out / "features")
+    found: list[Found] = []
+    try:
+        with services(out, releases, copied, SECRET) as up:
+            for day in range(days):
+                if day == drift_after:
+                    people.drift(Drift(share=1.0, successors=_renamed(successors, clusters.interface, seed)))
+                    log.info("tastes drift")
+                start = stop - (days - day) * DAY
+                users = _cohort(people, round(day * users_a_day * (1 - returning)), users_a_day)
+                lived = live_a_day(up, people, users, items_by_cluster(clusters), start, wander=wander)
+                log.info("day %d of %d: %d slates, %d feedback events", day + 1, days, lived.slates, lived.feedback)
+                one = report(store, out, start + DAY, DAY, reference, config, root=str(releases))
+                for check in one.failed:
+                    log.warning("day %d: %s", day + 1, check)
+                found.append(one)
+                if each_day is not None:
+                    each_day(up, store, one)
+    finally:
+        store.close()
+    return found
+
+
+def _liked(events: Sequence[tuple[str, int, float, bool]], clusters: Clusters) -> list[str]:
+    of = clusters.cluster_of
+    return [of[item] for item, _, _, positive in events if positive and item in of]
+
+
+def _cohort(people: Population, first: int, size: int) -> list[str]:
+    users = people.users
+    return [users[(first + place) % len(users)] for place in range(min(size, len(users)))]
+
+
+def _renamed(successors: Mapping[str, Sequence[str]], clusters: Sequence[str], seed: int) -> dict[str, list[str]]:
+    """What follows an interest after the drift: every successor is another cluster than it was, and no less popular."""
+    shuffled = random.Random(seed).sample(list(clusters), len(clusters))
+    other = dict(zip(shuffled, shuffled[1:] + shuffled[:1], strict=True))
+    return {cluster: [other[after] for after in found] for cluster, found in successors.items()}

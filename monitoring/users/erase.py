@@ -1,0 +1,152 @@
+"""People's data: a user is removed from everything that monitoring and Feast keep; old events are removed from all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from monitoring.collector.pusher import FeastFeatures
+from monitoring.report.export import rewrite
+from monitoring.store.database import Store
+from newfound import schema
+from newfound.errors import ConfigError
+
+VIEWS: Final = ("user_history", "user_interests")
+
+
+def erase(
+    store: Store,
+    user_id: str,
+    now: datetime,
+    *,
+    exports: Path | None = None,
+    interactions: Path | None = None,
+    features: FeastFeatures | None = None,
+    sources: Path | None = None,
+    spools: Sequence[Path] = (),
+) -> dict[str, int]:
+    """Removes a user.
+
+    What the user did until now is refused should it still arrive from a sender's queue (the store remembers the hash
+    and the moment, no more). Aggregated measures and releases hold no user and stay.
+
+    Args:
+        store: the durable store.
+        user_id: whom.
+        now: UTC.
+        exports: folder of the exported parts.
+        interactions: what was last written for the pipelines.
+        features: Feast, whose online rows go.
+        sources: folder of Feast's source files, whose rows go.
+        spools: folders of senders' spools: files of one CloudEvent, or one batch, a line.
+
+    Returns:
+        What was removed, by place.
+    """
+    removed = {f"store.{table}": count for table, count in store.erase(user_id, now).items()}
+    if exports is not None:
+        key = store.key_of(user_id)
+        removed["exports"] = rewrite(exports, lambda table: pc.not_equal(table[schema.USER_KEY], key))
+    if interactions is not None:
+        removed["interactions"] = _from_parquet(interactions, user_id)
+    if features is not None:
+        feast = features.open()
+        with store.sole_pusher(wait=True):  # a collector that has read the user before is done writing then
+            removed["feast.online"] = _from_online(feast, user_id)
+    if sources is not None:
+        removed["feast.sources"] = sum(_from_parquet(sources / f"{view}.parquet", user_id) for view in VIEWS)
+    removed["spools"] = sum(
+        _from_spool(file, user_id) for folder in spools for file in sorted(folder.rglob("*")) if file.is_file()
+    )
+    return removed
+
+
+def retain(store: Store, days: int, now: datetime, exports: Path | None = None) -> dict[str, int]:
+    """Removes events older than `days` from the store and the exported parts; returns rows removed by place."""
+    removed = {f"store.{table}": count for table, count in store.retain(days, now).items()}
+    if exports is not None:
+        oldest = pa.scalar(now - timedelta(days=days), schema.TIMESTAMP)
+        removed["exports"] = rewrite(exports, lambda table: pc.greater_equal(table[schema.AT], oldest))
+    return removed
+
+
+def _from_online(feast: Any, user_id: str) -> int:
+    """Deletes the user's online rows; Feast has no call for it that every store answers, so each has its own way."""
+    from feast.infra.key_encoding_utils import serialize_entity_key
+    from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+    from feast.protos.feast.types.Value_pb2 import Value
+
+    key = EntityKey(join_keys=[schema.USER], entity_values=[Value(string_val=user_id)])
+    config = feast.config
+    online = feast._get_provider().online_store
+    if config.online_store.type == "redis":
+        from feast.infra.online_stores.helpers import _redis_key
+
+        version = config.entity_key_serialization_version
+        return int(online._get_client(config.online_store).delete(_redis_key(config.project, key, version)))
+    if config.online_store.type == "sqlite":
+        serialized = serialize_entity_key(key, config.entity_key_serialization_version)
+        connection = online._get_conn(config)
+        with connection:
+            gone = sum(
+                connection.execute(f'DELETE FROM "{feast.project}_{view}" WHERE entity_key = ?', (serialized,)).rowcount
+                > 0
+                for view in VIEWS
+            )
+        connection.execute("VACUUM")
+        return int(gone)
+    raise ConfigError(
+        f"online store {config.online_store.type!r}: cannot be erased from here; expected sqlite or redis, "
+        "delete the user's rows there by hand"
+    )
+
+
+def _from_parquet(path: Path, user_id: str) -> int:
+    if not path.is_file():
+        return 0
+    table = pq.read_table(path)
+    kept = table.filter(pc.not_equal(table[schema.USER], user_id))
+    if kept.num_rows < table.num_rows:
+        beside = path.with_name(f".{path.name}.part")
+        pq.write_table(kept, beside)
+        os.replace(beside, path)
+    return int(table.num_rows - kept.num_rows)
+
+
+def _from_spool(path: Path, user_id: str) -> int:
+    """Lines of one CloudEvent, or of a batch, in JSON; a line that is neither is left alone."""
+    removed, kept = 0, []
+    for line in path.read_bytes().splitlines(keepends=True):
+        try:
+            found = json.loads(line)
+        except ValueError:
+            kept.append(line)
+            continue
+        events = found if isinstance(found, list) else [found]
+        left = [event for event in events if not _is_of(event, user_id)]
+        if len(left) == len(events):
+            kept.append(line)
+            continue
+        removed += len(events) - len(left)
+        if left:
+            kept.append(json.dumps(left if isinstance(found, list) else left[0]).encode() + b"\n")
+    if removed and not kept:
+        path.unlink()
+    elif removed:
+        beside = path.with_name(f".{path.name}.part")
+        beside.write_bytes(b"".join(kept))
+        os.replace(beside, path)
+    return removed
+
+
+def _is_of(event: Any, user_id: str) -> bool:
+    data = event.get("data") if isinstance(event, dict) else None
+    return isinstance(data, dict) and data.get("user_id") == user_id

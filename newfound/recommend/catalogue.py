@@ -1,0 +1,267 @@
+"""A release as decisions need it: which cluster an item is in, what follows a context, what is popular, what is down.
+
+Loading is quick and light (no torch); everything is read-only afterwards but for bounded caches, so one instance serves
+all requests.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from itertools import product
+from pathlib import Path
+from typing import Final, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from newfound.clusters import Clusters
+from newfound.errors import ReleaseError
+from newfound.recommend.policy import Choice, Context, Kind, Past, Reason
+from newfound.release.takedown import Takedown
+from newfound.schema import CATALOGUE, ITEM, POPULARITY, TITLE, TWINS
+
+ITEMS_FILE: Final = "items.parquet"
+_REASONS: Final = {"planner": Reason.TABLE, "frequency": Reason.FREQUENCY, "popularity": Reason.POPULAR}
+
+
+class Answer(Protocol):
+    """A row of the transition table."""
+
+    @property
+    def cluster(self) -> str: ...
+    @property
+    def score(self) -> float: ...
+    @property
+    def source(self) -> str: ...
+
+
+class Table(Protocol):
+    """What decisions need of the transition table."""
+
+    def successors(self, context: Context) -> Sequence[Answer] | None: ...
+    def contexts(self) -> Iterable[Context]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class UserHistory:
+    """A user's events, oldest first, in parallel sequences.
+
+    `seen_leaves` holds the leaves of everything ever consumed, where the events were cut to the last ones; it counts
+    only if `clusters_digest` is the digest of the clusters in use.
+    """
+
+    item_ids: Sequence[str] = ()
+    engagements: Sequence[float] = ()
+    positives: Sequence[bool] = ()
+    newest: int | None = None  # UTC milliseconds
+    seen_leaves: Sequence[str] = ()
+    clusters_digest: str = ""
+
+
+class Catalogue:
+    """One release's clusters, table and items.
+
+    Args:
+        release: its id.
+        clusters: the tree of interests.
+        table: the transition table; None where the release has none.
+        items: schema.CATALOGUE, covering the clustered items.
+    """
+
+    def __init__(self, release: str, clusters: Clusters, table: Table | None, items: pa.Table) -> None:
+        self.release = release
+        self.clusters = clusters
+        self.table = table
+        self.context_size = len(next(iter(table.contexts()), ("", ""))) if table is not None else 2
+        self.answers = lru_cache(100_000)(self._answers)
+        # One object for all contexts: millions of small ones would be looked through by each garbage collection.
+        self._choice = lru_cache(None)(Choice)
+        self.parent_answers = lru_cache(10_000)(self._sum_answers)
+        self.cluster_of = clusters.cluster_of
+        self.interface = tuple(clusters.interface)
+        self.description = dict(zip(clusters.interface, clusters.descriptions, strict=True))
+        self.slices = {cluster: clusters.slice_of(cluster) for cluster in self.interface}
+        names = items[ITEM].to_pylist()
+        self.titles: dict[str, str] = dict(zip(names, items[TITLE].to_pylist(), strict=True))
+        missing = next((item for item in clusters.item_order if item not in self.titles), None)
+        if missing is not None:
+            raise ReleaseError(f"{ITEMS_FILE}: lacks item {missing!r}, which is in a cluster")
+        self.twins: dict[str, str] = {
+            item: group for item, group in zip(names, items[TWINS].to_pylist(), strict=True) if group is not None
+        }
+        counts = dict(zip(names, items[POPULARITY].to_pylist(), strict=True))
+        self._popularity = np.array([counts[item] for item in clusters.item_order], dtype=np.int64)
+        by_traffic = np.argsort(-clusters.traffic, kind="stable")
+        self.popular_clusters: tuple[str, ...] = tuple(self.interface[at] for at in by_traffic)
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Catalogue:
+        """Reads a release folder, or one with the same layout.
+
+        Raises:
+            ReleaseError: a file is missing or does not fit the others.
+        """
+        from newfound.table import TransitionTable
+
+        root = Path(folder)
+        try:
+            items = pq.read_table(root / ITEMS_FILE, columns=CATALOGUE.names).cast(CATALOGUE)
+        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+            raise ReleaseError(f"{root / ITEMS_FILE}: cannot be read ({' '.join(str(error).split())})") from error
+        clusters = Clusters.load(root / "clusters")
+        table = TransitionTable.load(root / "table", clusters) if (root / "table").is_dir() else None
+        manifest = root / "manifest.json"
+        release = json.loads(manifest.read_text())["id"] if manifest.is_file() else root.name
+        return cls(release, clusters, table, items)
+
+    # --- reading a history ------------------------------------------------------------------------------------------
+
+    def past_of(self, history: UserHistory) -> tuple[Past, bool]:
+        """The history in this release's clusters, and whether its `seen_leaves` were of another release (stale)."""
+        clusters = [self.cluster_of.get(item) for item in history.item_ids]
+        seen = {cluster for cluster in clusters if cluster is not None}
+        stale = bool(history.seen_leaves) and history.clusters_digest != self.clusters.digest
+        if not stale:
+            level = self.clusters.interface_level
+            seen.update(self._interface_of_leaf(leaf, level) for leaf in history.seen_leaves)
+        return Past(clusters, history.engagements, history.positives, frozenset(seen)), stale
+
+    def _interface_of_leaf(self, leaf: str, level: int) -> str:
+        found = self._ancestors.get(leaf)
+        if found is None:
+            found = self._ancestors[leaf] = self.clusters.ancestor_of(leaf, level)
+        return found
+
+    @cached_property
+    def _ancestors(self) -> dict[str, str]:
+        return {}
+
+    # --- what follows a context -------------------------------------------------------------------------------------
+
+    def _answers(self, context: Context) -> tuple[Choice, ...]:
+        """The table's clusters after a context, best first; empty where it does not hold the context."""
+        found = self.table.successors(context) if self.table is not None and context else None
+        return tuple(self._choice(answer.cluster, _REASONS[answer.source]) for answer in found or ())
+
+    def back_off(self, context: Context) -> tuple[str, ...]:
+        """What the table answers to contexts under the same parents, taken together, best first.
+
+        The probabilities of a cluster are summed over all contexts whose interests have the same parents as these; a
+        single interest stands for a pair of its siblings.
+        """
+        if self.table is None or not context:
+            return ()
+        whole = context if len(context) == self.context_size else (context * self.context_size)[-self.context_size :]
+        return self.parent_answers(tuple(self._parent(cluster) for cluster in whole))
+
+    def _parent(self, cluster: str) -> str:
+        return self.clusters.parent_of(cluster) or ""
+
+    @cached_property
+    def _siblings(self) -> dict[str, list[str]]:
+        siblings: dict[str, list[str]] = {}
+        for cluster in self.interface:
+            siblings.setdefault(self._parent(cluster), []).append(cluster)
+        return siblings
+
+    def _sum_answers(self, parents: Context) -> tuple[str, ...]:
+        assert self.table is not None
+        total: dict[str, float] = {}
+        for context in product(*(self._siblings[parent] for parent in parents)):
+            for answer in self.table.successors(context) or ():
+                total[answer.cluster] = total.get(answer.cluster, 0.0) + math.exp(answer.score)
+        return tuple(sorted(total, key=lambda cluster: (-total[cluster], cluster)))
+
+    # --- items ------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _by_popularity(self) -> dict[str, list[str]]:
+        order = self.clusters.item_order
+        return {
+            cluster: [order[start + at] for at in np.argsort(-self._popularity[start:stop], kind="stable")]
+            for cluster, (start, stop) in self.slices.items()
+        }
+
+    def popular_items(self, cluster: str) -> list[str]:
+        """The cluster's items, most positive interactions first."""
+        return self._by_popularity[cluster]
+
+    def warm(self) -> None:
+        """Computes what the first request would otherwise wait for."""
+        _ = self._by_popularity, self._siblings
+
+
+@dataclass
+class Shelf:
+    """A catalogue without what was taken down. Build a new one when the list changes."""
+
+    catalogue: Catalogue
+    takedown: Takedown = Takedown()
+    blocked: frozenset[str] = field(init=False)
+    blocked_in: Mapping[str, Sequence[str]] = field(init=False)
+    available: Mapping[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        clusters = self.catalogue.clusters
+        blocked = {item for item in self.takedown.items if item in self.catalogue.cluster_of}
+        known = set(clusters.nodes)
+        for node in sorted(self.takedown.clusters & known):
+            blocked.update(clusters.items_under(node))
+        self.blocked = frozenset(blocked)
+        available = {cluster: stop - start for cluster, (start, stop) in self.catalogue.slices.items()}
+        blocked_in: dict[str, list[str]] = {}
+        for item in sorted(blocked):
+            blocked_in.setdefault(self.catalogue.cluster_of[item], []).append(item)
+        self.blocked_in = blocked_in
+        self.available = {cluster: count - len(blocked_in.get(cluster, ())) for cluster, count in available.items()}
+
+    def eligible(self, past: Past, exclude: Collection[str]) -> list[str]:
+        """Clusters that a novel slot may show, in interface order: never consumed, and with an item left."""
+        fewer: dict[str, int] = {}
+        for item in set(exclude):
+            cluster = self.catalogue.cluster_of.get(item)
+            if cluster is not None and item not in self.blocked:
+                fewer[cluster] = fewer.get(cluster, 0) + 1
+        seen = past.seen
+        return [
+            cluster
+            for cluster, count in self.available.items()
+            if cluster not in seen and count > (fewer.get(cluster, 0) if fewer else 0)
+        ]
+
+    def popular(self, cluster: str, count: int, hidden: Collection[str]) -> list[tuple[str, float]]:
+        """The cluster's most popular items with a score that falls with their rank, without what is hidden or down."""
+        found: list[tuple[str, float]] = []
+        for item in self.catalogue.popular_items(cluster):
+            if len(found) == count:
+                break
+            if item not in hidden and item not in self.blocked:
+                found.append((item, -float(len(found))))
+        return found
+
+    def spare(
+        self,
+        liked: Collection[str],
+        eligible: Iterable[str],
+        seen: Collection[str],
+        count: int,
+        hidden: Collection[str],
+    ) -> Iterator[tuple[str, float, str, Kind]]:
+        """Popular items that fill holes: of clusters once liked, then of never consumed ones, then of the rest.
+
+        Within each of the three the most popular clusters come first, one item each, then a second one each, and so on.
+        """
+        new = set(eligible)
+        rest = set(seen) - set(liked) - new
+        for group, kind in ((set(liked), Kind.FAMILIAR), (new, Kind.NOVEL), (rest, Kind.FAMILIAR)):
+            order = [cluster for cluster in self.catalogue.popular_clusters if cluster in group]
+            shelves = [(cluster, self.popular(cluster, count, hidden)) for cluster in order]
+            for place in range(count):
+                for cluster, items in shelves:
+                    if place < len(items):
+                        yield (*items[place], cluster, kind)

@@ -1,0 +1,230 @@
+"""Recommendations in one process: a release's table, policy and ranker together.
+
+The command line and the batch pipeline use it; the explorer takes the same steps with a remote ranker and planner.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections import OrderedDict
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from pydantic import ValidationError
+
+from newfound.config import PolicyConfig
+from newfound.errors import DataError, ReleaseError
+from newfound.grounding import Order, rank_clusters
+from newfound.recommend.catalogue import Catalogue, Shelf, UserHistory
+from newfound.recommend.decision import Ask, Draft, Wish, draft
+from newfound.recommend.slate import Plan, Slate
+from newfound.release.takedown import Takedown, read_takedown
+
+if TYPE_CHECKING:
+    from newfound.ranker import Ranker
+
+SEED_BITS: Final = 53  # a seed survives being read as a floating-point number
+REMEMBERED: Final = 10_000  # answers of the planner that are kept
+
+
+class Planner(Protocol):
+    """What recommending needs of the language policy: for each question the clusters that follow, best first."""
+
+    def answers(self, asks: Sequence[Ask], k: int) -> Sequence[Sequence[str]]: ...
+
+
+class Recommender:
+    """Everything that a recommendation needs, in one process.
+
+    Args:
+        catalogue: the release's clusters, table and items.
+        ranker: the item policy; None lets popularity stand in.
+        planner: the language policy for what the table cannot answer; None does without.
+        policy: settings of the decisions.
+        takedown: what must not be shown.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        ranker: Ranker | None,
+        planner: Planner | None = None,
+        policy: PolicyConfig | None = None,
+        takedown: Takedown | None = None,
+    ) -> None:
+        self.catalogue, self.ranker, self.planner = catalogue, ranker, planner
+        self.policy = policy or PolicyConfig()
+        self.shelf = Shelf(catalogue, takedown or Takedown())
+        self._answered: OrderedDict[tuple[Ask, int], Sequence[str]] = OrderedDict()
+
+    @classmethod
+    def open(
+        cls, release: str | Path, policy: PolicyConfig | None = None, takedown: Takedown | None = None
+    ) -> Recommender:
+        """Reads a release folder; the planner is read when a request first needs it.
+
+        Args:
+            release: folder of a verified release, or one with the same layout.
+            policy: settings of the decisions; None takes those that the release was evaluated with.
+            takedown: what must not be shown; None reads the list beside the release.
+        """
+        from newfound.ranker import Ranker as ItemPolicy
+
+        folder = Path(release)
+        catalogue = Catalogue.open(folder)
+        planner = (
+            LocalPlanner(folder / "planner", catalogue) if (folder / "planner" / "prompt.json").is_file() else None
+        )
+        return cls(
+            catalogue,
+            ItemPolicy.load(folder / "ranker"),
+            planner,
+            policy or released_policy(folder),
+            read_takedown(str(folder.parent)) if takedown is None else takedown,
+        )
+
+    def recommend(
+        self,
+        history: UserHistory,
+        *,
+        k: int | None = None,
+        novel: int | float | None = None,
+        exclude: Collection[str] = (),
+        seed: int | None = None,
+    ) -> Slate:
+        """Answers one request.
+
+        Args:
+            history: oldest first.
+            k: slots in the slate; None means the policy's.
+            novel: slots (int) or share (float) for new interests; None follows the user's appetite.
+            exclude: items that must not be shown, beside those in the history.
+            seed: of every random choice; None draws one, which the slate names.
+        """
+        seed = secrets.randbits(SEED_BITS) if seed is None else seed
+        return self.recommend_all([history], [seed], k=k, novel=novel, exclude=exclude)[0]
+
+    def recommend_all(
+        self,
+        histories: Sequence[UserHistory],
+        seeds: Sequence[int],
+        *,
+        k: int | None = None,
+        novel: int | float | None = None,
+        exclude: Collection[str] = (),
+        planner: bool = True,
+    ) -> list[Slate]:
+        """Answers many requests alike, each as `recommend` does; the planner and the ranker see them together.
+
+        Args:
+            histories: oldest first.
+            seeds: of each one's random choices.
+            k: see `recommend`, also for `novel` and `exclude`.
+            planner: whether the planner, if there is one, may be asked.
+        """
+        wish = Wish(k or self.policy.k, novel, frozenset(exclude))
+        drafts = [
+            draft(self.shelf, history, wish, seed, self.policy) for history, seed in zip(histories, seeds, strict=True)
+        ]
+        there = planner and self.planner is not None
+        answers = self._ask(drafts) if there else [None] * len(drafts)
+        plans = [made.plan(answer, planner=there) for made, answer in zip(drafts, answers, strict=True)]
+        if self.ranker is None:
+            ranked = [made.popular(plan) for made, plan in zip(drafts, plans, strict=True)]
+        else:
+            orders = [_order(made, plan) for made, plan in zip(drafts, plans, strict=True)]
+            found = rank_clusters(self.ranker, orders)
+            ranked = [dict(zip(plan.clusters, items, strict=True)) for plan, items in zip(plans, found, strict=True)]
+        return [
+            made.slate(made.finish(plan, items), ranked=self.ranker is not None)
+            for made, plan, items in zip(drafts, plans, ranked, strict=True)
+        ]
+
+    def _ask(self, drafts: Sequence[Draft]) -> list[Sequence[str] | None]:
+        """The planner's answers to those that need one; the same question is asked once."""
+        assert self.planner is not None
+        asked = [(ask, max(made.slots, 10)) if (ask := made.ask()) else None for made in drafts]
+        new: dict[int, list[Ask]] = {}
+        for ask, size in dict.fromkeys(question for question in asked if question is not None):
+            if (ask, size) not in self._answered:
+                new.setdefault(size, []).append(ask)
+        for size, asks in new.items():
+            found = self.planner.answers(asks, size)
+            self._answered.update(zip(((ask, size) for ask in asks), found, strict=True))
+        answers = [None if question is None else self._answered[question] for question in asked]
+        while len(self._answered) > REMEMBERED:
+            self._answered.popitem(last=False)
+        return answers
+
+
+class LocalPlanner:
+    """The release's planner in this process, read when first asked.
+
+    Args:
+        folder: the planner's.
+        catalogue: of the same release.
+    """
+
+    def __init__(self, folder: Path, catalogue: Catalogue) -> None:
+        self._folder, self._catalogue = folder, catalogue
+        self._loaded: Any = None
+
+    def answers(self, asks: Sequence[Ask], k: int) -> list[list[str]]:
+        """For each question, the k clusters of the highest probability, exactly."""
+        import numpy as np
+
+        if self._loaded is None:
+            from newfound.planner import Planner as LanguagePolicy
+
+            self._loaded = LanguagePolicy.load(self._folder, self._catalogue.clusters)
+        names = self._catalogue.interface
+        allowed = np.array(
+            [
+                [name not in ask.context if ask.allowed is None else name in ask.allowed for name in names]
+                for ask in asks
+            ]
+        )
+        found, _ = self._loaded.top_k([ask.context for ask in asks], k, allowed)
+        return [[names[at] for at in row if at >= 0] for row in found]
+
+
+def _order(made: Draft, plan: Plan) -> Order:
+    """What the ranker is asked for: the items of every planned cluster."""
+    clusters = plan.clusters
+    return Order(made.history.item_ids, clusters, [plan.wanted(c) for c in clusters], made.hidden_in(clusters))
+
+
+def released_policy(folder: Path) -> PolicyConfig:
+    """The policy that a release was evaluated with; the defaults where its manifest does not say."""
+    manifest = folder / "manifest.json"
+    if not manifest.is_file():
+        return PolicyConfig()
+    config = json.loads(manifest.read_text(encoding="utf-8"))["lineage"].get("config")
+    try:
+        return PolicyConfig.model_validate(config["policy"] if isinstance(config, dict) and "policy" in config else {})
+    except ValidationError as error:
+        raise ReleaseError(f"{manifest}: lineage.config.policy: {error.errors()[0]['msg']}") from error
+
+
+def history_of_items(items: Sequence[str]) -> UserHistory:
+    """A history of liked items, oldest first, whose times and engagement nobody knows."""
+    return UserHistory(tuple(items), (1.0,) * len(items), (True,) * len(items))
+
+
+def history_of_user(path: Path, user: str) -> UserHistory:
+    """A user's history from `histories.parquet` or the folder that holds it.
+
+    Raises:
+        DataError: the file cannot be read, or the user has no history in it.
+    """
+    from newfound.features.user_history import read_histories
+
+    file = path / "histories.parquet" if path.is_dir() else path
+    histories = read_histories(file)
+    if user not in histories:
+        raise DataError(str(file), f"holds no history of user {user!r}", expected="a user with a past")
+    events = histories.of(user)
+    newest = int(events.times[-1]) if len(events.times) else None
+    return UserHistory(events.item_ids, events.engagements.tolist(), events.positives.tolist(), newest)

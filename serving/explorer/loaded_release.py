@@ -1,0 +1,72 @@
+"""What the explorer holds of one release."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from newfound.config import PolicyConfig
+from newfound.errors import ReleaseError
+from newfound.recommend.catalogue import Catalogue, Shelf
+from newfound.recommend.decision import Memory
+from newfound.recommend.recommender import released_policy
+from newfound.release.takedown import Takedown
+from serving.planner.client import Prompts
+
+PARTS = ("clusters", "table", "items.parquet", "ranker/ranker.json")
+
+
+class Held:
+    """A release's decisions: its catalogue, its policy, and what a live planner answered about it.
+
+    Args:
+        catalogue: clusters, table, items.
+        policy: settings of the decisions.
+        history_length: events that its ranker reads.
+        prompts: for the live planner; None where there is none.
+        remembered: most planner answers kept.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        policy: PolicyConfig,
+        history_length: int,
+        prompts: Prompts | None,
+        remembered: int,
+    ) -> None:
+        self.catalogue, self.policy, self.history_length, self.prompts = catalogue, policy, history_length, prompts
+        self.memory = Memory(remembered)
+        self._shelf = Shelf(catalogue, Takedown())
+
+    @property
+    def release(self) -> str:
+        """The release's id."""
+        return self.catalogue.release
+
+    def shelf(self, takedown: Takedown) -> Shelf:
+        """The catalogue without what was taken down."""
+        if self._shelf.takedown is not takedown:
+            self._shelf = Shelf(self.catalogue, takedown)
+        return self._shelf
+
+
+def build_held(folder: Path, release: str, *, planner: bool, remembered: int) -> Held:
+    """Loads a release for the explorer.
+
+    Raises:
+        NewfoundError: its parts do not fit each other.
+    """
+    catalogue = Catalogue.open(folder)
+    if catalogue.release != release:
+        raise ReleaseError(f"{folder / 'manifest.json'}: names release {catalogue.release}, not {release}")
+    record = json.loads((folder / "ranker" / "ranker.json").read_text(encoding="utf-8"))
+    if record["clusters_digest"] != catalogue.clusters.digest:
+        raise ReleaseError(f"{release}/ranker/ranker.json: made for other clusters than the release's own")
+    catalogue.warm()
+    _ = catalogue.clusters.layout  # read now: the files will be gone
+    prompts = None
+    if planner and (folder / "planner" / "prompt.json").is_file():
+        prompts = Prompts(folder / "planner", catalogue.clusters.interface, catalogue.clusters.descriptions)
+    length = int(record["config"]["max_length"])
+    return Held(catalogue, released_policy(folder), length, prompts, remembered)

@@ -1,0 +1,223 @@
+"""KServe's model server as newfound runs it: bound to the host it is told, behind the gate, on uvloop."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+from concurrent import futures
+from typing import Any
+
+from grpc import StatusCode, aio
+from kserve import Model, ModelServer
+from kserve.model_server import app
+from kserve.model_server import parser as kserve_parser
+from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc
+from kserve.protocol.grpc.interceptors import ExceptionToStatusInterceptor
+from kserve.protocol.grpc.servicer import InferenceServicer
+from kserve.protocol.rest.server import RESTServer
+
+from newfound.errors import ReleaseError
+from newfound.release.store import check_id
+from serving.gc_freeze import settle
+from serving.http.accept_loop import Loop
+from serving.http.admission import Gate
+from serving.http.errors import HANDLERS
+from serving.http.logs import set_up_logs
+from serving.http.v1 import Prediction
+from serving.settings import ServingConfig
+
+
+def _release_id(text: str) -> str:
+    try:
+        return check_id(text)
+    except ReleaseError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    """KServe's own arguments and those that both services share."""
+    parser = argparse.ArgumentParser(description=description, parents=[kserve_parser])
+    parser.add_argument("--releases", required=True, help="Folder or URL of all releases.")
+    parser.add_argument(
+        "--release", type=_release_id, help="Id of the one release to serve; `current` is followed by default."
+    )
+    parser.add_argument("--cache", help="Local folder for copies of releases; a temporary one by default.")
+    parser.add_argument("--settings", help="YAML of the services' settings.")
+    parser.add_argument("--host", default="0.0.0.0", help="Address to listen on.")
+    parser.set_defaults(enable_latency_logging=False)
+    return parser
+
+
+class _Rest(RESTServer):
+    """Without KServe's timing middleware, which works out a name for each request only to write it to a log."""
+
+    def __init__(self, host: str, config: ServingConfig, pages: str, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._bounds, self._pages = config, pages
+        self.config.host = host
+        self.config.access_log = False
+        self.config.server_header = False
+        self.config.proxy_headers = False  # nobody here reads where a request came from
+
+    def _add_middlewares(self, application: Any) -> None:
+        application.add_middleware(
+            Gate,
+            body_bytes=self._bounds.body_bytes,
+            in_flight=self._bounds.in_flight,
+            pages=self._pages,
+            predict=Prediction(self.dataplane),
+        )
+
+    def _add_exception_handlers(self, application: Any) -> None:
+        super()._add_exception_handlers(application)
+        for kind, handler in HANDLERS.items():
+            application.add_exception_handler(kind, handler)
+
+
+class _Servicer(InferenceServicer):
+    """Without the calls by which anyone could load or unload the model."""
+
+    async def RepositoryModelLoad(self, request: Any, context: Any) -> Any:
+        await context.abort(StatusCode.UNIMPLEMENTED, "releases are published, not loaded")
+
+    RepositoryModelUnload = RepositoryModelLoad
+
+
+class Server(ModelServer):
+    """One model behind REST and, where asked for, gRPC.
+
+    Args:
+        options: parsed `arguments`.
+        config: bounds.
+        pages: pattern of further paths that may be read.
+    """
+
+    def __init__(self, options: argparse.Namespace, config: ServingConfig, pages: str = "") -> None:
+        super().__init__(
+            http_port=options.http_port,
+            grpc_port=options.grpc_port,
+            enable_grpc=options.enable_grpc,
+            enable_latency_logging=options.enable_latency_logging,
+        )
+        self.host, self.bounds, self.pages = options.host, config, pages
+
+    def run(
+        self,
+        model: Model,
+        start: Callable[[], Awaitable[None]],
+        stop: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Serves until SIGTERM or SIGINT.
+
+        Args:
+            model: what is served.
+            start: awaited in the event loop before the first request.
+            stop: awaited after the last one.
+        """
+        set_up_logs()
+        self._register_and_check_atleast_one_model_is_ready([model])
+        self.dataplane.ready = model.healthy  # KServe's own says that it is, whatever the model says
+        with asyncio.Runner(loop_factory=Loop) as runner:
+            runner.run(self._run(start, stop))
+
+    async def _run(self, start: Callable[[], Awaitable[None]], stop: Callable[[], Awaitable[None]]) -> None:
+        for name in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(name, lambda *_: None)  # uvicorn raises them anew once it has drained
+        rest = _Rest(
+            self.host,
+            self.bounds,
+            self.pages,
+            "kserve.model_server:app",
+            self.dataplane,
+            self.model_repository_extension,
+            self.http_port,
+            grace_period=self.grace_period,
+            timeout_keep_alive=self.timeout_keep_alive,
+        )
+        await start()
+        settle()
+        grpc = await self._start_grpc() if self.enable_grpc else None
+        try:
+            await rest.start()
+        finally:
+            if grpc is not None:
+                await grpc.stop(grace=5)
+            await stop()
+
+    async def _start_grpc(self) -> Any:
+        limit = self.bounds.body_bytes
+        server = aio.server(
+            futures.ThreadPoolExecutor(max_workers=1),
+            interceptors=(ExceptionToStatusInterceptor(),),
+            options=[("grpc.max_receive_message_length", limit), ("grpc.max_send_message_length", 16 * limit)],
+            maximum_concurrent_rpcs=self.bounds.in_flight,
+        )
+        servicer = _Servicer(self.dataplane, self.model_repository_extension)
+        grpc_predict_v2_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
+        server.add_insecure_port(f"{self.host}:{self.grpc_port}")
+        await server.start()
+        return server
+
+
+def describe(model: str, request: type[Any], response: type[Any], summary: str, title: str) -> None:
+    """Sets the OpenAPI document: the paths of both protocols with their request and response models.
+
+    Args:
+        model: the model's name.
+        request: of v1.
+        response: of v1.
+        summary: what is done.
+        title: of the document.
+    """
+    from kserve.protocol.rest.v2_datamodels import InferenceRequest, InferenceResponse
+    from pydantic import BaseModel
+    from pydantic.json_schema import models_json_schema
+
+    class Problem(BaseModel):
+        error: str
+        field: str | None
+
+    asked = {
+        f"/v1/models/{model}:predict": (request, response, summary),
+        f"/v2/models/{model}/infer": (InferenceRequest, InferenceResponse, f"{summary}, over the v2 protocol"),
+    }
+    models = [(one, "validation") for one, _, _ in asked.values()]
+    models += [(one, "serialization") for one in (*(answer for _, answer, _ in asked.values()), Problem)]
+    refs, definitions = models_json_schema(models, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
+    problem = {"content": {"application/json": {"schema": refs[(Problem, "serialization")]}}}
+    paths: dict[str, Any] = {}
+    for path, (taken, given, does) in asked.items():
+        paths[path] = {
+            "post": {
+                "summary": does,
+                "requestBody": {
+                    "required": True,
+                    "content": {"application/json": {"schema": refs[(taken, "validation")]}},
+                },
+                "responses": {
+                    "200": {
+                        "description": "answered",
+                        "content": {"application/json": {"schema": refs[(given, "serialization")]}},
+                    },
+                    **{
+                        status: {"description": text, **problem}
+                        for status, text in (
+                            ("400", "a field does not fit; it is named"),
+                            ("409", "the release asked for is not held"),
+                            ("413", "too large"),
+                            ("415", "not JSON"),
+                            ("503", "too many requests, or no release yet"),
+                        )
+                    },
+                },
+            }
+        }
+    document = {
+        "openapi": "3.1.0",
+        "info": {"title": title, "version": app.version},
+        "paths": paths,
+        "components": {"schemas": definitions["$defs"]},
+    }
+    app.openapi = lambda: document  # type: ignore[method-assign]

@@ -1,0 +1,125 @@
+"""A fit evaluated from its artifacts, and the gates."""
+
+import json
+import math
+import re
+
+import pytest
+
+from newfound.config import EvaluationConfig
+from newfound.errors import DataError, GateError
+from newfound.evaluation import evaluate
+from newfound.gates import check_gates, judge_gates
+
+PARTS = ("dataset", "histories", "clusters", "transitions", "planner", "table", "ranker")
+
+
+@pytest.fixture(scope="module")
+def evaluated(fitted, settings, tmp_path_factory):
+    out = tmp_path_factory.mktemp("evaluation") / "evaluation"
+    return evaluate(*(fitted[part] for part in PARTS), None, settings, out), out
+
+
+def test_metrics_are_flat_and_named_as_agreed(evaluated):
+    metrics, out = evaluated
+    assert json.loads((out / "metrics.json").read_text()) == metrics
+    assert all(isinstance(value, float) and math.isfinite(value) for value in metrics.values())
+    rivals = ("random_novel", "most_popular", "pair_frequency", "nearest_embedding", "choice_model", "cluster_sequence",
+              "ranker_novel")  # fmt: skip
+    for who in ("table", *(f"rival.{name}" for name in rivals)):
+        for key in ("novel_recall@1", "novel_recall@10", "mrr", "novel_hr@10", "novel_ndcg@10"):
+            assert metrics[f"{who}.{key}.lower"] <= metrics[f"{who}.{key}"] <= metrics[f"{who}.{key}.upper"]
+        for key in ("macro_recall@10", "label_coverage", "gini", "normalised_entropy", "leak", "recall_over_chance"):
+            assert f"{who}.{key}" in metrics
+        for part in ("held_out", "sampled", "light", "heavy"):
+            assert f"{who}.{part}.novel_recall@10" in metrics
+    for key in ("chance.novel_recall@1", "chance.novel_recall@10", "chance.held_out.novel_recall@10", "ranker.hr@10",
+                "ranker.ndcg@10", "baseline.popular.ndcg@10", "baseline.markov.hr@10", "ranker.given_cluster.hr@10",
+                "rival.ranker_direct.novel_hr@10", "quota.0.hr@10", "quota.10.hr@10", "novel_hr@10",
+                "table.minus.most_popular.novel_recall@10"):  # fmt: skip
+        assert key in metrics, key
+    assert metrics["ranker.grounding_precision"] == 1.0 and metrics["ranker.grounding_recall"] == 1.0
+    assert metrics["planner.present"] == 0 and "planner.match_rate" not in metrics
+
+
+def test_random_is_about_chance(evaluated):
+    metrics, _ = evaluated
+    low, high = metrics["rival.random_novel.novel_recall@10.lower"], metrics["rival.random_novel.novel_recall@10.upper"]
+    assert low - 0.05 <= metrics["chance.novel_recall@10"] <= high + 0.05
+
+
+def test_the_same_again_is_the_same(evaluated, fitted, settings, tmp_path):
+    again = evaluate(*(fitted[part] for part in PARTS), None, settings, tmp_path / "again")
+    assert again == evaluated[0]
+    for name in ("findings.json", "rivals.json", "report.html"):
+        assert (tmp_path / "again" / name).read_bytes() == (evaluated[1] / name).read_bytes()
+
+
+def test_slates_have_reasons_and_name_no_user(evaluated):
+    slates = json.loads((evaluated[1] / "findings.json").read_text())["slates"]
+    assert slates
+    for slate in slates:
+        assert re.fullmatch(r"A test user with [\d,]+ events", slate["user"])
+        assert any(slot["kind"] == "novel" and len(slot["because"]) == 2 for slot in slate["slots"])
+        assert all(slot["because"] == [] for slot in slate["slots"] if slot["kind"] == "familiar")
+
+
+def test_nothing_to_measure_is_an_error_that_says_so(fitted, settings, tmp_path):
+    import shutil
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    empty = tmp_path / "dataset"
+    shutil.copytree(fitted["dataset"], empty)
+    users = pq.read_table(empty / "users.parquet")
+    train = pa.array(["train"] * len(users))
+    pq.write_table(users.set_column(users.schema.get_field_index("group"), users.schema.field("group"), train),
+                   empty / "users.parquet")  # fmt: skip
+    with pytest.raises(DataError, match="no test user"):
+        evaluate(empty, *(fitted[part] for part in PARTS[1:]), None, settings, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+class TestGates:
+    good = {"planner.present": 1.0, "planner.match_rate": 0.95, "planner.recall_over_chance.lower": 3.5}
+
+    def test_all_hold(self):
+        assert check_gates(self.good, EvaluationConfig()) == {
+            "match_rate": {"value": 0.95, "bound": 0.9, "passed": True},
+            "recall_over_chance": {"value": 3.5, "bound": 3.0, "passed": True},
+        }
+
+    @pytest.mark.parametrize(
+        ("change", "named"),
+        [
+            ({"planner.match_rate": 0.89}, ["match_rate"]),
+            ({"planner.recall_over_chance.lower": 2.99}, ["recall_over_chance"]),
+            (
+                {"planner.match_rate": 0.1, "planner.recall_over_chance.lower": 1.0},
+                ["match_rate", "recall_over_chance"],
+            ),
+            ({"planner.match_rate": math.nan}, ["match_rate"]),
+        ],
+    )
+    def test_a_failed_gate_is_named(self, change, named):
+        with pytest.raises(GateError) as error:
+            check_gates(self.good | change, EvaluationConfig())
+        assert all(f"'{name}'" in str(error.value) for name in named)
+        assert [
+            n for n, gate in judge_gates(self.good | change, EvaluationConfig()).items() if not gate["passed"]
+        ] == named
+
+    def test_an_absent_measure_does_not_pass(self):
+        with pytest.raises(GateError, match="recall_over_chance"):
+            check_gates({"planner.present": 1.0, "planner.match_rate": 1.0}, EvaluationConfig())
+
+    def test_without_a_language_model_the_table_is_judged(self):
+        metrics = {"planner.present": 0.0, "table.recall_over_chance.lower": 4.0}
+        assert list(check_gates(metrics, EvaluationConfig())) == ["recall_over_chance"]
+        with pytest.raises(GateError):
+            check_gates({"planner.present": 0.0, "table.recall_over_chance.lower": 1.0}, EvaluationConfig())
+
+    def test_a_stricter_config_fails_what_passed(self):
+        with pytest.raises(GateError, match="expected at least 5"):
+            check_gates(self.good, EvaluationConfig(min_recall_over_chance=5))

@@ -1,0 +1,252 @@
+"""Feedback reaches Feast whole, in order, and soon."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from fastapi.testclient import TestClient
+
+from monitoring.collector.app import create_app
+from monitoring.collector.pusher import FeastFeatures, Pusher, fold, interactions_of
+from monitoring.settings import MonitoringConfig
+from monitoring.store.database import Store
+from monitoring.users.erase import erase
+from newfound import schema
+from newfound.clusters import Clusters
+from newfound.events import STRUCTURED, envelope
+from tests.monitoring import servers as parts
+
+CONFIG = MonitoringConfig()
+SECRET = parts.SECRET.encode()
+START = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def at(minutes: float) -> datetime:
+    return START + timedelta(minutes=minutes)
+
+
+def ms(minutes: float) -> int:
+    return int(at(minutes).timestamp() * 1000)
+
+
+@pytest.fixture
+def store(sqlite_url: str) -> Iterator[Store]:
+    store = Store(sqlite_url, SECRET)
+    yield store
+    store.close()
+
+
+def _folded(store: Store) -> list[tuple[str, int, float, bool]]:
+    return interactions_of(store, ["42"], CONFIG)["42"]
+
+
+def test_one_interaction_for_all_that_was_done_with_an_item_of_a_slate(store: Store) -> None:
+    store.write(
+        [
+            parts.feedback(1, at=at(1), recommendation_id="r1", kind="shown"),
+            parts.feedback(2, at=at(2), recommendation_id="r1", kind="clicked"),
+            parts.feedback(3, at=at(3), recommendation_id="r1", kind="watched", share=0.9),
+            parts.feedback(4, at=at(4), item="51", recommendation_id="r1", kind="watched", share=0.2),
+            parts.feedback(5, at=at(5), item="52", recommendation_id="r1", kind="liked"),
+            parts.feedback(6, at=at(6), item="52", recommendation_id="r1", kind="dismissed"),
+            parts.feedback(7, at=at(7), item="53", kind="shown"),  # seen, not consumed
+            parts.feedback(8, at=at(8), recommendation_id="r2", kind="liked"),  # the same item on another day
+        ]
+    )
+    assert _folded(store) == [
+        ("50", ms(2), pytest.approx(0.9), True),
+        ("51", ms(4), pytest.approx(0.2), False),
+        ("52", ms(5), 0.0, False),
+        ("50", ms(8), 1.0, True),
+    ]
+
+
+def test_late_events_take_their_place_and_the_past_comes_first(store: Store) -> None:
+    store.put_pasts([("42", [("7", ms(-10), 0.8, True), ("8", ms(5), 0.2, False)])])
+    store.write([parts.feedback(1, at=at(10), item="3")])
+    store.write([parts.feedback(2, at=at(2), item="2"), parts.feedback(1, at=at(10), item="3")])
+    assert [event[0] for event in _folded(store)] == ["7", "2", "8", "3"]
+    assert fold([], CONFIG) == []
+
+
+class _Memory:
+    """Stands where Feast is, for what Feast has no part in."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, dict[str, list[Any]]]] = []
+        self.fails = 0
+
+    def write(self, view: str, rows: dict[str, list[Any]]) -> None:
+        if self.fails:
+            self.fails -= 1
+            raise ConnectionError("away")
+        self.rows.append((view, rows))
+
+
+def test_the_pusher_goes_on_where_it_stood(store: Store) -> None:
+    memory = _Memory()
+    store.write([parts.feedback(n, user_id=f"u{n % 3}", at=at(n), item=str(n)) for n in range(9)])
+    memory.fails = 1
+    pusher = Pusher(store, CONFIG, memory, length=2)
+    with pytest.raises(ConnectionError):
+        pusher.catch_up()
+    assert Pusher(store, CONFIG, memory, length=2).catch_up() == 3
+    view, rows = memory.rows[0]
+    assert view == "user_history" and rows[schema.USER] == ["u0", "u1", "u2"]
+    assert rows[schema.ITEM_IDS] == [["3", "6"], ["4", "7"], ["5", "8"]]  # the last two of each
+    assert Pusher(store, CONFIG, memory, length=2).catch_up() == 0
+    stamps = [pusher._stamp() for _ in range(3)]
+    assert stamps == sorted(set(stamps)), "equal stamps would be dropped by Redis"
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_replicas_take_turns_and_wait_for_each_other(kind: str, request: pytest.FixtureRequest) -> None:
+    url = request.getfixturevalue(f"{kind}_url")
+    one, two = Store(url, SECRET), Store(url, SECRET)
+    memory = _Memory()
+    waiting = Pusher(two, CONFIG, memory, length=2)
+    with one.sole_pusher() as mine:
+        assert mine
+        two.write([parts.feedback(1, at=at(1))])
+        assert waiting.catch_up() is None and not memory.rows
+        waiting.start()  # as the collector does; it tries again by itself
+        parts.wait_until(lambda: waiting.lag() > 0.3, 10, "the pusher to wait")
+        assert not memory.rows
+    parts.wait_until(lambda: memory.rows and waiting.lag() == 0, 4, "the pusher's turn")
+    waiting.stop()
+    with one.sole_pusher() as mine:  # and whoever erases waits for a write that is under way
+        turns: list[str] = []
+
+        def erases() -> None:
+            with two.sole_pusher(wait=True) as held:
+                turns.append(f"erases: {held}")
+
+        thread = threading.Thread(target=erases)
+        thread.start()
+        thread.join(0.2)
+        turns.append(f"writes: {mine}")
+    thread.join(10)
+    assert turns == ["writes: True", "erases: True"]
+    one.close()
+    two.close()
+
+
+def test_other_clusters_write_every_row_anew_even_if_they_came_while_nobody_ran(store: Store, tmp_path: Path) -> None:
+    root, clusters = _publish(tmp_path)
+    memory = _Memory()
+    store.write([parts.feedback(n, user_id=f"u{n}", at=at(n), item="50") for n in range(3)])
+    assert Pusher(store, CONFIG, memory, length=2, root=root).catch_up() == 3
+    assert Pusher(store, CONFIG, memory, length=2, root=root).catch_up() == 0
+    other, digest = _publish(tmp_path / "other", leaf="b2")
+    assert digest.digest != clusters.digest
+    assert Pusher(store, CONFIG, memory, length=2, root=other).catch_up() == 3
+    assert memory.rows[-1][1]["clusters_digest"] == [digest.digest] * 3
+
+
+def _features(folder: Path, monkeypatch: pytest.MonkeyPatch, redis: int | None) -> None:
+    """Feature files of one old row, and the environment that names them."""
+    folder.mkdir()
+    row = {"user_id": "42", "event_timestamp": at(0)}
+    history = {"item_ids": ["7"], "times": [ms(0)], "engagements": [1.0], "positives": [True]}
+    pq.write_table(pa.Table.from_pylist([{**row, **history}], schema=schema.HISTORIES), folder / "user_history.parquet")
+    interests = {"seen_leaves": ["old"], "clusters_digest": "old"}
+    pq.write_table(pa.Table.from_pylist([{**row, **interests}]), folder / "user_interests.parquet")
+    environment = {"NEWFOUND_FEATURES": str(folder)}
+    if redis is not None:
+        environment["NEWFOUND_REDIS"] = f"127.0.0.1:{redis}"
+        environment["FEAST_FS_YAML_FILE_PATH"] = str(parts.ROOT / "feature_repo/feature_store.production.yaml")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+
+def _apply() -> Any:
+    from components._features import apply, materialise, open_store
+
+    store = open_store(Path(os.environ["NEWFOUND_FEATURES"]))
+    apply(store)
+    for view in ("user_history", "user_interests"):
+        materialise(store, view)
+    return store
+
+
+def _clusters(folder: Path, leaf: str = "b1") -> Clusters:
+    import numpy as np
+
+    tree = [("a", None, 1, "a"), ("a1", "a", 2, "a1"), ("b", None, 1, "b"), (leaf, "b", 2, leaf)]
+    rows = [
+        {"node": node, "parent": parent, "level": level, "description": text, "size": 1, "traffic": 0.5}
+        for node, parent, level, text in tree
+    ]
+    paths = [{"item_id": "50", "path": ["a", "a1"]}, {"item_id": "51", "path": ["b", leaf]}]
+    vectors = {"nodes": np.zeros((4, 2), "float32"), "items": np.zeros((2, 2), "float32")}
+    clusters = Clusters(
+        pa.Table.from_pylist(rows, schema=schema.TREE),
+        pa.Table.from_pylist(paths, schema=schema.ITEM_PATHS),
+        {"interface_level": 1, "format": 1},
+        vectors,
+    )
+    clusters.save(folder)
+    return Clusters.load(folder)
+
+
+def _publish(tmp_path: Path, leaf: str = "b1") -> tuple[str, Clusters]:
+    from newfound.release import store as release
+
+    clusters = _clusters(tmp_path / "clusters", leaf)
+    root = str(tmp_path / "releases")
+    release.publish({"clusters": tmp_path / "clusters"}, root, lineage={}, measures={}, fits={}, gates={})
+    return root, clusters
+
+
+@pytest.mark.parametrize("online", ["sqlite", "redis"])
+def test_the_next_request_reflects_feedback(
+    online: str, sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    redis = request.getfixturevalue("redis_port") if online == "redis" else None
+    _features(tmp_path / "features", monkeypatch, redis)
+    feast = _apply()
+    root, clusters = _publish(tmp_path)
+    past = Store(sqlite_url, SECRET)
+    past.put_pasts([("42", [("7", ms(0), 1.0, True)])])
+
+    def read() -> dict[str, Any]:
+        answer = feast.get_online_features(
+            features=feast.get_feature_service("explorer"), entity_rows=[{"user_id": "42"}]
+        ).to_dict()
+        return {name: values[0] for name, values in answer.items()}
+
+    assert read()["item_ids"] == ["7"]
+    pusher = Pusher(past, CONFIG, FeastFeatures(parts.ROOT / "feature_repo"), length=1000, root=root)
+    with TestClient(create_app(past, CONFIG, SECRET, pusher=pusher)) as client:
+        now = datetime.now(UTC)
+
+        def send(number: int, item: str, when: datetime) -> None:
+            event = parts.feedback(number, item=item, at=when)
+            answer = client.post("/v1/events", json=envelope(event, "/t"), headers={"content-type": STRUCTURED})
+            assert answer.status_code == 200, answer.text
+
+        send(1, "51", now)
+        parts.wait_until(lambda: read()["item_ids"] == ["7", "51"], 20, "the history in Feast")
+        parts.wait_until(lambda: read()["seen_leaves"] == ["b1"], 20, "the interests in Feast")
+        assert read()["clusters_digest"] == clusters.digest
+        # Older than what is there, and later than it: it takes its place, and nothing newer is lost.
+        send(2, "50", now - timedelta(hours=1))
+        parts.wait_until(lambda: read()["item_ids"] == ["7", "50", "51"], 20, "the late event in Feast")
+        parts.wait_until(lambda: read()["seen_leaves"] == ["a1", "b1"], 20, "the interests in Feast")
+        row = read()
+        assert row["times"] == [ms(0), *(int((now - timedelta(hours=h)).timestamp() * 1000) for h in (1, 0))]
+        assert row["positives"] == [True] * 3 and row["engagements"] == [1.0] * 3
+        assert "newfound_collector_history_lag_seconds 0.0" in client.get("/metrics").text
+    store = Store(sqlite_url, SECRET)
+    erased = erase(store, "42", datetime.now(UTC), features=FeastFeatures(parts.ROOT / "feature_repo"))
+    assert erased["feast.online"] >= 1 and erased["store.feedback"] == 2
+    assert read()["item_ids"] is None and read()["seen_leaves"] is None
+    store.close()

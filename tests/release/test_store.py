@@ -1,0 +1,229 @@
+"""Releases: whole or not there, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from fsspec.implementations.local import LocalFileSystem
+
+from newfound.errors import ReleaseError
+from newfound.release import store as release
+
+GATES = {"planner.match_rate": {"value": 1.0, "bound": 0.9, "passed": True}}
+
+
+def _parts(folder: Path, text: str = "one", made_for: str = "a" * 64) -> dict[str, Path]:
+    for name, record in {
+        "clusters/clusters.json": {"digest": "a" * 64},
+        "table/table.json": {"clusters_digest": made_for},
+        "ranker/ranker.json": {"clusters_digest": "a" * 64},
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(json.dumps(record))
+    (folder / "items.parquet").write_text(text)
+    return {name: folder / name for name in ("clusters", "table", "ranker", "items.parquet")}
+
+
+def _publish(folder: Path, root: str, text: str = "one", **kwargs: Any) -> release.Manifest:
+    return release.publish(
+        _parts(folder, text),
+        root,
+        lineage={"seed": 7, "text": text},
+        measures={"planner.match_rate": 1.0},
+        fits={"measures": "past", "files": "all data"},
+        gates=GATES,
+        **kwargs,
+    )
+
+
+def test_what_is_published_is_current_and_verifies(tmp_path: Path) -> None:
+    root = str(tmp_path / "releases")
+    made = _publish(tmp_path / "run", root)
+    assert release.current(root) == made.id
+    loaded = release.load(root)
+    assert loaded.manifest == made
+    assert (loaded.path / "items.parquet").read_text() == "one"
+    assert [m.id for m in release.list_releases(root)] == [made.id]
+
+
+def test_no_release_is_said_plainly(tmp_path: Path) -> None:
+    root = str(tmp_path / "nothing")
+    assert release.current(root) is None
+    assert release.list_releases(root) == []
+    with pytest.raises(ReleaseError, match="no release was published yet"):
+        release.load(root)
+
+
+def test_a_failed_gate_publishes_nothing(tmp_path: Path) -> None:
+    root = tmp_path / "releases"
+    gates = {"planner.match_rate": {"value": 0.2, "bound": 0.9, "passed": False}}
+    with pytest.raises(ReleaseError, match="planner.match_rate"):
+        release.publish(_parts(tmp_path / "run"), str(root), lineage={}, measures={}, fits={}, gates=gates)
+    assert not root.exists()
+
+
+def test_parts_that_were_not_made_together_are_refused(tmp_path: Path) -> None:
+    root = tmp_path / "releases"
+    parts = _parts(tmp_path / "run", made_for="b" * 64)
+    with pytest.raises(ReleaseError, match=r"table/table.json: made for clusters bbb"):
+        release.publish(parts, str(root), lineage={}, measures={}, fits={}, gates=GATES)
+    assert not root.exists()
+
+
+def _corrupt(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[0] ^= 1
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda folder: _corrupt(folder / "items.parquet"), "items.parquet: its sha256"),
+        (lambda folder: (folder / "items.parquet").write_text("o"), "items.parquet: 1 bytes"),
+        (lambda folder: (folder / "table" / "table.json").unlink(), "table.json: missing"),
+        (lambda folder: (folder / "extra.bin").write_text("x"), "extra.bin: not named"),
+        (lambda folder: _corrupt(folder / "manifest.json"), "manifest.json: not JSON"),
+        (
+            lambda folder: (folder / "manifest.json").write_text(
+                (folder / "manifest.json").read_text().replace('"seed": 7', '"seed": 8')
+            ),
+            "manifest.json: its content was changed",
+        ),
+        (
+            lambda folder: (folder / "manifest.json").write_text(
+                (folder / "manifest.json").read_text().replace('"schema_version": 1', '"schema_version": 99')
+            ),
+            "schema version 99",
+        ),
+    ],
+)
+def test_harm_is_found_and_the_file_is_named(tmp_path: Path, harm: Callable[[Path], Any], said: str) -> None:
+    root = str(tmp_path / "releases")
+    made = _publish(tmp_path / "run", root)
+    harm(Path(root) / made.id)
+    with pytest.raises(ReleaseError, match=said):
+        release.load(root)
+
+
+def test_rollback_goes_to_the_release_before_and_only_to_a_sound_one(tmp_path: Path) -> None:
+    root = str(tmp_path / "releases")
+    first = _publish(tmp_path / "run", root, "one")
+    second = _publish(tmp_path / "run", root, "two")
+    order = [m.id for m in release.list_releases(root)]
+    assert order == [first.id, second.id]
+    assert release.rollback(root).id == order[0]
+    assert release.current(root) == order[0]
+    with pytest.raises(ReleaseError, match="no earlier release"):
+        release.rollback(root)
+    _corrupt(Path(root) / order[1] / "items.parquet")
+    with pytest.raises(ReleaseError, match="sha256"):
+        release.rollback(root, order[1])
+    assert release.current(root) == order[0]
+
+
+def test_an_unknown_or_hostile_id_is_refused(tmp_path: Path) -> None:
+    root = str(tmp_path / "releases")
+    _publish(tmp_path / "run", root)
+    with pytest.raises(ReleaseError, match="not the id of a release"):
+        release.load(root, "../../etc")
+    with pytest.raises(ReleaseError, match="there is no release"):
+        release.load(root, "20200101T000000-000000000000")
+
+
+def test_a_remote_release_is_copied_once_and_verified(tmp_path: Path) -> None:
+    root = f"memory://releases-{tmp_path.name}"
+    made = _publish(tmp_path / "run", root)
+    cache = tmp_path / "cache"
+    loaded = release.load(root, cache=cache)
+    assert loaded.path == cache / made.id
+    assert (loaded.path / "items.parquet").read_text() == "one"
+    fs, base = fsspec.core.url_to_fs(root)
+    other = _publish(tmp_path / "run", root, "two")
+    fs.pipe_file(f"{base}/{other.id}/items.parquet", b"twO")
+    with pytest.raises(ReleaseError, match=r"items.parquet: its sha256"):
+        release.load(root, other.id, cache=cache)
+    assert sorted(path.name for path in cache.iterdir()) == [made.id]
+    assert release.load(root, made.id, cache=cache).id == made.id
+
+
+def test_only_the_parts_that_are_needed_are_copied_from_afar(tmp_path: Path) -> None:
+    root = f"memory://parts-{tmp_path.name}"
+    made = _publish(tmp_path / "run", root)
+    loaded = release.load(root, cache=tmp_path / "cache", parts=["ranker"])
+    there = {file.relative_to(loaded.path).as_posix() for file in loaded.path.rglob("*") if file.is_file()}
+    assert there == {"manifest.json", "ranker/ranker.json"}
+    whole = release.load(root, cache=tmp_path / "cache")
+    assert whole.path == tmp_path / "cache" / made.id and (whole.path / "items.parquet").is_file()
+    fs, base = fsspec.core.url_to_fs(root)
+    other = _publish(tmp_path / "run", root, "two")
+    fs.pipe_file(f"{base}/{other.id}/ranker/ranker.json", b"{}")
+    with pytest.raises(ReleaseError, match="ranker.json"):
+        release.load(root, other.id, tmp_path / "cache", ["ranker"])
+    fs.pipe_file(f"{base}/{other.id}/manifest.json", b"{}")
+    with pytest.raises(ReleaseError, match="manifest.json"):
+        release.load(root, other.id, tmp_path / "cache", ["table"])
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_fetched_release_is_a_verified_copy_by_its_id(tmp_path: Path, remote: bool) -> None:
+    root = f"memory://fetch-{tmp_path.name}" if remote else str(tmp_path / "releases")
+    made = _publish(tmp_path / "run", root)
+    for _ in range(2):  # a container that starts again finds what it fetched
+        fetched = release.fetch(root, made.id, tmp_path / "here")
+        assert fetched.path == tmp_path / "here" / made.id
+        assert (fetched.path / "ranker" / "ranker.json").is_file()
+    assert [path.name for path in (tmp_path / "here").iterdir()] == [made.id]
+    fs, base = fsspec.core.url_to_fs(root)
+    fs.pipe_file(f"{base}/{made.id}/items.parquet", b"onE")
+    with pytest.raises(ReleaseError, match=r"items.parquet: its sha256"):
+        release.fetch(root, None, tmp_path / "there")
+
+
+class _Mortal(LocalFileSystem):  # type: ignore[misc]
+    """A local file system whose process dies half-way through its n-th write."""
+
+    protocol = ("mortal", "file")
+    lives = 0
+
+    def _die_at_zero(self, path: str, content: bytes) -> None:
+        if type(self).lives == 0:
+            with open(path, "wb") as stream:
+                stream.write(content[: len(content) // 2])
+            os._exit(9)
+        type(self).lives -= 1
+
+    def put_file(self, lpath: str, rpath: str, callback: Any = None, **kwargs: Any) -> None:
+        self._die_at_zero(self._strip_protocol(rpath), Path(lpath).read_bytes())
+        super().put_file(lpath, rpath, **kwargs)
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
+        self._die_at_zero(self._strip_protocol(path), value)
+        super().pipe_file(path, value, mode=mode, **kwargs)
+
+
+def test_killed_at_any_write_the_old_release_still_loads(tmp_path: Path) -> None:
+    fsspec.register_implementation("mortal", _Mortal, clobber=True)
+    root = str(tmp_path / "releases")
+    old = _publish(tmp_path / "run", root)
+    deaths = 0
+    while True:
+        child = os.fork()
+        if child == 0:
+            _Mortal.lives = deaths
+            _publish(tmp_path / "run", f"mortal://{root}", f"text {deaths}")
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if os.waitstatus_to_exitcode(status) == 0:
+            break
+        assert release.load(root).manifest == old, f"after a death at write {deaths}"
+        deaths += 1
+    # four files, the manifest, the pointer
+    assert deaths == 6
+    assert release.load(root).manifest.lineage["text"] == f"text {deaths}"

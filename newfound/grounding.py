@@ -26,7 +26,7 @@ Span = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class ClusterQuery:
     """What is ranked for one request: after this history, the `wanted` best items of each cluster, without some."""
 
     history: Sequence[str]
@@ -35,7 +35,7 @@ class Order:
     exclude: Sequence[str] = ()
 
 
-def rank_clusters(ranker: Ranker, orders: Sequence[Order]) -> list[list[list[tuple[str, float]]]]:
+def rank_clusters(ranker: Ranker, orders: Sequence[ClusterQuery]) -> list[list[list[tuple[str, float]]]]:
     """Ranks each cluster on its own; each history is encoded once.
 
     Returns:

@@ -35,7 +35,7 @@ class Unavailable(Exception):
         super().__init__(f"{part}: {why}")
 
 
-class Guard:
+class CircuitBreaker:
     """Calls one part.
 
     After `failures` failed calls in a row it is left alone for `open_ms`; then one call tries it, and the others still

@@ -31,7 +31,7 @@ class Scorer(Protocol):
 
 
 @dataclass(frozen=True)
-class Rival:
+class Baseline:
     """A rival as tuned: what was chosen, out of what, and what it saw."""
 
     name: str
@@ -143,7 +143,7 @@ def tune(
     validation: Events,
     *,
     sees: str = "training transitions",
-) -> Rival:
+) -> Baseline:
     """Tries every combination of the space on validation users; the best mean reciprocal rank wins, first of equals.
 
     Without validation events the first combination is taken as it stands.
@@ -163,15 +163,15 @@ def tune(
         if not len(validation):
             break
     assert best is not None
-    return Rival(name, best[2], best[1], tried, sees)
+    return Baseline(name, best[2], best[1], tried, sees)
 
 
-def simple_rivals(counts: Counts, clusters: Clusters, validation: Events, seed: int) -> list[Rival]:
+def simple_rivals(counts: Counts, clusters: Clusters, validation: Events, seed: int) -> list[Baseline]:
     """The rivals that need nothing but transitions and cluster vectors."""
     weights = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
     return [
-        Rival("random_novel", RandomNovel(seed), sees="nothing"),
-        Rival("most_popular", Popular(counts)),
+        Baseline("random_novel", RandomNovel(seed), sees="nothing"),
+        Baseline("most_popular", Popular(counts)),
         tune(
             "pair_frequency",
             lambda **c: PairFrequency(counts, **c),
@@ -245,14 +245,14 @@ def teacher_rival(
     seed: int,
     epochs: int,
     penalties: Sequence[float] = (1.5, 6.0, 12.0),
-) -> Rival:
+) -> Baseline:
     """The planner's teacher on its own, its penalty chosen on validation users, and whether kinship helps it."""
     space: dict[str, Sequence[Any]] = {"penalty": penalties, "epochs": (epochs,), "kinship": (True, False)}
     sees = "training transitions and cluster vectors"
     return tune("choice_model", lambda **c: Teacher(choices, seed, **c), space, validation, sees=sees)
 
 
-def ranker_rival(ranker: ItemScorer, catalogue: Catalogue, validation: Events) -> Rival:
+def ranker_rival(ranker: ItemScorer, catalogue: Catalogue, validation: Events) -> Baseline:
     """The decisive rival: the ranker restricted to never-consumed clusters, its pooling chosen on validation users."""
     pools = ClusterPools(ranker, catalogue)
     return tune(

@@ -18,7 +18,7 @@ import numpy as np
 from newfound import schema
 from newfound.clusters import Clusters
 from newfound.config import RankerConfig
-from newfound.evaluation.baselines import Rival, tune
+from newfound.evaluation.baselines import Baseline, tune
 from newfound.evaluation.moments import Events
 from newfound.measures import Floats
 from newfound.transitions.mine import interest_events
@@ -104,7 +104,7 @@ class ClusterSequence:
 
 def sequence_rival(
     histories: Path, clusters: Clusters, folder: Path, transitions: Path, validation: Events, epochs: int, seed: int
-) -> Rival:
+) -> Baseline:
     """Trains the sequence model with every combination of a small space and keeps what is best on validation users."""
     walks = training_walks(histories, folder, transitions, clusters.index)
     make = partial(ClusterSequence, walks, len(clusters.interface), epochs, seed)

@@ -10,7 +10,7 @@ import numpy as np
 
 from newfound import measures
 from newfound.config import PolicyConfig
-from newfound.evaluation.baselines import Rival, Scorer
+from newfound.evaluation.baselines import Baseline, Scorer
 from newfound.evaluation.bootstrap import Bootstrap, Interval
 from newfound.evaluation.end_to_end import best_clusters
 from newfound.evaluation.moments import Context, Events, light_users, sampled_contexts, withheld_contexts
@@ -42,7 +42,7 @@ class Method:
     sees: str = "training transitions"
 
 
-def method_of(rival: Rival) -> Method:
+def method_of(rival: Baseline) -> Method:
     """A rival as one of the methods."""
     reads_context = rival.name in ("pair_frequency", "nearest_embedding", "choice_model")
     label = RIVALS.get(rival.name, rival.name)

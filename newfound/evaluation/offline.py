@@ -18,7 +18,7 @@ from newfound.clusters import Clusters
 from newfound.config import EvaluationConfig, TableConfig, TrainingConfig
 from newfound.datasets import Dataset
 from newfound.evaluation import moments as protocols
-from newfound.evaluation.baselines import Rival, ranker_rival, simple_rivals, teacher_rival, training_counts
+from newfound.evaluation.baselines import Baseline, ranker_rival, simple_rivals, teacher_rival, training_counts
 from newfound.evaluation.bootstrap import Bootstrap
 from newfound.evaluation.cluster_sequence import sequence_rival
 from newfound.evaluation.end_to_end import (
@@ -309,7 +309,7 @@ def _quota(ranker: Any, catalogue: Catalogue, events: Events, served: TableScore
     }
 
 
-def _write(out: Path, metrics: Mapping[str, float], rivals: Sequence[Rival], page: Mapping[str, Any]) -> None:
+def _write(out: Path, metrics: Mapping[str, float], rivals: Sequence[Baseline], page: Mapping[str, Any]) -> None:
     """The record, metrics.json, comes last: without it nothing was evaluated."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "metrics.json").unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from newfound.config import RankerConfig
 from newfound.errors import DataError, VocabularyError
-from newfound.ranker.cooccurrence import Memory
+from newfound.ranker.cooccurrence import CoOccurrence
 from newfound.ranker.data import PAD, Ints
 from newfound.ranker.index import NO_BONUS, NO_ITEMS, Bonus, ItemIndex, Span, disjoint
 from newfound.ranker.model import Encoder
@@ -54,7 +54,7 @@ class Ranker:
         encoder: Encoder,
         vectors: Floats,
         popularity: Floats,
-        memory: Memory,
+        memory: CoOccurrence,
         items: list[str],
         slices: dict[str, Span],
         info: dict[str, Any],
@@ -82,7 +82,7 @@ class Ranker:
             encoder.load_state_dict(
                 {n.removeprefix("encoder."): t for n, t in tensors.items() if n.startswith("encoder.")}
             )
-            memory = Memory(
+            memory = CoOccurrence(
                 *(tensors[f"memory.{name}"].numpy() for name in ("offsets", "neighbours", "strengths")),
                 **info["memory"],
             )

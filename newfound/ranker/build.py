@@ -22,7 +22,7 @@ from newfound.datasets import Dataset
 from newfound.errors import DataError
 from newfound.features.user_history import read_histories
 from newfound.ranker.artifact import Floats, Ranker
-from newfound.ranker.cooccurrence import Memory, remember
+from newfound.ranker.cooccurrence import CoOccurrence, remember
 from newfound.ranker.data import Ints, Sequences
 from newfound.ranker.model import SequenceModel
 from newfound.ranker.train import Fit, fit
@@ -49,7 +49,7 @@ class Learned:
     """
 
     model: SequenceModel
-    memory: Memory
+    memory: CoOccurrence
     fit: Fit
     measures: dict[str, float | int | str]
     refitted: bool
@@ -116,7 +116,7 @@ def learn(
     return Learned(model, memory, chosen, measures, config.refit)
 
 
-def tune_memory(model: SequenceModel, memories: list[Memory], past: Sequences, targets: Ints) -> Memory:
+def tune_memory(model: SequenceModel, memories: list[CoOccurrence], past: Sequences, targets: Ints) -> CoOccurrence:
     """The memory with the decay and the weight that rank held-out items best; weight 0 where counts do not help.
 
     Only the memory's own items move, so each user's scores are sorted once and every choice is counted from there.

@@ -27,7 +27,7 @@ PAIRS: Final = 1 << 25  # held at a time
 
 
 @dataclass(frozen=True)
-class Memory:
+class CoOccurrence:
     """Sparse item-to-item strengths, and how a history turns them into a part of the score.
 
     Attributes:
@@ -68,7 +68,7 @@ class Memory:
         return items, np.float32(self.weight) * values
 
 
-def remember(sequences: Sequences, items: int, rarity: float = RARITY) -> Memory:
+def remember(sequences: Sequences, items: int, rarity: float = RARITY) -> CoOccurrence:
     """Counts which items lie near each other in the sequences.
 
     The strength of a for b is the faded count of b near a, over sqrt(1 + count of a) and (1 + count of b) ** rarity:
@@ -85,7 +85,7 @@ def remember(sequences: Sequences, items: int, rarity: float = RARITY) -> Memory
     ]
     sources, neighbours, strengths = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     offsets = np.searchsorted(sources, np.arange(items + 1)).astype(np.int64)
-    return Memory(offsets, neighbours, strengths, rarity=rarity)
+    return CoOccurrence(offsets, neighbours, strengths, rarity=rarity)
 
 
 def _strengths(

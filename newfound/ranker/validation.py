@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 import torch.distributed as dist
 
-from newfound.ranker.cooccurrence import Memory
+from newfound.ranker.cooccurrence import CoOccurrence
 from newfound.ranker.data import PAD, Ints, Sequences
 from newfound.ranker.model import SequenceModel
 
@@ -41,7 +41,7 @@ def held_out_users(past: Sequences, targets: Ints) -> Ints:
 
 
 def rank_held_out(
-    model: SequenceModel, past: Sequences, targets: Ints, users: Ints | None = None, memory: Memory | None = None
+    model: SequenceModel, past: Sequences, targets: Ints, users: Ints | None = None, memory: CoOccurrence | None = None
 ) -> Ints:
     """Each target's rank (from 0) among all items that the user has not had; a tie counts against the target.
 

@@ -197,7 +197,7 @@ class Catalogue:
 
 
 @dataclass
-class Shelf:
+class AvailableCatalogue:
     """A catalogue without what was taken down. Build a new one when the list changes."""
 
     catalogue: Catalogue

@@ -1,8 +1,8 @@
 """One request, from a history to a plan and from ranked items to a slate, in steps between which a caller may wait.
 
-`draft` reads the history and samples a context; `Draft.ask` says whether a live planner should be asked, and what;
-`Draft.plan` gives each slot its cluster; `Draft.finish` fills the slots with items. The recommender in this library and
-the explorer that serves requests take the very same steps; they differ in who answers in between.
+`draft` reads the history and samples a context; `Decision.ask` says whether a live planner should be asked, and what;
+`Decision.plan` gives each slot its cluster; `Decision.finish` fills the slots with items. The recommender in this
+library and the explorer that serves requests take the very same steps; they differ in who answers in between.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from newfound.config import PolicyConfig
 from newfound.events import AnswersEvent
-from newfound.recommend.catalogue import Shelf, UserHistory
+from newfound.recommend.catalogue import AvailableCatalogue, UserHistory
 from newfound.recommend.policy import (
     Choice,
     Context,
@@ -34,14 +34,14 @@ from newfound.recommend.slate import Placed, Plan, Ranked, Slate, SlateItem, com
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class PlannerQuery:
     """What a live planner is asked: the clusters that follow a context, out of `allowed` (None: out of all)."""
 
     context: Context
     allowed: tuple[str, ...] | None
 
 
-class Memory:
+class AnswerCache:
     """What live planners answered, the latest `size` contexts; an answer serves every user for whom it is complete."""
 
     def __init__(self, size: int = 100_000) -> None:
@@ -51,7 +51,7 @@ class Memory:
     def __len__(self) -> int:
         return len(self._answers)
 
-    def put(self, ask: Ask, clusters: Sequence[str]) -> None:
+    def put(self, ask: PlannerQuery, clusters: Sequence[str]) -> None:
         """Remembers an answer."""
         allowed = None if ask.allowed is None else frozenset(ask.allowed)
         self._answers[ask.context] = (allowed, tuple(clusters))
@@ -66,7 +66,7 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class SlateRequest:
     """What a request asks for."""
 
     k: int
@@ -74,11 +74,17 @@ class Wish:
     exclude: frozenset[str] = frozenset()
 
 
-class Draft:
+class Decision:
     """A request under one release: what is known, and what was sampled. See `draft`."""
 
     def __init__(
-        self, shelf: Shelf, history: UserHistory, wish: Wish, seed: int, config: PolicyConfig, memory: Memory | None
+        self,
+        shelf: AvailableCatalogue,
+        history: UserHistory,
+        wish: SlateRequest,
+        seed: int,
+        config: PolicyConfig,
+        memory: AnswerCache | None,
     ) -> None:
         self.shelf, self.catalogue, self.wish, self.seed, self.config = shelf, shelf.catalogue, wish, seed, config
         self.history = history
@@ -112,7 +118,7 @@ class Draft:
         """Whether the table answers the sampled context for this user."""
         return bool(self._open[self.sampled])
 
-    def ask(self) -> Ask | None:
+    def ask(self) -> PlannerQuery | None:
         """What a live planner should be asked, or None where nothing needs asking.
 
         It is asked when the table cannot answer this user: for a single interest and for a context outside a partial
@@ -120,7 +126,7 @@ class Draft:
         """
         if not self.slots or not self.context or self._at_hand[self.sampled]:
             return None
-        return Ask(self.context, tuple(self.eligible) if self._table[self.sampled] else None)
+        return PlannerQuery(self.context, tuple(self.eligible) if self._table[self.sampled] else None)
 
     def plan(self, answer: Sequence[str] | None = None, *, planner: bool = False) -> Plan:
         """Gives each slot its cluster.
@@ -231,8 +237,13 @@ class Draft:
 
 
 def draft(
-    shelf: Shelf, history: UserHistory, wish: Wish, seed: int, config: PolicyConfig, memory: Memory | None = None
-) -> Draft:
+    shelf: AvailableCatalogue,
+    history: UserHistory,
+    wish: SlateRequest,
+    seed: int,
+    config: PolicyConfig,
+    memory: AnswerCache | None = None,
+) -> Decision:
     """Reads a history under one release, samples a context, and looks up what follows it.
 
     Args:
@@ -243,4 +254,4 @@ def draft(
         config: the policy's.
         memory: earlier answers of a live planner.
     """
-    return Draft(shelf, history, wish, seed, config, memory)
+    return Decision(shelf, history, wish, seed, config, memory)

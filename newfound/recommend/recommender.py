@@ -16,9 +16,9 @@ from pydantic import ValidationError
 
 from newfound.config import PolicyConfig
 from newfound.errors import DataError, ReleaseError
-from newfound.grounding import Order, rank_clusters
-from newfound.recommend.catalogue import Catalogue, Shelf, UserHistory
-from newfound.recommend.decision import Ask, Draft, Wish, draft
+from newfound.grounding import ClusterQuery, rank_clusters
+from newfound.recommend.catalogue import AvailableCatalogue, Catalogue, UserHistory
+from newfound.recommend.decision import Decision, PlannerQuery, SlateRequest, draft
 from newfound.recommend.slate import Plan, Slate
 from newfound.release.takedown import Takedown, read_takedown
 
@@ -32,7 +32,7 @@ REMEMBERED: Final = 10_000  # answers of the planner that are kept
 class Planner(Protocol):
     """What recommending needs of the language policy: for each question the clusters that follow, best first."""
 
-    def answers(self, asks: Sequence[Ask], k: int) -> Sequence[Sequence[str]]: ...
+    def answers(self, asks: Sequence[PlannerQuery], k: int) -> Sequence[Sequence[str]]: ...
 
 
 class Recommender:
@@ -56,8 +56,8 @@ class Recommender:
     ) -> None:
         self.catalogue, self.ranker, self.planner = catalogue, ranker, planner
         self.policy = policy or PolicyConfig()
-        self.shelf = Shelf(catalogue, takedown or Takedown())
-        self._answered: OrderedDict[tuple[Ask, int], Sequence[str]] = OrderedDict()
+        self.shelf = AvailableCatalogue(catalogue, takedown or Takedown())
+        self._answered: OrderedDict[tuple[PlannerQuery, int], Sequence[str]] = OrderedDict()
 
     @classmethod
     def open(
@@ -124,7 +124,7 @@ class Recommender:
             k: see `recommend`, also for `novel` and `exclude`.
             planner: whether the planner, if there is one, may be asked.
         """
-        wish = Wish(k or self.policy.k, novel, frozenset(exclude))
+        wish = SlateRequest(k or self.policy.k, novel, frozenset(exclude))
         drafts = [
             draft(self.shelf, history, wish, seed, self.policy) for history, seed in zip(histories, seeds, strict=True)
         ]
@@ -142,11 +142,11 @@ class Recommender:
             for made, plan, items in zip(drafts, plans, ranked, strict=True)
         ]
 
-    def _ask(self, drafts: Sequence[Draft]) -> list[Sequence[str] | None]:
+    def _ask(self, drafts: Sequence[Decision]) -> list[Sequence[str] | None]:
         """The planner's answers to those that need one; the same question is asked once."""
         assert self.planner is not None
         asked = [(ask, max(made.slots, 10)) if (ask := made.ask()) else None for made in drafts]
-        new: dict[int, list[Ask]] = {}
+        new: dict[int, list[PlannerQuery]] = {}
         for ask, size in dict.fromkeys(question for question in asked if question is not None):
             if (ask, size) not in self._answered:
                 new.setdefault(size, []).append(ask)
@@ -171,7 +171,7 @@ class LocalPlanner:
         self._folder, self._catalogue = folder, catalogue
         self._loaded: Any = None
 
-    def answers(self, asks: Sequence[Ask], k: int) -> list[list[str]]:
+    def answers(self, asks: Sequence[PlannerQuery], k: int) -> list[list[str]]:
         """For each question, the k clusters of the highest probability, exactly."""
         import numpy as np
 
@@ -190,10 +190,10 @@ class LocalPlanner:
         return [[names[at] for at in row if at >= 0] for row in found]
 
 
-def _order(made: Draft, plan: Plan) -> Order:
+def _order(made: Decision, plan: Plan) -> ClusterQuery:
     """What the ranker is asked for: the items of every planned cluster."""
     clusters = plan.clusters
-    return Order(made.history.item_ids, clusters, [plan.wanted(c) for c in clusters], made.hidden_in(clusters))
+    return ClusterQuery(made.history.item_ids, clusters, [plan.wanted(c) for c in clusters], made.hidden_in(clusters))
 
 
 def released_policy(folder: Path) -> PolicyConfig:

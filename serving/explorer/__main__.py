@@ -13,7 +13,7 @@ def main() -> None:
 
     from newfound.compute.allocator import keep_freed_memory
     from newfound.config import load_settings
-    from serving.explorer.loaded_release import PARTS, build_held
+    from serving.explorer.loaded_release import PARTS, build_loaded_release
     from serving.explorer.ranker_client import ranker_holds
     from serving.explorer.service import arguments, assemble
     from serving.http.api import Predictions, request_model
@@ -32,7 +32,7 @@ def main() -> None:
     config = load_settings(ServingConfig, options.settings)
     with tempfile.TemporaryDirectory(prefix="newfound-explorer-", dir=options.cache) as cache:
         build = functools.partial(
-            build_held, planner=options.planner_url is not None, remembered=config.remembered_answers
+            build_loaded_release, planner=options.planner_url is not None, remembered=config.remembered_answers
         )
         optional = FILES if options.planner_url else ()
         holds = functools.partial(ranker_holds, options.predictor_host)

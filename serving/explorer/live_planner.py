@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 
-from newfound.recommend.decision import Ask
-from serving.circuit_breaker import Guard, Unavailable
+from newfound.recommend.decision import PlannerQuery
+from serving.circuit_breaker import CircuitBreaker, Unavailable
 from serving.deadline import Deadline
-from serving.explorer.loaded_release import Held
+from serving.explorer.loaded_release import LoadedRelease
 from serving.metrics import REMEMBERED
-from serving.planner.client import LivePlanner
+from serving.planner.client import PlannerClient
 from serving.settings import ServingConfig
 
 
-class Planning:
+class LivePlanner:
     """Asks the planner, each question once at a time.
 
     A question goes on after the request that asked it has given up: its answer serves the next one.
@@ -24,15 +24,17 @@ class Planning:
         config: times.
     """
 
-    def __init__(self, planner: LivePlanner | None, guard: Guard, config: ServingConfig) -> None:
+    def __init__(self, planner: PlannerClient | None, guard: CircuitBreaker, config: ServingConfig) -> None:
         self.planner, self.guard, self.config = planner, guard, config
-        self._asking: dict[tuple[str, Ask], asyncio.Task[list[str]]] = {}
+        self._asking: dict[tuple[str, PlannerQuery], asyncio.Task[list[str]]] = {}
 
-    def is_there(self, held: Held) -> bool:
+    def is_there(self, held: LoadedRelease) -> bool:
         """Whether there is a planner to ask about this release."""
         return self.planner is not None and held.prompts is not None
 
-    async def ask(self, ask: Ask, k: int, held: Held, deadline: Deadline) -> tuple[list[str] | None, int]:
+    async def ask(
+        self, ask: PlannerQuery, k: int, held: LoadedRelease, deadline: Deadline
+    ) -> tuple[list[str] | None, int]:
         """The next clusters, or None where the planner did not answer in time; and how many it generated for this.
 
         Args:
@@ -55,7 +57,7 @@ class Planning:
             return None, 0
         return answer, len(answer) if mine else 0
 
-    async def _answer(self, ask: Ask, k: int, held: Held) -> list[str]:
+    async def _answer(self, ask: PlannerQuery, k: int, held: LoadedRelease) -> list[str]:
         planner, prompts = self.planner, held.prompts
         assert planner is not None and prompts is not None
         seconds = self.config.planner_background_ms / 1000
@@ -64,7 +66,7 @@ class Planning:
         REMEMBERED.set(len(held.memory))
         return answer
 
-    def _done(self, key: tuple[str, Ask], task: asyncio.Task[list[str]]) -> None:
+    def _done(self, key: tuple[str, PlannerQuery], task: asyncio.Task[list[str]]) -> None:
         self._asking.pop(key, None)
         if not task.cancelled():
             task.exception()  # seen: whoever waited for it was told

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from newfound.config import PolicyConfig
 from newfound.errors import ReleaseError
-from newfound.recommend.catalogue import Catalogue, Shelf
-from newfound.recommend.decision import Memory
+from newfound.recommend.catalogue import AvailableCatalogue, Catalogue
+from newfound.recommend.decision import AnswerCache
 from newfound.recommend.recommender import released_policy
 from newfound.release.takedown import Takedown
 from serving.planner.client import Prompts
@@ -16,7 +16,7 @@ from serving.planner.client import Prompts
 PARTS = ("clusters", "table", "items.parquet", "ranker/ranker.json")
 
 
-class Held:
+class LoadedRelease:
     """A release's decisions: its catalogue, its policy, and what a live planner answered about it.
 
     Args:
@@ -36,22 +36,22 @@ class Held:
         remembered: int,
     ) -> None:
         self.catalogue, self.policy, self.history_length, self.prompts = catalogue, policy, history_length, prompts
-        self.memory = Memory(remembered)
-        self._shelf = Shelf(catalogue, Takedown())
+        self.memory = AnswerCache(remembered)
+        self._shelf = AvailableCatalogue(catalogue, Takedown())
 
     @property
     def release(self) -> str:
         """The release's id."""
         return self.catalogue.release
 
-    def shelf(self, takedown: Takedown) -> Shelf:
+    def shelf(self, takedown: Takedown) -> AvailableCatalogue:
         """The catalogue without what was taken down."""
         if self._shelf.takedown is not takedown:
-            self._shelf = Shelf(self.catalogue, takedown)
+            self._shelf = AvailableCatalogue(self.catalogue, takedown)
         return self._shelf
 
 
-def build_held(folder: Path, release: str, *, planner: bool, remembered: int) -> Held:
+def build_loaded_release(folder: Path, release: str, *, planner: bool, remembered: int) -> LoadedRelease:
     """Loads a release for the explorer.
 
     Raises:
@@ -69,4 +69,4 @@ def build_held(folder: Path, release: str, *, planner: bool, remembered: int) ->
     if planner and (folder / "planner" / "prompt.json").is_file():
         prompts = Prompts(folder / "planner", catalogue.clusters.interface, catalogue.clusters.descriptions)
     length = int(record["config"]["max_length"])
-    return Held(catalogue, released_policy(folder), length, prompts, remembered)
+    return LoadedRelease(catalogue, released_policy(folder), length, prompts, remembered)

@@ -13,14 +13,14 @@ from kserve import Model
 from kserve.errors import ModelNotReady
 
 from newfound.recommend.catalogue import UserHistory
-from newfound.recommend.decision import Draft, Wish, draft
+from newfound.recommend.decision import Decision, SlateRequest, draft
 from newfound.recommend.recommender import SEED_BITS
 from newfound.recommend.slate import Placed, Plan, Ranked, Slate
-from serving.circuit_breaker import Guard, Unavailable
+from serving.circuit_breaker import CircuitBreaker, Unavailable
 from serving.deadline import Deadline
 from serving.explorer.features import Stored
-from serving.explorer.live_planner import Planning
-from serving.explorer.loaded_release import Held
+from serving.explorer.live_planner import LivePlanner
+from serving.explorer.loaded_release import LoadedRelease
 from serving.explorer.ranker_client import NotHeld, RankerClient
 from serving.explorer.reporting import Reporter
 from serving.http.api import Recommend, answer, parse, request_model
@@ -41,7 +41,7 @@ class Job:
     history: UserHistory
     seed: int
     degraded: list[str]
-    draft: Draft
+    draft: Decision
     plan: Plan
     answer: list[str] | None
     generated: int
@@ -55,7 +55,7 @@ class Batch:
     id: str
     deadline: Deadline
     arrived: float
-    held: Held
+    held: LoadedRelease
     jobs: list[Job] = field(default_factory=list)
     ranked: list[Ranked] | None = None
 
@@ -77,13 +77,13 @@ class ExplorerModel(Model):
     def __init__(
         self,
         name: str,
-        releases: Releases[Held],
+        releases: Releases[LoadedRelease],
         features: Stored | None,
         ranker: RankerClient,
-        planning: Planning,
+        planning: LivePlanner,
         reporter: Reporter,
         config: ServingConfig,
-        guards: Mapping[str, Guard],
+        guards: Mapping[str, CircuitBreaker],
     ) -> None:
         super().__init__(name)
         self.releases, self.features, self.ranker, self.planning = releases, features, ranker, planning
@@ -199,12 +199,12 @@ class ExplorerModel(Model):
             stored = wish.brought()
         return UserHistory() if stored is None else stored
 
-    def _draft(self, wish: Recommend, history: UserHistory, seed: int, held: Held) -> Draft:
+    def _draft(self, wish: Recommend, history: UserHistory, seed: int, held: LoadedRelease) -> Decision:
         shelf = held.shelf(self.releases.takedown)
-        asked = Wish(wish.k or held.policy.k, wish.novel, frozenset(wish.exclude))
+        asked = SlateRequest(wish.k or held.policy.k, wish.novel, frozenset(wish.exclude))
         return draft(shelf, history, asked, seed, held.policy, held.memory)
 
-    def _decide_anew(self, job: Job, held: Held) -> None:
+    def _decide_anew(self, job: Job, held: LoadedRelease) -> None:
         """Under another release, without asking anyone again."""
         job.draft, job.answer = self._draft(job.wish, job.history, job.seed, held), None
         job.plan = job.draft.plan(None, planner=self.planning.is_there(held))

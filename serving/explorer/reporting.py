@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from newfound.events import RECOMMENDATION_TYPE, user_key
-from newfound.recommend.decision import Draft
+from newfound.recommend.decision import Decision
 from newfound.recommend.policy import Reason
 from newfound.recommend.slate import Placed, Slate
 from serving.explorer.outbox import Outbox
@@ -33,7 +33,7 @@ class Reporter:
         self.outbox, self.secret = outbox, secret or secrets.token_bytes(32)
         self._slots: dict[tuple[str, str], Any] = {}
 
-    def answered(self, draft: Draft, asked: bool, answer: Sequence[str] | None) -> None:
+    def answered(self, draft: Decision, asked: bool, answer: Sequence[str] | None) -> None:
         """Counts where the successors of the sampled context came from."""
         if not draft.slots or not draft.context:
             return

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from newfound.errors import ConfigError
-from serving.circuit_breaker import Guard
+from serving.circuit_breaker import CircuitBreaker
 from serving.explorer.features import Features, Reopened
-from serving.explorer.live_planner import Planning
-from serving.explorer.loaded_release import Held
+from serving.explorer.live_planner import LivePlanner
+from serving.explorer.loaded_release import LoadedRelease
 from serving.explorer.model import ExplorerModel
 from serving.explorer.outbox import Outbox
 from serving.explorer.ranker_client import NotHeld, RankerClient
@@ -21,7 +21,7 @@ from serving.explorer.reporting import Reporter
 from serving.http.server import arguments as shared
 from serving.metrics import BREAKER, CALLS
 from serving.page import PATHS, add_page
-from serving.planner.client import LivePlanner
+from serving.planner.client import PlannerClient
 from serving.releases import Releases
 from serving.settings import ServingConfig
 
@@ -53,7 +53,9 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def assemble(options: argparse.Namespace, config: ServingConfig, releases: Releases[Held], app: Any) -> Service:
+def assemble(
+    options: argparse.Namespace, config: ServingConfig, releases: Releases[LoadedRelease], app: Any
+) -> Service:
     """Builds the explorer from its arguments.
 
     Args:
@@ -70,7 +72,7 @@ def assemble(options: argparse.Namespace, config: ServingConfig, releases: Relea
     ranker = RankerClient(options.predictor_host, options.model_name, config.in_flight)
     live = None
     if options.planner_url:
-        live = LivePlanner(options.planner_url, options.planner_model, config.planner_in_flight)
+        live = PlannerClient(options.planner_url, options.planner_model, config.planner_in_flight)
     outbox = Outbox(options.collector, Path(options.spool), config, os.environ.get(TOKEN))
     store = None
     if options.feast:
@@ -81,7 +83,7 @@ def assemble(options: argparse.Namespace, config: ServingConfig, releases: Relea
         releases,
         store,
         ranker,
-        Planning(live, guards["planner"], config),
+        LivePlanner(live, guards["planner"], config),
         Reporter(outbox, _secret(options.collector)),
         config,
         guards,
@@ -106,8 +108,8 @@ def assemble(options: argparse.Namespace, config: ServingConfig, releases: Relea
 
 def _guard(
     part: str, in_flight: int, patience_ms: float, config: ServingConfig, passes: tuple[type[Exception], ...] = ()
-) -> Guard:
-    guard = Guard(part, in_flight, config.breaker_failures, config.breaker_open_ms, patience_ms, passes)
+) -> CircuitBreaker:
+    guard = CircuitBreaker(part, in_flight, config.breaker_failures, config.breaker_open_ms, patience_ms, passes)
     counters = {outcome: CALLS.labels(part, outcome) for outcome in ("ok", "error", "deadline", "busy", "open")}
     BREAKER.labels(part).set_function(lambda: float(guard.state))
 

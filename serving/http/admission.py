@@ -32,7 +32,7 @@ _READ: Final = (
 _WORK: Final = r"/v1/models/(?P<model>[^/]+):predict|/v2/models/[^/]+/infer"
 
 
-class Gate:
+class AdmissionMiddleware:
     """ASGI middleware.
 
     Args:

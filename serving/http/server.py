@@ -22,7 +22,7 @@ from newfound.errors import ReleaseError
 from newfound.release.store import check_id
 from serving.gc_freeze import settle
 from serving.http.accept_loop import Loop
-from serving.http.admission import Gate
+from serving.http.admission import AdmissionMiddleware
 from serving.http.errors import HANDLERS
 from serving.http.logs import set_up_logs
 from serving.http.v1 import Prediction
@@ -63,7 +63,7 @@ class _Rest(RESTServer):
 
     def _add_middlewares(self, application: Any) -> None:
         application.add_middleware(
-            Gate,
+            AdmissionMiddleware,
             body_bytes=self._bounds.body_bytes,
             in_flight=self._bounds.in_flight,
             pages=self._pages,

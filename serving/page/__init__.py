@@ -15,8 +15,8 @@ from newfound.schema import NODE, USER, X, Y
 from serving.circuit_breaker import Unavailable
 
 if TYPE_CHECKING:
-    from newfound.recommend.catalogue import Shelf
-    from serving.explorer.loaded_release import Held
+    from newfound.recommend.catalogue import AvailableCatalogue
+    from serving.explorer.loaded_release import LoadedRelease
     from serving.explorer.model import ExplorerModel
 
 PATHS: Final = r"/page(/.*)?"
@@ -45,7 +45,7 @@ def add_page(app: Any, model: ExplorerModel, users: str | None) -> None:
         users: Parquet file whose `user_id` column is offered to pick from.
     """
 
-    def held() -> Held:
+    def held() -> LoadedRelease:
         found = model.releases.get()
         if found is None:
             raise HTTPException(503, "no release serves yet")
@@ -57,7 +57,7 @@ def add_page(app: Any, model: ExplorerModel, users: str | None) -> None:
         path, kind = _FILES[name]
         return Response((_FOLDER / path).read_bytes(), media_type=kind, headers=_HEADERS)
 
-    def shelf() -> Shelf:
+    def shelf() -> AvailableCatalogue:
         return held().shelf(model.releases.takedown)
 
     async def interests() -> JSONResponse:
@@ -98,7 +98,7 @@ def add_page(app: Any, model: ExplorerModel, users: str | None) -> None:
     app.add_api_route("/page/{name}", file, methods=["GET"])
 
 
-def _interests(held: Held, shelf: Shelf) -> dict[str, Any]:
+def _interests(held: LoadedRelease, shelf: AvailableCatalogue) -> dict[str, Any]:
     """The map: a point an interest that has an item to show."""
     catalogue = held.catalogue
     layout = {row[NODE]: (row[X], row[Y]) for row in catalogue.clusters.layout.to_pylist()}

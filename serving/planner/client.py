@@ -14,8 +14,8 @@ import aiohttp
 import orjson
 
 from newfound.planner.prompt import PromptCodec
-from newfound.planner.remote.choice_search import ALTERNATIVES, Narrowing
-from newfound.recommend.decision import Ask
+from newfound.planner.remote.choice_search import ALTERNATIVES, ChoiceSearch
+from newfound.recommend.decision import PlannerQuery
 
 FILES: Final = ("planner/prompt.json", "planner/tokenizer.json")
 
@@ -37,13 +37,13 @@ class Prompts:
         # Choices end by themselves. An engine may spell one in smaller pieces than the codec does, at worst in bytes.
         self._longest = max(len(text.encode()) for text in self._choices) + 1
 
-    def search(self, ask: Ask, k: int) -> Narrowing[str]:
+    def search(self, ask: PlannerQuery, k: int) -> ChoiceSearch[str]:
         """Over the clusters that may be answered: those allowed, never the context's own."""
         allowed = self._interface if ask.allowed is None else ask.allowed
         texts = {cluster: self._choices[self._at[cluster]] for cluster in allowed if cluster not in ask.context}
-        return Narrowing(texts, k)
+        return ChoiceSearch(texts, k)
 
-    def body(self, ask: Ask, choices: Sequence[str], model: str) -> bytes:
+    def body(self, ask: PlannerQuery, choices: Sequence[str], model: str) -> bytes:
         """The completion request."""
         return orjson.dumps(
             {
@@ -57,7 +57,7 @@ class Prompts:
         )
 
 
-class LivePlanner:
+class PlannerClient:
     """The engine.
 
     Args:
@@ -82,7 +82,7 @@ class LivePlanner:
         if self._session is not None:
             await self._session.close()
 
-    async def answer(self, ask: Ask, k: int, prompts: Prompts, release: str) -> list[str]:
+    async def answer(self, ask: PlannerQuery, k: int, prompts: Prompts, release: str) -> list[str]:
         """The k next clusters, best first.
 
         Raises:

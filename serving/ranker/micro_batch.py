@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from newfound.grounding import Order, rank_clusters
+from newfound.grounding import ClusterQuery, rank_clusters
 from newfound.ranker import Ranker
 
 AT_ONCE: Final = 16  # more would make the first of them wait for the last
@@ -13,13 +13,13 @@ AT_ONCE: Final = 16  # more would make the first of them wait for the last
 Found = list[list[tuple[str, float]]]
 
 
-class Turns:
+class MicroBatcher:
     """Collects what is asked until the loop's next turn. Nobody waits for a batch to fill."""
 
     def __init__(self) -> None:
-        self._waiting: list[tuple[Ranker, Order, asyncio.Future[Found]]] = []
+        self._waiting: list[tuple[Ranker, ClusterQuery, asyncio.Future[Found]]] = []
 
-    async def rank(self, ranker: Ranker, order: Order) -> Found:
+    async def rank(self, ranker: Ranker, order: ClusterQuery) -> Found:
         """What `newfound.grounding.rank_clusters` answers; the order's clusters must be known to the ranker."""
         loop = asyncio.get_running_loop()
         if not self._waiting:

@@ -12,13 +12,13 @@ from fastapi.responses import JSONResponse
 from kserve import InferRequest, Model
 from pydantic import BaseModel, Field, ValidationError, create_model
 
-from newfound.grounding import Order, rank_clusters
+from newfound.grounding import ClusterQuery, rank_clusters
 from newfound.ranker import Ranker
 from newfound.release.takedown import Takedown
 from serving.http.api import Id, Strict, answer, whole_requests
 from serving.http.errors import Refused
 from serving.metrics import STAGE_SECONDS
-from serving.ranker.micro_batch import Turns
+from serving.ranker.micro_batch import MicroBatcher
 from serving.releases import Releases
 from serving.settings import ServingConfig
 
@@ -91,7 +91,7 @@ class RankerModel(Model):
         self.releases, self.config = releases, config
         self.requests = request_model(config)
         self.ready = True  # as far as KServe's registry is concerned; `healthy` tells the truth
-        self.turns = Turns()
+        self.turns = MicroBatcher()
         self._hidden: dict[str, list[str]] = {}
         releases.on_takedown = self._take_down
 
@@ -126,7 +126,7 @@ class RankerModel(Model):
         request, answers = result
         return answer(request, answers, self.name)
 
-    def _order(self, one: Rank) -> tuple[str, Ranker, Order]:
+    def _order(self, one: Rank) -> tuple[str, Ranker, ClusterQuery]:
         """The release that is asked, its ranker, and what is to be ranked."""
         release = one.release or self.releases.active
         ranker = self.releases.held.get(release or "")
@@ -140,7 +140,7 @@ class RankerModel(Model):
             raise Refused("the release has no such cluster", "instances.clusters")
         down = self.releases.takedown
         hidden = [*one.exclude, *self._hidden_items(ranker, release)] if down.items or down.clusters else one.exclude
-        return release, ranker, Order(one.history, one.clusters, sizes, hidden)
+        return release, ranker, ClusterQuery(one.history, one.clusters, sizes, hidden)
 
     def _take_down(self, takedown: Takedown) -> None:
         self._hidden = {}
@@ -164,5 +164,5 @@ def build_ranker(folder: Path, release: str) -> Ranker:
     ranker = Ranker.load(folder / "ranker")
     first = next(iter(ranker.slices))
     for length in (1, 50, 200):
-        rank_clusters(ranker, [Order(ranker.items[:length], [first], [1])])
+        rank_clusters(ranker, [ClusterQuery(ranker.items[:length], [first], [1])])
     return ranker

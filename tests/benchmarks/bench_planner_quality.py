@@ -33,9 +33,9 @@ from newfound.config import TrainingConfig, load_config
 from newfound.datasets import load_interactions
 from newfound.evaluation import moments as protocols
 from newfound.evaluation.baselines import (
+    Baseline,
     ClusterPools,
     Counts,
-    Rival,
     Scorer,
     ranker_rival,
     simple_rivals,
@@ -245,7 +245,7 @@ def combined(method: Method, pools: ClusterPools, validation: Events) -> Method:
     """The method with the ranker; how much that counts is chosen on validation users."""
     space: dict[str, Sequence[Any]] = {"pool": ClusterPools.NAMES, "weight": (0.25, 0.5, 1.0, 2.0, 4.0)}
     key = method.key.removeprefix("rival.")
-    found: Rival = tune(key, lambda **c: Combined(method.scorer, pools, **c), space, validation)
+    found: Baseline = tune(key, lambda **c: Combined(method.scorer, pools, **c), space, validation)
     log.info("%s with the ranker: %s", key, found.chosen)
     return replace(
         method, key=f"{key}_with_ranker", label=f"{method.label}, with the ranker", scorer=found.scorer,

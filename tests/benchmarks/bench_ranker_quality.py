@@ -26,7 +26,7 @@ from newfound.config import ClustersConfig, DataConfig, RankerConfig, SplitConfi
 from newfound.datasets import Dataset, load_interactions
 from newfound.features.user_history import Histories
 from newfound.ranker.build import learn
-from newfound.ranker.cooccurrence import Memory
+from newfound.ranker.cooccurrence import CoOccurrence
 from newfound.ranker.data import PAD, Ints, Sequences, read_sequence_lines
 from newfound.ranker.validation import (
     Floats,
@@ -108,7 +108,7 @@ def figures(ranks: Ints, users: int) -> dict[str, float]:
     return {"ndcg@10": ndcg * len(ranks) / users, "hr@10": hits * len(ranks) / users}
 
 
-def one_seed(data: Data, config: RankerConfig, seed: int, refit: bool) -> tuple[dict[str, float], Memory]:
+def one_seed(data: Data, config: RankerConfig, seed: int, refit: bool) -> tuple[dict[str, float], CoOccurrence]:
     """Trains and chooses on all but the test items, then ranks those; also gives the memory that was chosen."""
     started = time.perf_counter()
     past, test = data.sequences.drop_last(least=3)
@@ -128,7 +128,7 @@ def _test(learned: object, past: Sequences, test: Ints, users: int, memory: bool
     return figures(rank_held_out(learned.model, past, test, memory=learned.memory if memory else None), users)
 
 
-def rivals(data: Data, memory: Memory) -> dict[str, float]:
+def rivals(data: Data, memory: CoOccurrence) -> dict[str, float]:
     """What needs no training, of the very data that the model trains on.
 
     Most popular; Markov (counts of what came right after a user's last item, then popularity); and the memory's counts

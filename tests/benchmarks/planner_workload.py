@@ -14,9 +14,9 @@ from newfound.planner.base_model import base_model
 from newfound.planner.decoding.backbone import LeanBackbone, end_token, load_backbone
 from newfound.planner.planner import Planner
 from newfound.planner.prompt import PromptCodec, load_tokenizer
-from newfound.planner.training.trainable import LeanStudent
-from newfound.planner.training.trainer import Course, answer_tokens
-from newfound.planner.training.training_set import Lessons
+from newfound.planner.training.trainable import LeanTrainable
+from newfound.planner.training.trainer import Trainer, answer_tokens
+from newfound.planner.training.training_set import TrainingSet
 from newfound.transitions.choice_model import ChoiceModel, Choices
 
 SEED = 7
@@ -64,10 +64,10 @@ def bench_model(folder: Path) -> Path:
     contexts = draw.integers(0, LARGEST, (4000, 2))
     contexts = np.unique(contexts[contexts[:, 0] != contexts[:, 1]], axis=0)
     targets = ChoiceModel(level, pull).distribution(contexts)
-    lessons = Lessons(contexts, np.ones(len(contexts), dtype=np.float32), targets)
+    lessons = TrainingSet(contexts, np.ones(len(contexts), dtype=np.float32), targets)
     none = Choices(np.zeros((0, 2), np.int64), np.zeros(0, np.int64), np.zeros((0, LARGEST), bool))
-    student = LeanStudent(backbone.model, TUNING, SEED, answer_tokens(codec))
-    Course(student, codec, texts, lessons, none, TUNING, SEED).run()
+    student = LeanTrainable(backbone.model, TUNING, SEED, answer_tokens(codec))
+    Trainer(student, codec, texts, lessons, none, TUNING, SEED).run()
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)

@@ -16,7 +16,7 @@ from newfound.clusters import Clusters
 from newfound.config import PlannerConfig, TableConfig
 from newfound.planner import Planner, finetune_planner, planner
 from newfound.planner.training import finetune
-from newfound.planner.training.trainer import Course
+from newfound.planner.training.trainer import Trainer
 from newfound.table import build_table
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -68,15 +68,15 @@ def test_it_learns_what_it_learns_on_the_processor(
     inputs = (world / "transitions", world / "clusters", planner_config.model_copy(update={"finetune": tuning}), 3)
     finetune_planner(*inputs, tmp_path / "slow")
     here.undo()
-    step = Course.step
+    step = Trainer.step
     with here.context() as patch:
         patch.setattr(
-            Course, "step", lambda self, at: (_ for _ in ()).throw(KeyboardInterrupt) if at == 5 else step(self, at)
+            Trainer, "step", lambda self, at: (_ for _ in ()).throw(KeyboardInterrupt) if at == 5 else step(self, at)
         )
         with pytest.raises(KeyboardInterrupt):
             finetune_planner(*inputs, tmp_path / "fast")
     taken: list[int] = []
-    here.setattr(Course, "step", lambda self, at: taken.append(at) or step(self, at))
+    here.setattr(Trainer, "step", lambda self, at: taken.append(at) or step(self, at))
     finetune_planner(*inputs, tmp_path / "fast")
     assert taken == [5, 6]
     slow, fast = (json.loads((tmp_path / name / "training.json").read_text()) for name in ("slow", "fast"))

@@ -10,7 +10,7 @@ from newfound.ranker.cooccurrence import remember
 from newfound.ranker.data import Sequences
 
 
-def _strength(found: memory.Memory, source: int, other: int) -> float:
+def _strength(found: memory.CoOccurrence, source: int, other: int) -> float:
     part = slice(found.offsets[source], found.offsets[source + 1])
     at = np.flatnonzero(found.neighbours[part] == other)
     return float(found.strengths[part][at[0]]) if len(at) else 0.0
@@ -26,7 +26,7 @@ def test_strengths_by_hand() -> None:
 
 
 def test_the_bonus_fades_with_age_and_sums_over_the_history() -> None:
-    found = memory.Memory(
+    found = memory.CoOccurrence(
         offsets=np.array([0, 2, 3, 3]),
         neighbours=np.array([1, 2, 2]),
         strengths=np.array([1.0, 2.0, 4.0], dtype=np.float32),

@@ -15,7 +15,7 @@ from newfound.config import BatchConfig
 from newfound.errors import DataError
 from newfound.recommend.batch import seed_of, write_slates
 from newfound.recommend.catalogue import UserHistory
-from newfound.recommend.decision import Ask
+from newfound.recommend.decision import PlannerQuery
 from newfound.recommend.recommender import Recommender
 from newfound.release.takedown import Takedown
 from newfound.schema import HISTORIES, INTERESTS, RECOMMENDED
@@ -143,9 +143,9 @@ class Planner:
     """Knows one answer, and what it was asked."""
 
     def __init__(self) -> None:
-        self.asked: list[Ask] = []
+        self.asked: list[PlannerQuery] = []
 
-    def answers(self, asks: Sequence[Ask], k: int) -> list[list[str]]:
+    def answers(self, asks: Sequence[PlannerQuery], k: int) -> list[list[str]]:
         self.asked.extend(asks)
         return [["c9", "c11"] for _ in asks]
 
@@ -167,7 +167,7 @@ def test_the_planner_is_asked_each_question_once(folder, tmp_path):
     planner = Planner()
     asking = Recommender(catalogue, None, planner)
     told = write_slates(asking, tmp_path, tmp_path / "out.parquet", BatchConfig(k=6, novel=2, users_at_once=2))
-    assert planner.asked == [Ask(("c0",), None), Ask(("c1",), None)]
+    assert planner.asked == [PlannerQuery(("c0",), None), PlannerQuery(("c1",), None)]
     assert told["planner_slots"] >= 8
     told = write_slates(asking, tmp_path, tmp_path / "out.parquet", BatchConfig(k=6, novel=2, planner=False))
     assert told["planner_slots"] == 0 and len(planner.asked) == 2

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from newfound.config import PolicyConfig
 from newfound.errors import DataError, ReleaseError
-from newfound.recommend.catalogue import Catalogue, Shelf, UserHistory
-from newfound.recommend.decision import Ask, Memory, Wish, draft
+from newfound.recommend.catalogue import AvailableCatalogue, Catalogue, UserHistory
+from newfound.recommend.decision import AnswerCache, PlannerQuery, SlateRequest, draft
 from newfound.recommend.policy import Choice, Kind, NovelSlot, Option, Reason
 from newfound.recommend.recommender import Recommender, history_of_items, history_of_user, released_policy
 from newfound.recommend.slate import Plan, compose
@@ -174,9 +174,9 @@ class Planner:
     """A planner that always knows the same answer, and what it was asked."""
 
     def __init__(self, *clusters: str) -> None:
-        self.clusters, self.asked = clusters, list[Ask]()
+        self.clusters, self.asked = clusters, list[PlannerQuery]()
 
-    def answers(self, asks: Sequence[Ask], k: int) -> list[list[str]]:
+    def answers(self, asks: Sequence[PlannerQuery], k: int) -> list[list[str]]:
         self.asked.extend(asks)
         return [[c for c in self.clusters if ask.allowed is None or c in ask.allowed][:k] for ask in asks]
 
@@ -185,7 +185,7 @@ def test_it_is_asked_for_a_single_interest_and_its_answer_is_remembered(catalogu
     planner = Planner("c9", "c11")
     recommender = Recommender(catalogue, None, planner)
     slate = recommender.recommend(in_clusters(5), k=6, novel=2, seed=3)
-    assert planner.asked == [Ask(("c5",), None)]
+    assert planner.asked == [PlannerQuery(("c5",), None)]
     novel = [entry for entry in slate.items if entry.slot is Kind.NOVEL]
     assert [(entry.cluster, entry.reason) for entry in novel] == [("c9", Reason.PLANNER), ("c11", Reason.PLANNER)]
     assert recommender.recommend(in_clusters(5), k=6, novel=2, seed=4).items[1].reason is Reason.PLANNER
@@ -196,7 +196,7 @@ def test_it_is_asked_for_a_pair_outside_a_partial_table(catalogue):
     assert catalogue.answers(("c0", "c1")) == ()
     planner = Planner("c9")
     Recommender(catalogue, None, planner).recommend(in_clusters(0, 1), k=6, novel=2, seed=3)
-    assert planner.asked == [Ask(("c0", "c1"), None)]
+    assert planner.asked == [PlannerQuery(("c0", "c1"), None)]
 
 
 def test_it_is_asked_where_every_successor_was_consumed_out_of_those_never_consumed(catalogue):
@@ -209,7 +209,7 @@ def test_it_is_asked_where_every_successor_was_consumed_out_of_those_never_consu
     allowed = tuple(c for c in catalogue.interface if c not in {"c10", "c12", *(f"c{one}" for one in had)})
     planner = Planner("c10", f"c{had[0]}", allowed[3], allowed[1])
     slate = Recommender(catalogue, None, planner).recommend(history, k=6, novel=1, seed=3)
-    assert planner.asked == [Ask(context, allowed)]
+    assert planner.asked == [PlannerQuery(context, allowed)]
     assert [e.cluster for e in slate.items if e.reason is Reason.PLANNER] == [allowed[3]]
 
 
@@ -257,22 +257,22 @@ def test_back_off_sums_over_siblings_by_hand(catalogue):
 
 
 def test_memory_forgets_what_is_no_longer_complete():
-    memory = Memory(2)
-    memory.put(Ask(("a",), ("x", "y")), ["x"])
+    memory = AnswerCache(2)
+    memory.put(PlannerQuery(("a",), ("x", "y")), ["x"])
     assert memory.get(("a",), frozenset({"y"})) == ("x",)
     assert memory.get(("a",), frozenset({"y", "z"})) == ()
-    memory.put(Ask(("b",), None), ["x"])
-    memory.put(Ask(("c",), None), ["x"])
+    memory.put(PlannerQuery(("b",), None), ["x"])
+    memory.put(PlannerQuery(("c",), None), ["x"])
     assert len(memory) == 2 and memory.get(("a",), frozenset()) == ()
     assert memory.get(("b",), frozenset({"anything"})) == ("x",)
 
 
 def test_silence_of_the_planner_is_conditioned_on(catalogue):
     """With an answer at hand for some contexts only, the propensity is marginal over the contexts treated alike."""
-    shelf = Shelf(catalogue)
+    shelf = AvailableCatalogue(catalogue)
     history = in_clusters(20, 0, 1)  # of three pairs, (0, 1) is outside the table
     for seed in range(40):
-        made = draft(shelf, history, Wish(6, 2), seed, PolicyConfig(exploration=0.1))
+        made = draft(shelf, history, SlateRequest(6, 2), seed, PolicyConfig(exploration=0.1))
         plan = made.plan(None, planner=True)
         if made.context == ("c0", "c1"):
             assert made.ask() is not None and max(plan.novel[0].candidates.values()) >= 0.9

@@ -180,7 +180,7 @@ def _ranker(world: World, clusters: Clusters, rng: np.random.Generator, out: Pat
     import torch
 
     from newfound.ranker.artifact import Ranker
-    from newfound.ranker.cooccurrence import Memory
+    from newfound.ranker.cooccurrence import CoOccurrence
     from newfound.ranker.model import Encoder
 
     config = RankerConfig(dim=world.dim, blocks=world.blocks, max_length=world.length)
@@ -194,7 +194,7 @@ def _ranker(world: World, clusters: Clusters, rng: np.random.Generator, out: Pat
         encoder=Encoder(config),
         vectors=vectors,
         popularity=np.linspace(-1, 0, count, dtype=np.float32),
-        memory=Memory(
+        memory=CoOccurrence(
             np.arange(count + 1, dtype=np.int64) * near,
             neighbours.ravel().astype(np.int64),
             rng.random(count * near).astype(np.float32),

@@ -7,16 +7,16 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from serving.circuit_breaker import Guard, State, Unavailable
+from serving.circuit_breaker import CircuitBreaker, State, Unavailable
 
 
 class Passed(Exception):
     """An answer in the form of an exception."""
 
 
-def guard(**changes: object) -> Guard:
+def guard(**changes: object) -> CircuitBreaker:
     settings = {"in_flight": 2, "failures": 3, "open_ms": 50, "patience_ms": 100, "passes": (Passed,)}
-    return Guard("part", **{**settings, **changes})  # type: ignore[arg-type]
+    return CircuitBreaker("part", **{**settings, **changes})  # type: ignore[arg-type]
 
 
 async def fine() -> str:
@@ -32,7 +32,7 @@ async def slow() -> str:
     return "late"
 
 
-async def outcome(one: Guard, make: Callable[[], Awaitable[str]], seconds: float = 1.0) -> str:
+async def outcome(one: CircuitBreaker, make: Callable[[], Awaitable[str]], seconds: float = 1.0) -> str:
     try:
         return await one.call(make, seconds)
     except Unavailable as error:

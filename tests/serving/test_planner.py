@@ -15,14 +15,14 @@ import pytest
 from aiohttp import web
 
 from newfound.planner import Planner
-from newfound.planner.remote.choice_search import Narrowing
-from newfound.recommend.decision import Ask
-from serving.circuit_breaker import Guard
+from newfound.planner.remote.choice_search import ChoiceSearch
+from newfound.recommend.decision import PlannerQuery
+from serving.circuit_breaker import CircuitBreaker
 from serving.deadline import Deadline
-from serving.explorer.live_planner import Planning
-from serving.explorer.loaded_release import Held, build_held
+from serving.explorer.live_planner import LivePlanner
+from serving.explorer.loaded_release import LoadedRelease, build_loaded_release
 from serving.planner.__main__ import Runtime, create_app, steps
-from serving.planner.client import LivePlanner, Prompts
+from serving.planner.client import PlannerClient, Prompts
 from serving.settings import ServingConfig
 from tests.serving.synthetic import World, publish_with_planner
 
@@ -36,13 +36,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def held(root: Path) -> Held:
+def held(root: Path) -> LoadedRelease:
     folder = next(one for one in root.iterdir() if one.is_dir())
-    return build_held(folder, folder.name, planner=True, remembered=100)
+    return build_loaded_release(folder, folder.name, planner=True, remembered=100)
 
 
 @asynccontextmanager
-async def served(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> AsyncIterator[LivePlanner]:
+async def served(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> AsyncIterator[PlannerClient]:
     """An engine that answers as `handler` does, and the client of it."""
     app = web.Application()
     app.router.add_post("/v1/completions", handler)
@@ -51,7 +51,7 @@ async def served(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
-    client = LivePlanner(f"http://127.0.0.1:{port}", None, 4)
+    client = PlannerClient(f"http://127.0.0.1:{port}", None, 4)
     await client.open()
     try:
         yield client
@@ -60,8 +60,8 @@ async def served(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
         await runner.cleanup()
 
 
-def guard(**changes: object) -> Guard:
-    return Guard("planner", **{"in_flight": 4, "failures": 3, "open_ms": 100, "patience_ms": 2000, **changes})  # type: ignore[arg-type]
+def guard(**changes: object) -> CircuitBreaker:
+    return CircuitBreaker("planner", **{"in_flight": 4, "failures": 3, "open_ms": 100, "patience_ms": 2000, **changes})  # type: ignore[arg-type]
 
 
 def test_client_and_runtime_give_the_exact_best_one_after_another(root, held):
@@ -77,12 +77,12 @@ def test_client_and_runtime_give_the_exact_best_one_after_another(root, held):
             response = await http.post("/v1/completions", content=await request.read(), headers=dict(request.headers))
         return web.Response(status=response.status_code, body=response.content, content_type="application/json")
 
-    async def ask(question: Ask) -> list[str]:
+    async def ask(question: PlannerQuery) -> list[str]:
         async with served(forward) as client:
             return await client.answer(question, 3, held.prompts, held.release)
 
     names = held.catalogue.interface
-    for question in (Ask(("c3",), None), Ask(("c3", "c5"), ("c1", "c2", "c7", "c3"))):
+    for question in (PlannerQuery(("c3",), None), PlannerQuery(("c3", "c5"), ("c1", "c2", "c7", "c3"))):
         allowed = [name not in question.context and name in (question.allowed or names) for name in names]
         best, _ = exact.top_k([question.context], 3, np.array([allowed]))
         assert asyncio.run(ask(question)) == [names[at] for at in best[0] if at >= 0]
@@ -124,8 +124,8 @@ def test_an_answer_is_waited_for_and_remembered(held):
 
     async def story() -> None:
         async with served(handler) as client:
-            planning = Planning(client, guard(), CONFIG)
-            question = Ask(("c1",), None)
+            planning = LivePlanner(client, guard(), CONFIG)
+            question = PlannerQuery(("c1",), None)
             answer, generated = await planning.ask(question, 2, held, Deadline(2000))
             assert answer == ["c0", "c2"] and generated == 2 and len(calls) == 2
             assert held.memory.get(("c1",), frozenset({"c0"})) == ("c0", "c2")
@@ -138,8 +138,8 @@ def test_a_late_answer_serves_the_next_request_and_a_question_is_asked_once(held
 
     async def story() -> None:
         async with served(handler) as client:
-            planning = Planning(client, guard(), CONFIG)
-            question = Ask(("c4",), None)
+            planning = LivePlanner(client, guard(), CONFIG)
+            question = PlannerQuery(("c4",), None)
             began = time.monotonic()
             answers = await asyncio.gather(*(planning.ask(question, 1, held, Deadline(2000)) for _ in range(5)))
             assert [answer for answer, _ in answers] == [None] * 5 and time.monotonic() - began < 0.48
@@ -156,9 +156,9 @@ def test_garbage_is_no_answer_and_too_much_of_it_is_not_asked_for_again(held, te
 
     async def story() -> None:
         async with served(handler) as client:
-            planning = Planning(client, guard(), CONFIG)
+            planning = LivePlanner(client, guard(), CONFIG)
             for number in range(6):
-                answer, _ = await planning.ask(Ask((f"c{number}", "c11"), None), 1, held, Deadline(2000))
+                answer, _ = await planning.ask(PlannerQuery((f"c{number}", "c11"), None), 1, held, Deadline(2000))
                 assert answer is None
             assert len(calls) == 3, "the breaker opened"
 
@@ -167,10 +167,10 @@ def test_garbage_is_no_answer_and_too_much_of_it_is_not_asked_for_again(held, te
 
 def test_a_release_without_a_planner_is_never_asked_about(held):
     async def story() -> None:
-        planning = Planning(LivePlanner("http://127.0.0.1:9", None, 1), guard(), CONFIG)
-        bare = Held(held.catalogue, held.policy, 10, None, 10)
+        planning = LivePlanner(PlannerClient("http://127.0.0.1:9", None, 1), guard(), CONFIG)
+        bare = LoadedRelease(held.catalogue, held.policy, 10, None, 10)
         assert planning.is_there(held) and not planning.is_there(bare)
-        assert not Planning(None, guard(), CONFIG).is_there(held)
+        assert not LivePlanner(None, guard(), CONFIG).is_there(held)
 
     asyncio.run(story())
 
@@ -178,10 +178,10 @@ def test_a_release_without_a_planner_is_never_asked_about(held):
 def test_prompts_never_offer_the_context_itself(held):
     prompts = held.prompts
     assert isinstance(prompts, Prompts)
-    search = prompts.search(Ask(("c1", "c2"), ("c1", "c3", "c4")), 1)
+    search = prompts.search(PlannerQuery(("c1", "c2"), ("c1", "c3", "c4")), 1)
     choices = search.ask()
     assert choices == ["c3", "c4"]
-    body = json.loads(prompts.body(Ask(("c1", "c2"), None), choices, "m"))
+    body = json.loads(prompts.body(PlannerQuery(("c1", "c2"), None), choices, "m"))
     assert body["model"] == "m" and len(body["structured_outputs"]["choice"]) == 2
     with pytest.raises(ValueError, match="choices it was given"):
         search.told({"text": held.catalogue.description["c5"]})
@@ -190,7 +190,7 @@ def test_prompts_never_offer_the_context_itself(held):
 def test_the_runtime_tells_choices_apart_that_begin_alike():
     texts = {" Fargo": -1.2, " Fargo, crime": -2.9, " crime": -2.0, " crime, noir": -0.5, " war": -2.5}
     for k in range(1, 6):
-        search = Narrowing({text: text for text in texts}, k)
+        search = ChoiceSearch({text: text for text in texts}, k)
         while (asked := search.ask()) is not None:
             best = sorted(asked, key=lambda text: -texts[text])
             search.told({"text": best[0], "logprobs": steps({text: texts[text] for text in best})})

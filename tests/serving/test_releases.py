@@ -17,16 +17,16 @@ import pytest
 from newfound.errors import ReleaseError
 from newfound.release.store import rollback
 from newfound.release.takedown import Takedown
-from serving.explorer.loaded_release import PARTS, Held, build_held
+from serving.explorer.loaded_release import PARTS, LoadedRelease, build_loaded_release
 from serving.releases import Releases
 from tests.serving.synthetic import World, publish_world
 
 SMALL = World(parents=2, clusters=6, items=6, top_k=3)
 
 
-def follow(root: Path, cache: Path, admit=lambda release: True, pinned: str | None = None) -> Releases[Held]:
-    def build(folder: Path, release: str) -> Held:
-        return build_held(folder, release, planner=False, remembered=10)
+def follow(root: Path, cache: Path, admit=lambda release: True, pinned: str | None = None) -> Releases[LoadedRelease]:
+    def build(folder: Path, release: str) -> LoadedRelease:
+        return build_loaded_release(folder, release, planner=False, remembered=10)
 
     cache.mkdir(parents=True, exist_ok=True)
     return Releases(str(root), cache, PARTS, build, 0.01, admit=admit, retry_s=0.0, pinned=pinned)
@@ -190,11 +190,11 @@ def test_the_takedown_list_is_followed_while_a_release_is_being_loaded(tmp_path)
     cache.mkdir()
     loading, loaded = threading.Event(), threading.Event()
 
-    def build(folder: Path, release: str) -> Held:
+    def build(folder: Path, release: str) -> LoadedRelease:
         if root.joinpath("slow").exists():
             loading.set()
             assert loaded.wait(20)
-        return build_held(folder, release, planner=False, remembered=10)
+        return build_loaded_release(folder, release, planner=False, remembered=10)
 
     releases = Releases(str(root), cache, PARTS, build, 0.01)
     releases.start()

@@ -23,7 +23,7 @@ ALTERNATIVES: Final = 20  # told of each token; the most that vLLM tells by defa
 _IMPOSSIBLE: Final = -1000.0  # what an engine writes for minus infinity is below
 
 
-class Narrowing(Generic[T]):
+class ChoiceSearch(Generic[T]):
     """One context's search: the engine is asked about what `ask` returns; its completion goes to `told`; None ends it.
 
     Args:

@@ -20,7 +20,7 @@ from newfound.clusters import Clusters
 from newfound.errors import NewfoundError
 from newfound.planner.decoding.search import Bools, Decoded
 from newfound.planner.prompt import PromptCodec, Tokens
-from newfound.planner.remote.choice_search import ALTERNATIVES, Narrowing
+from newfound.planner.remote.choice_search import ALTERNATIVES, ChoiceSearch
 
 _T = TypeVar("_T")
 
@@ -38,7 +38,7 @@ class Answer(NamedTuple):
     score: float
 
 
-class PlannerClient:
+class CompletionClient:
     """Asks the engine for next clusters.
 
     Args:
@@ -69,7 +69,7 @@ class PlannerClient:
         """
         left = [c for c in range(len(self.codec)) if c not in context] if allowed is None else list(allowed)
         prompt = self.codec.tokens(tuple(context), hint)
-        search = Narrowing({cluster: self._choices[cluster] for cluster in left}, k + SPARE)
+        search = ChoiceSearch({cluster: self._choices[cluster] for cluster in left}, k + SPARE)
         answers: list[Answer] = []
         wanted = min(k, len(left))
         while len(answers) < wanted or (answers and answers[wanted - 1].score < search.bound):
@@ -80,7 +80,7 @@ class PlannerClient:
             search.k = len(answers) + SPARE
         return answers[:k]
 
-    async def _narrow(self, search: Narrowing[int], prompt: Tokens) -> None:
+    async def _narrow(self, search: ChoiceSearch[int], prompt: Tokens) -> None:
         """Asks until the search has what it was asked for."""
         while (choices := search.ask()) is not None:
             asked = {
@@ -211,7 +211,7 @@ class RemotePlanner:
         async with httpx.AsyncClient(
             base_url=self.url, timeout=self._timeout, limits=limits, transport=self._transport
         ) as http:
-            client = PlannerClient(self.codec, self.model, http)
+            client = CompletionClient(self.codec, self.model, http)
 
             async def one(row: int) -> list[Answer]:
                 hint = hints[row] if hints is not None else None

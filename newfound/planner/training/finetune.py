@@ -21,8 +21,8 @@ from newfound.planner.decoding.backbone import LeanBackbone, TransformersBackbon
 from newfound.planner.planner import Planner
 from newfound.planner.prompt import PromptCodec, load_tokenizer
 from newfound.planner.training.checkpoints import identity
-from newfound.planner.training.trainable import LeanStudent, Student, TransformersStudent
-from newfound.planner.training.trainer import Course, answer_tokens
+from newfound.planner.training.trainable import LeanTrainable, TrainableModel, TransformersTrainable
+from newfound.planner.training.trainer import Trainer, answer_tokens
 from newfound.planner.training.training_set import read_choices, read_lessons, sample
 
 log = logging.getLogger("newfound.planner")
@@ -75,13 +75,13 @@ def _finetune(
         with on_accelerator():
             backbone = load_backbone(base, config.precision)
             codec = PromptCodec(load_tokenizer(base), clusters.descriptions, end_token(base))
-            student: Student
+            student: TrainableModel
             if isinstance(backbone, LeanBackbone):
-                student = LeanStudent(backbone.model, config.finetune, seed, answer_tokens(codec))
+                student = LeanTrainable(backbone.model, config.finetune, seed, answer_tokens(codec))
             else:
                 assert isinstance(backbone, TransformersBackbone)
-                student = TransformersStudent(backbone, config.finetune)
-            course = Course(student, codec, clusters.interface, lessons, moments, config.finetune, seed)
+                student = TransformersTrainable(backbone, config.finetune)
+            course = Trainer(student, codec, clusters.interface, lessons, moments, config.finetune, seed)
             resume = out.with_name(f".{out.name}.resume")
             made_of = identity(planner_inputs(base, clusters, transitions), config.model_dump(), seed)
             record = course.run(resume if config.finetune.save_every else None, made_of)

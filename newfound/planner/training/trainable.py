@@ -22,7 +22,7 @@ from newfound.planner.decoding.backbone import Backbone, LeanBackbone, Transform
 from newfound.planner.decoding.llama import Llama
 
 
-class Student(Protocol):
+class TrainableModel(Protocol):
     """A backbone that learns."""
 
     backbone: Backbone
@@ -41,7 +41,7 @@ class Student(Protocol):
         """Writes a Hugging Face folder with everything merged, in bfloat16; `base` is where the rest comes from."""
 
 
-class LeanStudent:
+class LeanTrainable:
     """The lean decoder: its matrices, or low-rank additions to them (LoRA, Hu et al. 2021, arXiv 2106.09685)."""
 
     def __init__(self, model: Llama, config: FinetuneConfig, seed: int, tokens: Tensor) -> None:
@@ -93,7 +93,7 @@ class LeanStudent:
         return weights
 
 
-class TransformersStudent:
+class TransformersTrainable:
     """Any other architecture, by transformers and peft."""
 
     def __init__(self, backbone: TransformersBackbone, config: FinetuneConfig) -> None:
@@ -130,7 +130,7 @@ class TransformersStudent:
         module.to(torch.bfloat16).save_pretrained(out)
 
 
-class Masters:
+class MasterWeights:
     """float32 copies that the optimiser updates, written back to the trained tensors after every step."""
 
     def __init__(self, trained: dict[str, Tensor]) -> None:

@@ -34,8 +34,8 @@ from newfound.planner.planner import Planner
 from newfound.planner.prompt import PromptCodec, Tokens
 from newfound.planner.training.checkpoints import Progress, load_progress, save_progress, saved_step
 from newfound.planner.training.head_fit import Evidence, fit_rows, other_mass
-from newfound.planner.training.trainable import Masters, Student
-from newfound.planner.training.training_set import Lessons, draw_batches, ranking
+from newfound.planner.training.trainable import MasterWeights, TrainableModel
+from newfound.planner.training.training_set import TrainingSet, draw_batches, ranking
 from newfound.transitions.choice_model import Choices
 
 Rows = npt.NDArray[np.int64]
@@ -63,7 +63,7 @@ class Questions:
     states: int
 
 
-class Course:
+class Trainer:
     """One run of training.
 
     Args:
@@ -76,17 +76,17 @@ class Course:
 
     def __init__(
         self,
-        student: Student,
+        student: TrainableModel,
         codec: PromptCodec,
         nodes: Sequence[str],
-        lessons: Lessons,
+        lessons: TrainingSet,
         moments: Choices,
         config: FinetuneConfig,
         seed: int,
     ) -> None:
         self.student, self.codec, self.nodes = student, codec, list(nodes)
         self.lessons, self.moments, self.config = lessons, moments, config
-        self.masters = Masters(student.trained)
+        self.masters = MasterWeights(student.trained)
         take_from_first(self.masters.values.values())  # what is new in a student may have been drawn
         self.masters.write_back()
         body = [value for name, value in self.masters.values.items() if name != "head"]

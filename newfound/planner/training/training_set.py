@@ -24,7 +24,7 @@ STRONGEST = 4.0
 
 
 @dataclass(frozen=True)
-class Lessons:
+class TrainingSet:
     """Contexts [U, K] as cluster indices, how often each is drawn [U], and what comes next, a distribution [U, N].
 
     `hint` is how much likelier than that, in nats, a cluster is which followed the very context lately; None: no prompt
@@ -40,7 +40,7 @@ class Lessons:
         return len(self.contexts)
 
 
-def read_lessons(transitions: Path, clusters: Clusters, config: FinetuneConfig, seed: int) -> Lessons:
+def read_lessons(transitions: Path, clusters: Clusters, config: FinetuneConfig, seed: int) -> TrainingSet:
     """The training set: the balanced contexts, each with the distribution that the choices of training users tell.
 
     Raises:
@@ -51,7 +51,7 @@ def read_lessons(transitions: Path, clusters: Clusters, config: FinetuneConfig, 
     model = fit_choices(choices, config.teacher_penalty, config.teacher_epochs, seed)
     unique, context = np.unique(contexts, axis=0, return_inverse=True)
     drawn = np.bincount(context.reshape(-1), weights=weights, minlength=len(unique))
-    return Lessons(
+    return TrainingSet(
         contexts=unique,
         weights=np.sqrt(drawn).astype(np.float32),
         targets=model.distribution(unique),
@@ -168,7 +168,7 @@ def sample(choices: Choices, at_most: int, seed: int) -> Choices:
     return Choices(choices.contexts[chosen], choices.labels[chosen], choices.known[chosen], choices.kinship)
 
 
-def draw_batches(lessons: Lessons, size: int, block: int, seed: int) -> Iterator[Ints]:
+def draw_batches(lessons: TrainingSet, size: int, block: int, seed: int) -> Iterator[Ints]:
     """Endless batches of lesson indices, [size] each.
 
     Each pass draws as many lessons as there are, by weight with replacement, and hands them out in blocks that share

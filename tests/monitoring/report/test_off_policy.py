@@ -16,7 +16,7 @@ from monitoring.store.database import Store
 from newfound.config import PolicyConfig
 from newfound.events import FeedbackEvent, SlotEvent
 from newfound.recommend.catalogue import Catalogue, UserHistory
-from newfound.recommend.decision import Wish, draft
+from newfound.recommend.decision import SlateRequest, draft
 from newfound.recommend.recommender import Recommender
 from newfound.simulation import Population, Shown
 from tests.monitoring import servers as parts
@@ -42,7 +42,7 @@ def test_known_truth_is_recovered_from_logged_propensities(sqlite_url: str, tmp_
     logged: list[float] = []
     for number, (user, row) in enumerate(rows.items()):
         history = UserHistory(row["item_ids"], row["engagements"], row["positives"], row["times"][-1])  # type: ignore[arg-type,index]
-        made = draft(recommender.shelf, history, Wish(8), number, policy, None)
+        made = draft(recommender.shelf, history, SlateRequest(8), number, policy, None)
         plan = made.plan()
         placed = made.finish(plan, made.popular(plan))
         slots = tuple(

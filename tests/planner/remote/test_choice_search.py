@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from newfound.planner.remote.choice_search import Narrowing
+from newfound.planner.remote.choice_search import ChoiceSearch
 
 END = "</s>"
 
@@ -49,7 +49,7 @@ class GreedyEngine:
 
 
 def run(engine: GreedyEngine, choices: Sequence[str], k: int) -> dict[str, float]:
-    search = Narrowing({choice: choice for choice in choices}, k)
+    search = ChoiceSearch({choice: choice for choice in choices}, k)
     while (asked := search.ask()) is not None:
         assert len(asked) > 1
         search.told(engine(asked))

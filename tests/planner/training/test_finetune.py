@@ -21,7 +21,7 @@ from newfound.planner import Planner, finetune_planner
 from newfound.planner.training import finetune
 from newfound.planner.training import trainer as course
 from newfound.planner.training import training_set as lessons_module
-from newfound.planner.training.trainer import Course
+from newfound.planner.training.trainer import Trainer
 from newfound.planner.training.training_set import (
     draw_batches,
     hint_strength,
@@ -71,18 +71,18 @@ def test_an_interrupted_course_ends_as_if_it_had_not_stopped(
     config = planner_config.model_copy(update={"finetune": tuning})
     inputs = (world / "transitions", world / "clusters", config, 3)
     finetune_planner(*inputs, tmp_path / "whole")
-    step = Course.step
+    step = Trainer.step
 
-    def dies(self: Course, at: int) -> float:
+    def dies(self: Trainer, at: int) -> float:
         if at == 5:
             raise KeyboardInterrupt
         return step(self, at)
 
-    monkeypatch.setattr(Course, "step", dies)
+    monkeypatch.setattr(Trainer, "step", dies)
     with pytest.raises(KeyboardInterrupt):
         finetune_planner(*inputs, tmp_path / "stopped")
     taken: list[int] = []
-    monkeypatch.setattr(Course, "step", lambda self, at: taken.append(at) or step(self, at))
+    monkeypatch.setattr(Trainer, "step", lambda self, at: taken.append(at) or step(self, at))
     finetune_planner(*inputs, tmp_path / "stopped")
     assert taken == [5, 6]
     whole, stopped = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "stopped"))
@@ -192,9 +192,9 @@ def test_a_hint_counts_for_as_much_as_it_has_been_worth(planner_config: PlannerC
 def test_prompts_with_hints_are_taught_the_hints_worth(
     world: Path, planner_config: PlannerConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loss, seen = Course.loss, list[int]()
+    loss, seen = Trainer.loss, list[int]()
 
-    def watched(self: Course, rows: course.Rows, hints: course.Rows, answers: object) -> object:
+    def watched(self: Trainer, rows: course.Rows, hints: course.Rows, answers: object) -> object:
         seen.extend(hints.tolist())
         plain = self.lessons.targets[rows]
         taught = self.taught(rows, hints)
@@ -207,7 +207,7 @@ def test_prompts_with_hints_are_taught_the_hints_worth(
         assert [" lately:" in prompt for prompt in prompts] == (hints >= 0).tolist()
         return loss(self, rows, hints, answers)
 
-    monkeypatch.setattr(Course, "loss", watched)
+    monkeypatch.setattr(Trainer, "loss", watched)
     monkeypatch.setattr(lessons_module, "hint_strength", lambda *_: 1.5)
     tuning = planner_config.finetune.model_copy(update={"steps": 4, "hint_share": 0.5})
     config = planner_config.model_copy(update={"finetune": tuning})
@@ -274,16 +274,16 @@ def test_the_head_alone_follows_new_transitions(
 def test_the_head_sees_every_description_whatever_is_drawn(
     trained: Trained, world: Path, planner_config: PlannerConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, asked_for = Course.read, set[tuple[int, ...]]()
+    read, asked_for = Trainer.read, set[tuple[int, ...]]()
 
-    def reads(self: Course, rows: course.Rows, asked: course.Questions) -> torch.Tensor:
+    def reads(self: Trainer, rows: course.Rows, asked: course.Questions) -> torch.Tensor:
         for place, answer in zip(asked.some, asked.answers, strict=True):
             assert self.lessons.targets[rows[place], self.codec.answers.index(answer)] > 0, "new to the context"
         asked_for.update(asked.answers)
         return read(self, rows, asked)
 
-    monkeypatch.setattr(Course, "read", reads)
-    monkeypatch.setattr(Course, "draw", lambda self, row: int(np.flatnonzero(self.lessons.targets[row])[0]))
+    monkeypatch.setattr(Trainer, "read", reads)
+    monkeypatch.setattr(Trainer, "draw", lambda self, row: int(np.flatnonzero(self.lessons.targets[row])[0]))
     tuning = planner_config.finetune.model_copy(update={"steps": 0})
     config = planner_config.model_copy(update={"finetune": tuning})
     finetune_planner(world / "transitions", world / "clusters", config, 3, tmp_path / "out", init=trained[0])
@@ -309,13 +309,13 @@ def test_it_learns_the_same_on_another_device(
         # What that device lacks, and a GPU has: fused steps, and tensors without a version.
         patch.setattr(torch.optim, "AdamW", lambda groups, fused, **given: adam(groups, **given))
         patch.setattr(torch._C, "_InferenceMode", lambda _: torch.no_grad())
-        step = Course.step
+        step = Trainer.step
         patch.setattr(
-            Course, "step", lambda self, at: (_ for _ in ()).throw(KeyboardInterrupt) if at == 5 else step(self, at)
+            Trainer, "step", lambda self, at: (_ for _ in ()).throw(KeyboardInterrupt) if at == 5 else step(self, at)
         )
         with pytest.raises(KeyboardInterrupt):
             finetune_planner(*inputs, tmp_path / "there")
-        patch.setattr(Course, "step", step)
+        patch.setattr(Trainer, "step", step)
         finetune_planner(*inputs, tmp_path / "there")
     here, there = (json.loads((tmp_path / name / "training.json").read_text()) for name in ("here", "there"))
     for one, other in zip(there["curve"], here["curve"], strict=True):
@@ -332,11 +332,12 @@ import json, sys
 from pathlib import Path
 from newfound.config import PlannerConfig
 from newfound.compute.distributed import processes
-from newfound.planner import course, finetune_planner
+from newfound.planner import finetune_planner
+from newfound.planner.training import trainer as course
 course.CONTEXTS = 16  # blocks enough for both processes to read states for the head
 world, out, config = Path(sys.argv[1]), Path(sys.argv[2]), PlannerConfig.model_validate_json(sys.argv[3])
 inputs = (world / "transitions", world / "clusters", config, 3)
-step, taken = course.Course.step, []
+step, taken = course.Trainer.step, []
 
 def dies(self, at):
     if at == 5:
@@ -349,11 +350,11 @@ def counts(self, at):
 
 with processes(1) as rank:
     finetune_planner(*inputs, out / f"whole-{rank}")
-    course.Course.step = dies
+    course.Trainer.step = dies
     try:
         finetune_planner(*inputs, out / "stopped")
     except KeyboardInterrupt:
-        course.Course.step = counts
+        course.Trainer.step = counts
     finetune_planner(*inputs, out / "stopped")
     assert taken == [5, 6, 7, 8], taken
 """

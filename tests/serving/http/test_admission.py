@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from serving.http.admission import Gate
+from serving.http.admission import AdmissionMiddleware
 
 PREDICT = "/v1/models/newfound:predict"
 JSON = {"content-type": "application/json"}
@@ -33,7 +33,7 @@ class App:
 def ask(method: str, path: str, **arguments: Any) -> tuple[httpx.Response, App]:
     async def story() -> tuple[httpx.Response, App]:
         app = App()
-        transport = httpx.ASGITransport(app=Gate(app, body_bytes=100, in_flight=2, pages=r"/page(/.*)?"))
+        transport = httpx.ASGITransport(app=AdmissionMiddleware(app, body_bytes=100, in_flight=2, pages=r"/page(/.*)?"))
         async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
             return await client.request(method, path, **arguments), app
 
@@ -93,7 +93,7 @@ def test_what_is_too_much_at_a_time_is_refused_at_once_and_later_taken_again():
     async def story() -> None:
         app = App()
         app.hold.clear()
-        gate = Gate(app, body_bytes=100, in_flight=2)
+        gate = AdmissionMiddleware(app, body_bytes=100, in_flight=2)
         transport = httpx.ASGITransport(app=gate)
         async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
 
@@ -124,7 +124,7 @@ def test_websockets_are_closed():
         async def send(message: Any) -> None:
             sent.append(message)
 
-        await Gate(App(), 1, 1)({"type": "websocket"}, None, send)  # type: ignore[arg-type]
+        await AdmissionMiddleware(App(), 1, 1)({"type": "websocket"}, None, send)  # type: ignore[arg-type]
         return sent
 
     assert asyncio.run(story())[0]["type"] == "websocket.close"

@@ -13,13 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from newfound import schema
-from newfound.clusters.artifact import Floats
 from newfound.clusters.keyphrases import Keyphrases
 from newfound.clusters.tree import Labels, Weights
+from newfound.types import Bools, Floats, Ints
 
 NAME_WORDS: Final = 4
 NAME_LENGTH: Final = 22
@@ -62,13 +61,13 @@ class Describer:
         vectors: Floats,
         text: Floats | None,
         load: Weights,
-        traffic: npt.NDArray[np.int64],
+        traffic: Ints,
         keywords: int,
         encode: Callable[[Sequence[str]], Floats] | None = None,
     ) -> None:
-        self._ids = items[schema.ITEM].tolist()
-        self._vectors, self._load, self._traffic, self._keywords = vectors, load, traffic, keywords
-        titles = ["" if title == item else title for item, title in zip(self._ids, items[schema.TITLE], strict=True)]
+        self.ids: list[str] = items[schema.ITEM].tolist()
+        self.titles = titles = _titles(items)
+        self._vectors, self._load, self.traffic, self._keywords = vectors, load, traffic, keywords
         self._names = [short_name(title) for title in titles]
         self._articles = [bool(_LAST_ARTICLE.search(title) or _FIRST_ARTICLE.search(title)) for title in titles]
         self.by_name = are_names(titles, self._names)
@@ -88,7 +87,8 @@ class Describer:
         fixed: dict[int, str] | None = None,
         given: Sequence[list[str]] | None = None,
         by_name: bool = True,
-        without: npt.NDArray[np.bool_] | None = None,
+        without: Bools | None = None,
+        by_encoder: bool = True,
     ) -> list[str]:
         """One description a label.
 
@@ -98,6 +98,7 @@ class Describer:
             given: keywords of a label, where a designer named it.
             by_name: whether a known item may lead.
             without: [n] items that are left out of account.
+            by_encoder: whether the encoder chooses among the phrases, or their weight alone.
 
         Returns:
             Descriptions by label, unique; none is the beginning of another where that can be helped.
@@ -112,9 +113,9 @@ class Describer:
         known = np.flatnonzero(~without) if without is not None else np.arange(len(labels))
         order = known[np.argsort(labels[known], kind="stable")]
         members = np.split(order, np.cumsum(np.bincount(labels[known], minlength=count))[:-1])
-        fame = [self._traffic[own].max() if len(own) else 0 for own in members]
+        fame = [self.traffic[own].max() if len(own) else 0 for own in members]
         named = by_name and self.by_name
-        ranked = self._phrases.rank(labels, count, self._keywords, without)
+        ranked = self._phrases.rank(labels, count, self._keywords, without, by_encoder)
         if any(ranked):
             ranked = self._borrowed(ranked, labels, count)
         for label in sorted(range(count), key=lambda label: (-fame[label], label)):  # fame goes first
@@ -127,8 +128,12 @@ class Describer:
             taken.add(text)
         return [text for text in texts if text is not None]
 
+    def keyphrases(self, labels: Labels) -> list[list[str]]:
+        """Each cluster's phrases, those that describe it first."""
+        return self._phrases.rank(labels, int(labels.max()) + 1, self._keywords)
+
     def _candidates(
-        self, members: npt.NDArray[np.int64], phrases: list[str], given: list[str] | None, names: list[str]
+        self, members: Ints, phrases: list[str], given: list[str] | None, names: list[str]
     ) -> Iterator[str]:
         """Descriptions of a cluster, best first."""
         phrases = phrases[: self._keywords + SPARE]
@@ -146,11 +151,11 @@ class Describer:
             yield from (", ".join(phrases[start : start + size]) for start in range(1, len(phrases)))
             yield from (", ".join([*phrases[:size], phrase]) for phrase in phrases[size:])
             return
-        busiest = members[np.lexsort((members, -self._traffic[members]))][:KNOWN]
-        ids = [word for word in (clean(self._ids[item]) for item in busiest) if word]
+        busiest = members[np.lexsort((members, -self.traffic[members]))][:KNOWN]
+        ids = [word for word in (clean(self.ids[item]) for item in busiest) if word]
         yield from (f"items {', '.join(ids[:size])}" for size in (3, 5, 8) if ids)
 
-    def _named(self, members: npt.NDArray[np.int64], names: list[str], phrases: list[str]) -> Iterator[str]:
+    def _named(self, members: Ints, names: list[str], phrases: list[str]) -> Iterator[str]:
         """A name and what goes with it: of the best names, the pairing whose embedding is nearest to the cluster's."""
         found = []
         for at, name in enumerate(names):
@@ -181,15 +186,15 @@ class Describer:
             out[label] = list(dict.fromkeys(phrase for turn in turns for phrase in turn)) or list(ranked[nearest[0]])
         return out
 
-    def _ranked_names(self, members: npt.NDArray[np.int64]) -> list[str]:
+    def _ranked_names(self, members: Ints) -> list[str]:
         """Names of items that are known and typical, best first."""
-        known = members[np.lexsort((members, -self._traffic[members]))][:KNOWN]
+        known = members[np.lexsort((members, -self.traffic[members]))][:KNOWN]
         known = np.array([item for item in known if self._names[item] is not None], dtype=np.int64)
         if not len(known):
             return []
         centre = np.average(self._vectors[members], axis=0, weights=self._load[members])
         typical = self._vectors[known] @ centre / max(float(np.linalg.norm(centre)), 1e-12)
-        fame = np.sqrt(self._traffic[known] / max(int(self._traffic[known].max()), 1))
+        fame = np.sqrt(self.traffic[known] / max(int(self.traffic[known].max()), 1))
         names = [self._names[item] or "" for item in known]
         length = np.array([len(name) + DIGIT * sum(letter.isdigit() for letter in name) for name in names])
         bare = np.array([" " not in name and self._articles[item] for item, name in zip(known, names, strict=True)])
@@ -235,6 +240,11 @@ class _Taken:
         if not words or words in self._beginnings:
             return False
         return not any(words[:size] in self._whole for size in range(1, len(words) + 1))
+
+
+def _titles(items: pd.DataFrame) -> list[str]:
+    """Titles, empty where the id stands in for one."""
+    return ["" if title == item else title for item, title in zip(items[schema.ITEM], items[schema.TITLE], strict=True)]
 
 
 def are_names(titles: Sequence[str], names: Sequence[str | None]) -> bool:

@@ -1,10 +1,11 @@
-"""Keyphrases of clusters: class-based TF-IDF finds them, a sentence encoder chooses those that together say the cluster.
+"""Keyphrases of clusters: class-based TF-IDF finds them, a sentence encoder chooses among them.
 
 A cluster is one class, and a phrase of one to three words weighs by how many of the class's items hold it and by how
-rare it is among the classes (class-based TF-IDF, Grootendorst 2022, arXiv 2203.05794). Of the heaviest, those are chosen
-one after the other whose embeddings add up to the direction of the items' mean embedding: near to the cluster, as in
-KeyBERT, and unlike each other, as in maximal marginal relevance (Carbonell and Goldstein 1998), without a weight between
-the two. scikit-learn counts; BERTopic and KeyBERT bring HDBSCAN, UMAP, Numba and Plotly, which nothing here needs.
+rare it is among the classes (class-based TF-IDF, Grootendorst 2022, arXiv 2203.05794). Of the heaviest, those are
+chosen one after the other whose embeddings add up to the direction of the items' mean embedding: near to the cluster,
+as in KeyBERT, and unlike each other, as in maximal marginal relevance (Carbonell and Goldstein 1998), without a weight
+between the two. scikit-learn counts; BERTopic and KeyBERT bring HDBSCAN, UMAP, Numba and Plotly, which nothing here
+needs.
 
 Item text is untrusted: only letters, marks, `-`, `'` and `&` pass, in bounded length. Words with a digit never do.
 """
@@ -19,10 +20,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
-from newfound.clusters.artifact import Floats
 from newfound.clusters.tree import Labels, Weights
+from newfound.types import Bools, Floats
 
 WORDS: Final = 3  # in a phrase, at most
 CHARACTERS: Final = 4  # of a phrase in a script without spaces, at most
@@ -133,7 +133,7 @@ class Keyphrases:
             self._flags, self.phrases = None, []
 
     def rank(
-        self, labels: Labels, count: int, wanted: int, without: npt.NDArray[np.bool_] | None = None
+        self, labels: Labels, count: int, wanted: int, without: Bools | None = None, by_encoder: bool = True
     ) -> list[list[str]]:
         """Each cluster's phrases: the `wanted` that describe it, then the other candidates, the heaviest first.
 
@@ -142,18 +142,19 @@ class Keyphrases:
             count: clusters.
             wanted: phrases that describe a cluster.
             without: [n] items that are left out of account.
+            by_encoder: whether the encoder chooses among the candidates, or their weight alone.
         """
         if self._flags is None:
             return [[] for _ in range(count)]
         weights = self._weights(labels, count, without)
         chosen = [self._heaviest(weights, label) for label in range(count)]
-        if self._vectors is None or self._encode is None:
+        if self._vectors is None or self._encode is None or not by_encoder:
             return [[self.phrases[column] for column, _ in found] for found in chosen]
         centres = self._centres(labels, count, without)
         self._remember({self.phrases[column] for found in chosen for column, _ in found})
         return [self._ordered(found, centre, wanted) for found, centre in zip(chosen, centres, strict=True)]
 
-    def _weights(self, labels: Labels, count: int, without: npt.NDArray[np.bool_] | None) -> Any:
+    def _weights(self, labels: Labels, count: int, without: Bools | None) -> Any:
         """Class-based TF-IDF [clusters, phrases], sparse: share of the load times log(1 + mean mass / frequency)."""
         import scipy.sparse as sparse
 
@@ -185,7 +186,7 @@ class Keyphrases:
                 kept[phrase] = (int(columns[at]), value)
         return list(kept.values())[:CANDIDATES]
 
-    def _centres(self, labels: Labels, count: int, without: npt.NDArray[np.bool_] | None) -> Floats:
+    def _centres(self, labels: Labels, count: int, without: Bools | None) -> Floats:
         assert self._vectors is not None
         load = self._load if without is None else np.where(without, 0.0, self._load)
         centres = np.zeros((count, self._vectors.shape[1]))

@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from components._step import FEATURES_FOLDER
-from newfound.features.user_history import ARRAYS
+from newfound.features.histories import ARRAYS
 from newfound.features.user_history import VIEW as HISTORY
 from newfound.files import put_file
 from newfound.schema import USER

@@ -19,8 +19,8 @@ def write_features(dataset: Input[Dataset], settings: str, features: Output[Arti
     from pathlib import Path
 
     from components._step import running
-    from newfound.features.user_history import VIEW, write_rows
+    from newfound.features.user_history import VIEW, write_user_history
 
     with running(settings, metrics, features) as step:
         source = Path(features.path) / f"{VIEW}.parquet"
-        step.measures = write_rows(Path(dataset.path), step.config.features.history_length, source)
+        step.measures = write_user_history(Path(dataset.path), step.config.features.history_length, source)

@@ -219,10 +219,10 @@ def history_of_user(path: Path, user: str) -> UserHistory:
     Raises:
         DataError: the file cannot be read, or the user has no history in it.
     """
-    from newfound.features.user_history import read_histories
+    from newfound.features.histories import Histories
 
     file = path / "histories.parquet" if path.is_dir() else path
-    histories = read_histories(file)
+    histories = Histories.load(file)
     if user not in histories:
         raise DataError(str(file), f"holds no history of user {user!r}", expected="a user with a past")
     events = histories.of(user)

@@ -19,8 +19,13 @@ from pipelines.dependencies import reach
 ROOT = Path(__file__).parents[1]
 ADAPTERS = ("components", "pipelines", "serving", "monitoring", "feature_repo", "k8s")
 OUTSIDE = ("kfp", "kserve", "feast", "evidently")
-# The one way in which adapters know each other: pipelines are made of components.
-ALLOWED = {"pipelines": {"components"}}
+# The ways in which adapters know each other: pipelines are made of components, and Feast has one home.
+ALLOWED = {
+    "pipelines": {"components", "feature_repo"},
+    "components": {"feature_repo"},
+    "serving": {"feature_repo"},
+    "monitoring": {"feature_repo"},
+}
 
 
 def _modules(package: str) -> list[Path]:
@@ -121,9 +126,25 @@ def test_a_component_runs_in_the_one_image_and_installs_nothing(file: Path) -> N
     assert given == {"base_image": "IMAGE", "packages_to_install": "[]", "install_kfp_package": "False"}
 
 
-def test_the_feature_repository_holds_definitions_and_stores_only() -> None:
+def test_the_feature_repository_holds_definitions_stores_and_their_home_only() -> None:
     files = {file.name for file in (ROOT / "feature_repo").iterdir() if file.name != "__pycache__"}
-    assert files == {"definitions.py", "feature_store.yaml", "feature_store.production.yaml"}
+    yaml = {"feature_store.yaml", "feature_store.production.yaml"}
+    assert files == {"__init__.py", ".feastignore", "definitions.py", "store.py", *yaml}
+
+
+def test_feast_is_known_in_its_home_alone() -> None:
+    home = ROOT / "feature_repo"
+    names = {
+        (file.relative_to(ROOT).as_posix(), name)
+        for package in ("newfound", *ADAPTERS)
+        for file in _modules(package)
+        for name in _imports(_parse(file))
+        if name.split(".")[0] == "feast"
+        and file.parent != home
+        or name.startswith("feature_repo.")
+        and not name.startswith("feature_repo.store")
+    }
+    assert names == set()
 
 
 @pytest.mark.parametrize(

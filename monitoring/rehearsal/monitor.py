@@ -1,4 +1,4 @@
-"""`make monitor`: a rehearsal from a published release, day by day, with a report of each."""
+"""The rehearsal of `make monitor`: simulated days from a published release, with a report of each."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from monitoring.rehearsal.stack import (
     services,
     successors_of,
 )
-from monitoring.report.job import Found, report
+from monitoring.report.job import WindowReport, report_window
 from monitoring.settings import MonitoringConfig
 from monitoring.store.database import Store
-from monitoring.users.interactions import pasts_of
+from monitoring.users.interactions import read_interactions
 from newfound.clusters import Clusters
 from newfound.errors import DataError, ReleaseError
 from newfound.release import store as published
@@ -47,15 +47,15 @@ def rehearse(
     wander: int = 4,
     seed: int = 7,
     reference: timedelta = 3 * DAY,
-    each_day: Callable[[Services, Store, Found], None] | None = None,
-) -> list[Found]:
+    each_day: Callable[[Services, Store, WindowReport], None] | None = None,
+) -> list[WindowReport]:
     """Lets simulated clients live some days with the current release, and reports each day.
 
     Some of a day's clients come back the next day, and nobody later, so that none runs out of new interests.
 
     Args:
         releases: root of releases with a current one.
-        dataset: what it was trained on: the clients' pasts.
+        dataset: what it was trained on: what the clients consumed before.
         features: its feature store, of which a copy is used.
         out: folder that is made anew, for the store, pages, workspace and logs.
         stop: end of the last day.
@@ -83,14 +83,14 @@ def rehearse(
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     store = Store(f"sqlite:///{out.absolute()}/events.db", SECRET.encode())
-    whole = dict(pasts_of(dataset))
-    store.put_pasts(iter(whole.items()))
-    pasts = {user: liked for user, events in whole.items() if (liked := _liked(events, clusters))}
+    whole = dict(read_interactions(dataset))
+    store.import_interactions(iter(whole.items()))
+    liked_before = {user: liked for user, events in whole.items() if (liked := _liked(events, clusters))}
     successors = successors_of(folder / "table", top=2)
-    people = Population(pasts, clusters.interface, seed=seed, successors=successors)
+    people = Population(liked_before, clusters.interface, seed=seed, successors=successors)
     log.info("feature store: copied, applied, materialised")
     copied = copy_features(features, out / "features")
-    found: list[Found] = []
+    reports: list[WindowReport] = []
     try:
         with services(out, releases, copied, SECRET) as up:
             for day in range(days):
@@ -101,15 +101,15 @@ def rehearse(
                 users = _cohort(people, round(day * users_a_day * (1 - returning)), users_a_day)
                 lived = live_a_day(up, people, users, items_by_cluster(clusters), start, wander=wander)
                 log.info("day %d of %d: %d slates, %d feedback events", day + 1, days, lived.slates, lived.feedback)
-                one = report(store, out, start + DAY, DAY, reference, config, root=str(releases))
+                one = report_window(store, out, start + DAY, DAY, reference, config, root=str(releases))
                 for check in one.failed:
                     log.warning("day %d: %s", day + 1, check)
-                found.append(one)
+                reports.append(one)
                 if each_day is not None:
                     each_day(up, store, one)
     finally:
         store.close()
-    return found
+    return reports
 
 
 def _liked(events: Sequence[tuple[str, int, float, bool]], clusters: Clusters) -> list[str]:
@@ -126,4 +126,4 @@ def _renamed(successors: Mapping[str, Sequence[str]], clusters: Sequence[str], s
     """What follows an interest after the drift: every successor is another cluster than it was, and no less popular."""
     shuffled = random.Random(seed).sample(list(clusters), len(clusters))
     other = dict(zip(shuffled, shuffled[1:] + shuffled[:1], strict=True))
-    return {cluster: [other[after] for after in found] for cluster, found in successors.items()}
+    return {cluster: [other[after] for after in followers] for cluster, followers in successors.items()}

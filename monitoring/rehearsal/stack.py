@@ -1,4 +1,4 @@
-"""Several days of simulated clients against the real services, in minutes.
+"""The real services under simulated clients: days of traffic in minutes.
 
 Explorer, ranker and collector run as their own processes, with Feast between them. The clients ask the explorer for
 slates, react to them by their known tastes, wander on other paths, and send feedback to the collector. Time is
@@ -28,6 +28,7 @@ from typing import Any, Final
 
 import httpx
 
+from feature_repo.store import FOLDER_VARIABLE, REPOSITORY
 from monitoring.settings import STORE, USER_KEY
 from newfound.clusters import Clusters
 from newfound.events import BATCH, FeedbackEvent, envelope
@@ -35,7 +36,6 @@ from newfound.simulation import Population, Shown
 
 log: Final = logging.getLogger("newfound.monitoring.rehearsal")
 ROOT: Final = Path(__file__).parents[2]
-VIEWS: Final = ("user_history", "user_interests")
 _LATEST: Final = 78_000  # second of the day of the last request: its feedback lies in the same day
 
 
@@ -124,11 +124,10 @@ def services(out: Path, releases: Path, features: Path, secret: str, history_len
         **os.environ,
         STORE: f"sqlite:///{out}/events.db",
         USER_KEY: secret,
-        "NEWFOUND_FEATURES": str(features.absolute()),
+        FOLDER_VARIABLE: str(features.absolute()),
         "DO_NOT_TRACK": "1",
         "OMP_NUM_THREADS": "1",
     }
-    repo = str(ROOT / "feature_repo")
     root = str(releases.absolute())
     relay = Relay(f"http://127.0.0.1:{ports['collector']}/v1/events")
     host = ["--host", "127.0.0.1", "--model_name", "newfound"]
@@ -136,12 +135,12 @@ def services(out: Path, releases: Path, features: Path, secret: str, history_len
         "ranker": ["serving.ranker", "--releases", root, "--http_port", str(ports["ranker"]), *host],
         "explorer": [
             "serving.explorer", "--releases", root, "--http_port", str(ports["explorer"]), *host,
-            "--predictor_host", f"127.0.0.1:{ports['ranker']}", "--feast", repo, "--collector", relay.url,
+            "--predictor_host", f"127.0.0.1:{ports['ranker']}", "--feast", str(REPOSITORY), "--collector", relay.url,
             "--spool", str(out / "spool"), "--history_length", str(history_length),
         ],
         "collector": [
-            "monitoring.collector", "--port", str(ports["collector"]), "--features", repo, "--releases", root,
-            "--history-length", str(history_length),
+            "monitoring.collector", "--port", str(ports["collector"]), "--features", str(REPOSITORY),
+            "--releases", root, "--history-length", str(history_length),
         ],
     }  # fmt: skip
     with ExitStack() as stack:
@@ -241,7 +240,7 @@ def live_a_day(
                 )
                 sent.append(envelope(event, "/newfound/rehearsal"))
     total += _send(up, sent)
-    _settled(up)
+    _wait_until_delivered(up)
     return Day(start, len(moments), total)
 
 
@@ -260,25 +259,25 @@ def successors_of(table: Path, top: int = 5) -> dict[str, list[str]]:
         if rank < top and context:
             here = counts.setdefault(context[-1], {})
             here[cluster] = here.get(cluster, 0) + top - rank
-    return {last: sorted(found, key=lambda c: (-found[c], c)) for last, found in sorted(counts.items())}
+    return {last: sorted(after, key=lambda c: (-after[c], c)) for last, after in sorted(counts.items())}
 
 
 def copy_features(source: Path, target: Path) -> Path:
     """A copy of a run's feature store, so that rehearsed feedback does not reach the real one.
 
-    Feast's registry names the folder of its files, so the copy is applied and materialised anew.
+    Feast's registry names the folder of its files, so the copy is applied and materialised anew; in a process of its
+    own, as this one's environment names no feature store.
     """
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target)
     (target / "registry.db").unlink(missing_ok=True)
     (target / "online.db").unlink(missing_ok=True)
-    environment = {**os.environ, "NEWFOUND_FEATURES": str(target.absolute())}
-    feast = [str(Path(sys.executable).with_name("feast")), "--chdir", str(ROOT / "feature_repo")]
-    views = [option for view in VIEWS if (target / f"{view}.parquet").is_file() for option in ("--views", view)]
-    for command in (["apply"], ["materialize", "1970-01-01T00:00:00", "2200-01-01T00:00:00", *views]):
-        done = subprocess.run([*feast, *command], cwd=ROOT, env=environment, capture_output=True, text=True)
-        if done.returncode != 0:
-            raise RuntimeError(f"feast {command[0]} failed: {done.stderr.strip().splitlines()[-1:]}")
+    environment = {**os.environ, FOLDER_VARIABLE: str(target.absolute())}
+    code = "from feature_repo.store import apply, materialise, open_store; store = open_store(); "
+    command = [sys.executable, "-c", f"{code} apply(store); materialise(store)"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"the copied feature store cannot be filled: {done.stderr.strip().splitlines()[-1:]}")
     return target
 
 
@@ -293,7 +292,7 @@ def _send(up: Services, sent: list[dict[str, Any]]) -> int:
     return count
 
 
-def _settled(up: Services) -> None:
+def _wait_until_delivered(up: Services) -> None:
     """Waits until the explorer has sent what it showed and Feast has what came of it."""
 
     def quiet() -> bool:

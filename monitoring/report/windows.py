@@ -1,11 +1,11 @@
-"""METHOD.md's measures of a window of events, by release: SQL that streams Parquet parts through bounded memory.
+"""Measures of a window of events, by release: SQL that streams Parquet parts through bounded memory.
 
 A slate belongs to the window in which it was answered; feedback on it counts whenever it happened and however late it
 came, so an old window that is measured again takes late feedback in, and one that got none is measured the same. A slot
-is an *impression* once there is any feedback on it. What counts as positive is decided as histories decide it
-(`monitoring.collector.pusher.fold`), and each measure means what its function in `newfound.measures` or
-`newfound.evaluation.off_policy` computes. A release's measures are of what was shown, and of what was consumed, on its
-slates; those of all releases take in what people consumed elsewhere.
+is an *impression* once there is any feedback on it. Feedback means what it means for histories (`monitoring.feedback`;
+`monitoring.users.interactions.fold` is the same in Python), and each measure what its function in `newfound.measures`
+or `newfound.evaluation.off_policy` computes. A release's measures are of what was shown, and of what was consumed, on
+its slates; those of all releases take in what people consumed elsewhere.
 
 A window that is measured again gives the same values to the last bit: counts and medians do by themselves, and what is
 no whole number is added as decimals (`total`), since threads add in any order and sums of floats depend on it.
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 import duckdb
 import numpy as np
 
+from monitoring.feedback import CLICKED, CONSUMING, DAY, EXPLICIT, IMPRESSION, WATCHED, sql_list
 from monitoring.report.off_policy import ALL, offpolicy_measures
 from monitoring.settings import MonitoringConfig
 from newfound import schema
@@ -41,20 +42,23 @@ CREATE MACRO total(x) AS sum(TRY_CAST(x AS DECIMAL(30, 12)))::DOUBLE;
 CREATE MACRO mean(x) AS total(x::DOUBLE) / nullif(count(TRY_CAST(x::DOUBLE AS DECIMAL(30, 12))), 0);
 """
 
-_OUTCOMES: Final = """
+# Interactions as `monitoring.users.interactions.fold` makes them, and impressions with nothing else, which are none.
+OUTCOMES: Final = f"""
 CREATE TABLE outcomes AS
-SELECT *,
-    coalesce(CASE WHEN explicit IS NULL THEN implicit >= $positive_at ELSE explicit = 'liked' END, false) AS positive
+SELECT *, coalesce(engagement >= $positive_at, false) AS positive
 FROM (
     SELECT user_key, item_id, recommendation_id,
-        min(moment) FILTER (WHERE kind <> 'shown') AS moment,
-        arg_max(kind, {'moment': moment, 'id': event_id}) FILTER (WHERE kind IN ('liked', 'dismissed')) AS explicit,
-        max(CASE kind WHEN 'watched' THEN share WHEN 'clicked' THEN $clicked END) AS implicit,
-        bool_or(kind IN ('clicked', 'watched', 'liked')) AS consumed
+        min(moment) FILTER (WHERE kind <> '{IMPRESSION}') AS moment,
+        coalesce(
+            arg_max(CASE kind {" ".join(f"WHEN '{kind}' THEN {value}::DOUBLE" for kind, value in EXPLICIT.items())} END,
+                {{'moment': moment, 'id': event_id}}) FILTER (WHERE kind IN {sql_list(EXPLICIT)}),
+            max(CASE kind WHEN '{WATCHED}' THEN share WHEN '{CLICKED}' THEN $clicked END)
+        ) AS engagement,
+        bool_or(kind IN {sql_list(CONSUMING)}) AS consumed
     FROM feedback
     WHERE moment >= $since
     GROUP BY user_key, item_id, recommendation_id,
-        CASE WHEN recommendation_id IS NULL THEN epoch_us(moment) // 86400000000 END
+        CASE WHEN recommendation_id IS NULL THEN epoch_us(moment) // {DAY} END
 )
 """
 
@@ -194,7 +198,7 @@ def measure(
     values: dict[str, dict[str, float | None]] = defaultdict(dict)
     with _database(exports, config, items, scratch) as db:
         since = min(start - timedelta(days=1), stop - timedelta(days=config.lookback_days))
-        db.execute(_OUTCOMES, {"since": since, "positive_at": config.positive_at, "clicked": config.clicked_engagement})
+        db.execute(OUTCOMES, {"since": since, "positive_at": config.positive_at, "clicked": config.clicked_engagement})
         db.execute(_DECIDED, {"start": start, "stop": stop})
         db.execute(_CONSUMED, {"since": since, "stop": stop})
         span = {"start": start, "stop": stop}
@@ -223,14 +227,14 @@ def measure(
             values[row.pop("release")].update(row)
         if items is not None:  # else nobody knows which items have a cluster
             values[ALL]["unknown_items"] = db.execute(_UNKNOWN, {"start": start}).fetchone()[0]  # type: ignore[index]
-        for release, found in offpolicy_measures(db).items():
-            values[release].update(found)
+        for release, estimates in offpolicy_measures(db).items():
+            values[release].update(estimates)
         sample = db.execute(_SAMPLE, {"rows": config.drift_rows}).fetch_df()
     # What was consumed on an earlier release's slates makes it none of this window's.
     kept = {
-        of: {name: found[name] for name in sorted(found)}
-        for of, found in sorted(values.items())
-        if of == ALL or "slates" in found
+        of: {name: taken[name] for name in sorted(taken)}
+        for of, taken in sorted(values.items())
+        if of == ALL or "slates" in taken
     }
     return Window(start, stop, kept, sample)
 
@@ -244,9 +248,9 @@ def _number(value: float) -> float | None:
 
 
 def _rows(db: duckdb.DuckDBPyConnection, sql: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
-    found = db.execute(sql, dict(values))
-    names = [column[0] for column in found.description or []]
-    return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+    answer = db.execute(sql, dict(values))
+    names = [column[0] for column in answer.description or []]
+    return [dict(zip(names, row, strict=True)) for row in answer.fetchall()]
 
 
 @contextmanager

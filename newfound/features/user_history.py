@@ -42,7 +42,6 @@ from newfound.schema import (
 log = logging.getLogger("newfound.features.user_history")
 
 SOURCE = "histories"
-VIEW = "user_history"  # in the feature store
 ARRAYS = (ITEM_IDS, TIMES, ENGAGEMENTS, POSITIVES)
 
 

@@ -6,30 +6,27 @@ import logging
 import random
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from monitoring.rehearsal.stack import (
-    Services,
-    copy_features,
-    items_by_cluster,
-    live_a_day,
-    services,
-    successors_of,
-)
+from monitoring.rehearsal.stack import Services, copy_features, services
+from monitoring.rehearsal.traffic import items_by_cluster, live_a_day, successors_of
 from monitoring.report.job import WindowReport, report_window
 from monitoring.settings import MonitoringConfig
 from monitoring.store.database import Store
 from monitoring.users.interactions import read_interactions
 from newfound.clusters import Clusters
-from newfound.errors import DataError, ReleaseError
+from newfound.errors import ConfigError, DataError, ReleaseError
 from newfound.release import store as published
+from newfound.schema import USER_HISTORY
 from newfound.simulation import Drift, Population
 
 log: Final = logging.getLogger("newfound.monitoring.monitor")
 SECRET: Final = "key of a rehearsal alone"  # its users are simulated
 DAY: Final = timedelta(days=1)
+_MARKER: Final = ".newfound-rehearsal"  # a folder that holds it may be emptied
 
 
 def rehearse(
@@ -57,7 +54,7 @@ def rehearse(
         releases: root of releases with a current one.
         dataset: what it was trained on: what the clients consumed before.
         features: its feature store, of which a copy is used.
-        out: folder that is made anew, for the store, pages, workspace and logs.
+        out: folder that is made anew (an earlier rehearsal's is emptied), for the store, pages, workspace and logs.
         stop: end of the last day.
         config: bounds and meanings.
         days: how many.
@@ -72,26 +69,25 @@ def rehearse(
     Raises:
         ReleaseError: nothing was published yet.
         DataError: the dataset or its feature store is not there.
+        ConfigError: `out` holds something that no rehearsal made.
     """
     now = published.current(str(releases))
     if now is None:
         raise ReleaseError(f"{releases}: no release was published yet; `make run` makes one")
-    if not (features / "user_history.parquet").is_file():
+    if not (features / f"{USER_HISTORY}.parquet").is_file():
         raise DataError(str(features), "holds no feature store", expected="the folder `features` of a run")
     folder = published.load(str(releases), now).path
+    _make_anew(out)
     clusters = Clusters.load(folder / "clusters")
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
-    store = Store(f"sqlite:///{out.absolute()}/events.db", SECRET.encode())
-    whole = dict(read_interactions(dataset))
-    store.import_interactions(iter(whole.items()))
-    liked_before = {user: liked for user, events in whole.items() if (liked := _liked(events, clusters))}
     successors = successors_of(folder / "table", top=2)
-    people = Population(liked_before, clusters.interface, seed=seed, successors=successors)
-    log.info("feature store: copied, applied, materialised")
-    copied = copy_features(features, out / "features")
     reports: list[WindowReport] = []
-    try:
+    with closing(Store(f"sqlite:///{out.absolute()}/events.db", SECRET.encode())) as store:
+        before = dict(read_interactions(dataset))
+        store.import_interactions(iter(before.items()))
+        liked_before = {user: liked for user, events in before.items() if (liked := _liked(events, clusters))}
+        people = Population(liked_before, clusters.interface, seed=seed, successors=successors)
+        log.info("feature store: copied, applied, materialised")
+        copied = copy_features(features, out / "features")
         with services(out, releases, copied, SECRET) as up:
             for day in range(days):
                 if day == drift_after:
@@ -99,17 +95,27 @@ def rehearse(
                     log.info("tastes drift")
                 start = stop - (days - day) * DAY
                 users = _cohort(people, round(day * users_a_day * (1 - returning)), users_a_day)
-                lived = live_a_day(up, people, users, items_by_cluster(clusters), start, wander=wander)
-                log.info("day %d of %d: %d slates, %d feedback events", day + 1, days, lived.slates, lived.feedback)
-                one = report_window(store, out, start + DAY, DAY, reference, config, root=str(releases))
-                for check in one.failed:
+                traffic = live_a_day(up, people, users, items_by_cluster(clusters), start, wander=wander)
+                log.info("day %d of %d: %d slates, %d feedback events", day + 1, days, traffic.slates, traffic.feedback)
+                reports.append(report_window(store, out, start + DAY, DAY, reference, config, root=str(releases)))
+                for check in reports[-1].failed:
                     log.warning("day %d: %s", day + 1, check)
-                reports.append(one)
                 if each_day is not None:
-                    each_day(up, store, one)
-    finally:
-        store.close()
+                    each_day(up, store, reports[-1])
     return reports
+
+
+def _make_anew(out: Path) -> None:
+    """Empties the folder, if a rehearsal made it.
+
+    Raises:
+        ConfigError: it holds what no rehearsal put there.
+    """
+    if out.exists() and any(out.iterdir()) and not (out / _MARKER).is_file():
+        raise ConfigError(f"{out}: is not a rehearsal's folder, and would be emptied; choose another --out")
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    (out / _MARKER).touch()
 
 
 def _liked(events: Sequence[tuple[str, int, float, bool]], clusters: Clusters) -> list[str]:

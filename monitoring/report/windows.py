@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import duckdb
 import numpy as np
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 UCI_DAYS: Final = 7
+Values: TypeAlias = dict[str, dict[str, float | None]]
+"""Measures by release, then by name."""
 
 # Twelve digits after the point; ten million terms of 10^18 have room before it, and what is larger is left out.
 _EXACT: Final = """
@@ -195,36 +197,15 @@ def measure(
         clusters: how many interface clusters there are; the exposed ones where None.
         scratch: where to spill; a temporary folder where None.
     """
-    values: dict[str, dict[str, float | None]] = defaultdict(dict)
+    values: Values = defaultdict(dict)
+    since = min(start - timedelta(days=1), stop - timedelta(days=config.lookback_days))
     with _database(exports, config, items, scratch) as db:
-        since = min(start - timedelta(days=1), stop - timedelta(days=config.lookback_days))
         db.execute(OUTCOMES, {"since": since, "positive_at": config.positive_at, "clicked": config.clicked_engagement})
         db.execute(_DECIDED, {"start": start, "stop": stop})
         db.execute(_CONSUMED, {"since": since, "stop": stop})
-        span = {"start": start, "stop": stop}
-        for row in _rows(db, _SLATES, span) + _rows(db, _SLOTS, {}):
-            release = row.pop("release")
-            values[release].update({name: None if value is None else float(value) for name, value in row.items()})
-        for of in values.values():
-            exposure, appeal = of.get("suppression_exposure"), of.get("suppression_appeal")
-            of["suppression_ratio"] = exposure / appeal if exposure is not None and appeal else None
-        for row in _rows(db, _REASONS, {}):
-            values[row["release"]][f"reason_share.{row['reason']}"] = row["slots"] / _slots(values, row["release"])
-        exposure_of: dict[str, list[int]] = defaultdict(list)
-        for row in _rows(db, _EXPOSURE, {}):
-            exposure_of[row["release"]].append(row["impressions"])
-        for release, counts in exposure_of.items():
-            padded = np.array(counts + [0] * max(0, (clusters or 0) - len(counts)))
-            values[release]["exposed_clusters"] = float(len(counts))
-            values[release]["exposure_gini"] = _number(gini(padded))
-            values[release]["exposure_entropy"] = _number(normalised_entropy(padded))
-        for row in _rows(db, _UCI, {"week": stop - timedelta(days=UCI_DAYS), "stop": stop}):
-            for least in config.uci_at:
-                more = row["users"] if row["clusters"] >= least else 0
-                values[row["release"]][f"uci@{least}"] = (values[row["release"]].get(f"uci@{least}") or 0.0) + more
-        retained = int(config.retained_days * 86_400_000_000)
-        for row in _rows(db, _INTERESTS, {"start": start, "retained": retained}):
-            values[row.pop("release")].update(row)
+        _measure_slates(db, values, start, stop)
+        _measure_exposure(db, values, clusters)
+        _measure_interests(db, values, start, stop, config)
         if items is not None:  # else nobody knows which items have a cluster
             values[ALL]["unknown_items"] = db.execute(_UNKNOWN, {"start": start}).fetchone()[0]  # type: ignore[index]
         for release, estimates in offpolicy_measures(db).items():
@@ -239,8 +220,42 @@ def measure(
     return Window(start, stop, kept, sample)
 
 
-def _slots(values: Mapping[str, Mapping[str, float | None]], release: str) -> float:
-    return values[release]["slots"] or 1.0
+def _measure_slates(db: duckdb.DuckDBPyConnection, values: Values, start: datetime, stop: datetime) -> None:
+    """Counts, rates and shares of slates and slots."""
+    for row in _rows(db, _SLATES, {"start": start, "stop": stop}) + _rows(db, _SLOTS, {}):
+        release = row.pop("release")
+        values[release].update({name: None if value is None else float(value) for name, value in row.items()})
+    for of in values.values():
+        exposure, appeal = of.get("suppression_exposure"), of.get("suppression_appeal")
+        of["suppression_ratio"] = exposure / appeal if exposure is not None and appeal else None
+    for row in _rows(db, _REASONS, {}):
+        slots = values[row["release"]]["slots"] or 1.0
+        values[row["release"]][f"reason_share.{row['reason']}"] = row["slots"] / slots
+
+
+def _measure_exposure(db: duckdb.DuckDBPyConnection, values: Values, clusters: int | None) -> None:
+    """How evenly impressions lie over clusters."""
+    exposure_of: dict[str, list[int]] = defaultdict(list)
+    for row in _rows(db, _EXPOSURE, {}):
+        exposure_of[row["release"]].append(row["impressions"])
+    for release, counts in exposure_of.items():
+        padded = np.array(counts + [0] * max(0, (clusters or 0) - len(counts)))
+        values[release]["exposed_clusters"] = float(len(counts))
+        values[release]["exposure_gini"] = _number(gini(padded))
+        values[release]["exposure_entropy"] = _number(normalised_entropy(padded))
+
+
+def _measure_interests(
+    db: duckdb.DuckDBPyConnection, values: Values, start: datetime, stop: datetime, config: MonitoringConfig
+) -> None:
+    """UCI, UEUC and retained interests."""
+    for row in _rows(db, _UCI, {"week": stop - timedelta(days=UCI_DAYS), "stop": stop}):
+        of = values[row["release"]]
+        for least in config.uci_at:
+            of[f"uci@{least}"] = (of.get(f"uci@{least}") or 0.0) + (row["users"] if row["clusters"] >= least else 0)
+    retained = int(config.retained_days * 86_400_000_000)
+    for row in _rows(db, _INTERESTS, {"start": start, "retained": retained}):
+        values[row.pop("release")].update(row)
 
 
 def _number(value: float) -> float | None:

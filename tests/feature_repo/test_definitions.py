@@ -145,7 +145,7 @@ def test_the_service_serves_history_and_interests_in_one_read(store: Any, moviel
     clusters.save(tmp_path / "clusters")
     from newfound.features.user_interests import write_interests
 
-    write_interests(movielens, tmp_path / "clusters", tmp_path / "interests")
+    write_interests(movielens, tmp_path / "clusters" / "items.parquet", clusters.digest, tmp_path / "interests")
     upload(tmp_path / "interests", schema.USER_INTERESTS)
     materialise(store, [schema.USER_INTERESTS])
 

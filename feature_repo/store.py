@@ -80,12 +80,11 @@ def source_of(view: str) -> str:
 
 def upload(rows: Path, view: str) -> None:
     """Puts a view's rows where Feast reads them, where that is another place than where they were written."""
-    import fsspec
+    from newfound.files import put_file
 
     target = source_of(view)
     if target != str(rows):
-        filesystem, path = fsspec.core.url_to_fs(target)
-        filesystem.put_file(str(rows), path)
+        put_file(rows, target)
 
 
 def apply(store: FeatureStore) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
@@ -18,7 +17,8 @@ from monitoring.settings import MonitoringConfig
 from monitoring.store.database import Store
 from monitoring.users.interactions import read_interactions
 from newfound.clusters import Clusters
-from newfound.errors import ConfigError, DataError, ReleaseError
+from newfound.errors import DataError, ReleaseError
+from newfound.files import remove_folder, write_json
 from newfound.release import store as published
 from newfound.schema import USER_HISTORY
 from newfound.simulation import Drift, Population
@@ -26,7 +26,7 @@ from newfound.simulation import Drift, Population
 log: Final = logging.getLogger("newfound.monitoring.monitor")
 SECRET: Final = "key of a rehearsal alone"  # its users are simulated
 DAY: Final = timedelta(days=1)
-_MARKER: Final = ".newfound-rehearsal"  # a folder that holds it may be emptied
+RECORD: Final = "rehearsal.json"  # by which a later rehearsal knows the folder as its own
 
 
 def rehearse(
@@ -77,8 +77,9 @@ def rehearse(
     if not (features / f"{USER_HISTORY}.parquet").is_file():
         raise DataError(str(features), "holds no feature store", expected="the folder `features` of a run")
     folder = published.load(str(releases), now).path
-    _make_anew(out)
     clusters = Clusters.load(folder / "clusters")
+    remove_folder(out, RECORD)
+    write_json(out / RECORD, {"days": days, "seed": seed})
     successors = successors_of(folder / "table", top=2)
     reports: list[WindowReport] = []
     with closing(Store(f"sqlite:///{out.absolute()}/events.db", SECRET.encode())) as store:
@@ -103,19 +104,6 @@ def rehearse(
                 if each_day is not None:
                     each_day(up, store, reports[-1])
     return reports
-
-
-def _make_anew(out: Path) -> None:
-    """Empties the folder, if a rehearsal made it.
-
-    Raises:
-        ConfigError: it holds what no rehearsal put there.
-    """
-    if out.exists() and any(out.iterdir()) and not (out / _MARKER).is_file():
-        raise ConfigError(f"{out}: is not a rehearsal's folder, and would be emptied; choose another --out")
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
-    (out / _MARKER).touch()
 
 
 def _liked(events: Sequence[tuple[str, int, float, bool]], clusters: Clusters) -> list[str]:

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from sqlalchemy import select, union
@@ -19,6 +18,7 @@ from monitoring.store.database import Store
 from monitoring.store.tables import feedback, imported
 from newfound import schema
 from newfound.errors import DataError
+from newfound.files import put_file
 
 Interaction: TypeAlias = tuple[str, int, float, bool]
 """Item, UTC milliseconds, engagement in [0, 1], positive."""
@@ -119,14 +119,10 @@ def write_interactions(store: Store, config: MonitoringConfig, out: str) -> int:
     query = union(select(imported.c.user_id), select(feedback.c.user_id).where(feedback.c.kind != IMPRESSION))
     with store.engine.connect() as connection:
         users = sorted(connection.scalars(query))
-    filesystem, path = fsspec.core.url_to_fs(out)
-    filesystem.makedirs(filesystem._parent(path), exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="newfound-") as folder:
         written = Path(folder) / "interactions.parquet"
         total = _write(store, users, config, written)
-        beside = f"{path}.part"  # it appears whole, or not at all
-        filesystem.put_file(str(written), beside)
-        filesystem.mv(beside, path)
+        put_file(written, out)
     return total
 
 

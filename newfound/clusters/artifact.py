@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from newfound import schema
 from newfound.errors import DataError
+from newfound.files import new_folder
 
 FORMAT: Final = 1
 RECORD: Final = "clusters.json"
@@ -111,9 +112,7 @@ class Clusters:
         """Writes the artifact folder, whole or not at all."""
         from safetensors.numpy import save_file
 
-        from newfound.datasets.engine import new_folder
-
-        with new_folder(Path(out)) as folder:
+        with new_folder(out, RECORD) as folder:
             pq.write_table(self.tree, folder / TREE_FILE)
             pq.write_table(self.items, folder / ITEMS_FILE)
             pq.write_table(self.layout, folder / LAYOUT_FILE)

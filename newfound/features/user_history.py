@@ -21,8 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from newfound.datasets.dataset import Dataset
-from newfound.datasets.engine import new_file, write_table
+from newfound.datasets.engine import write_table
 from newfound.errors import DataError
+from newfound.files import new_file
 from newfound.schema import (
     CUT,
     ENGAGEMENT,

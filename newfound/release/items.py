@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 
 from newfound.clusters import Clusters
 from newfound.datasets import Dataset
+from newfound.files import new_file
 from newfound.schema import CATALOGUE, ITEM, POPULARITY, POSITIVE, TEXT, TITLE, TWINS
 
 log = logging.getLogger("newfound.release.items")
@@ -64,10 +64,8 @@ def write_catalogue(dataset: Path, clusters: Path, out: Path, *, twin_cosine: fl
         },
         schema=CATALOGUE,
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draft = out.with_name(f".{out.name}.part")
-    pq.write_table(table, draft)
-    os.replace(draft, out)
+    with new_file(out) as file:
+        pq.write_table(table, file)
     found = sum(twin is not None for twin in twins)
     log.info("catalogue: %d items, %d with near-duplicates, %.1f s", len(rows), found, time.perf_counter() - began)
     return {"items": len(rows), "twins": found}

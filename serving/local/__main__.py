@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from feature_repo.store import FOLDER_VARIABLE, REPOSITORY, YAML_VARIABLE
+from newfound.files import write_text
 from serving.local.processes import Service
 
 ROOT: Final = Path(__file__).parents[2]
@@ -116,8 +117,7 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     key = work / "user_key"
     if not key.exists():
-        key.write_text(secrets.token_hex(16))
-        key.chmod(0o600)
+        write_text(key, secrets.token_hex(16), mode=0o600)
     shared = [
         "--releases",
         options.releases,

@@ -1,25 +1,32 @@
-"""A rehearsal empties no folder that it did not make."""
+"""A rehearsal removes no folder that it did not make."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from monitoring.rehearsal.monitor import _make_anew
-from newfound.errors import ConfigError
+from monitoring.rehearsal.monitor import rehearse
+from monitoring.settings import MonitoringConfig
+from newfound.errors import OutputError
+from tests.serving.synthetic import World, publish_world
 
 
-def test_a_persons_folder_is_not_emptied(tmp_path: Path) -> None:
-    (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(ConfigError, match="not a rehearsal's folder"):
-        _make_anew(tmp_path)
-    assert (tmp_path / "thesis.txt").read_text() == "years of work"
-
-
-def test_its_own_folder_is_made_anew(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    _make_anew(out)
-    (out / "events.db").touch()
-    _make_anew(out)
-    assert not (out / "events.db").exists()
+def test_a_persons_folder_is_left_alone(tmp_path: Path) -> None:
+    publish_world(World(clusters=6, items=4), tmp_path / "releases", tmp_path / "parts")
+    (tmp_path / "features").mkdir()
+    (tmp_path / "features" / "user_history.parquet").touch()
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    with pytest.raises(OutputError, match="holds files"):
+        rehearse(
+            tmp_path / "releases",
+            tmp_path / "dataset",
+            tmp_path / "features",
+            mine,
+            datetime.now(UTC),
+            MonitoringConfig(),
+        )
+    assert (mine / "thesis.txt").read_text() == "years of work"

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from newfound import schema
 from newfound.errors import DataError
 from newfound.files import new_folder
+from newfound.types import Floats, Ints
 
 FORMAT: Final = 1
 RECORD: Final = "clusters.json"
@@ -29,8 +30,6 @@ TREE_FILE: Final = "tree.parquet"
 ITEMS_FILE: Final = "items.parquet"
 LAYOUT_FILE: Final = "layout.parquet"
 VECTORS_FILE: Final = "centroids.safetensors"
-
-Floats = npt.NDArray[np.float32]
 
 
 class Clusters:
@@ -286,7 +285,7 @@ class Clusters:
         matrix: npt.NDArray[np.int32] = rows.to_numpy().astype(np.int32).reshape(-1, max(self.depth, 1))
         return matrix
 
-    def _check(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def _check(self) -> tuple[Ints, Ints]:
         """Checks the tree against the items; returns where each node's run starts and stops."""
         if not self.nodes or not self.item_order:
             raise self._error(TREE_FILE, "holds nothing", "at least one node and one item")

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -21,16 +20,15 @@ from newfound.config import RankerConfig
 from newfound.errors import DataError, VocabularyError
 from newfound.files import new_folder
 from newfound.ranker.cooccurrence import CoOccurrence
-from newfound.ranker.data import PAD, Ints
-from newfound.ranker.index import NO_BONUS, NO_ITEMS, Bonus, ItemIndex, Span, disjoint
+from newfound.ranker.data import PAD
+from newfound.ranker.index import NO_BONUS, NO_ITEMS, Bonus, ItemIndex, disjoint
 from newfound.ranker.model import Encoder
+from newfound.types import Floats, Ints, Span
 
 FORMAT: Final = 1
 RECORD: Final = "ranker.json"
 TENSORS: Final = "ranker.safetensors"
 MEMORY: Final = ("offsets", "neighbours", "strengths")
-
-Floats = npt.NDArray[np.float32]
 
 
 class Ranker:

@@ -20,12 +20,13 @@ from newfound.datasets import Dataset
 from newfound.errors import DataError
 from newfound.features.user_history import read_histories
 from newfound.files import remove_folder
-from newfound.ranker.artifact import Floats, Ranker
+from newfound.ranker.artifact import Ranker
 from newfound.ranker.cooccurrence import CoOccurrence, remember
-from newfound.ranker.data import Ints, Sequences
+from newfound.ranker.data import Sequences
 from newfound.ranker.model import SequenceModel
 from newfound.ranker.train import CHECKPOINT, Fit, fit
 from newfound.ranker.validation import held_out_scores, held_out_users, ndcg_and_hit_rate, rank_held_out
+from newfound.types import Floats, Ints
 
 log = logging.getLogger("newfound.ranker")
 

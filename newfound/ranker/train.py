@@ -25,10 +25,11 @@ from newfound.compute.allocator import keep_freed_memory
 from newfound.compute.distributed import add_up, on_accelerator, rank, size, sum_gradients
 from newfound.config import RankerConfig
 from newfound.files import new_file
-from newfound.ranker.data import Ints, Sequences, epoch_batches
+from newfound.ranker.data import Sequences, epoch_batches
 from newfound.ranker.losses import full_softmax, sampled_softmax
 from newfound.ranker.model import SequenceModel
 from newfound.ranker.validation import ndcg_and_hit_rate, rank_held_out
+from newfound.types import Ints
 
 log = logging.getLogger("newfound.ranker")
 

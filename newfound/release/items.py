@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -17,6 +16,7 @@ from newfound.clusters import Clusters
 from newfound.datasets import Dataset
 from newfound.files import new_file
 from newfound.schema import CATALOGUE, ITEM, POPULARITY, POSITIVE, TEXT, TITLE, TWINS
+from newfound.types import Bools
 
 log = logging.getLogger("newfound.release.items")
 
@@ -103,7 +103,7 @@ def _same_words(titles: Sequence[str], order: Sequence[str]) -> Iterator[tuple[i
             yield first.setdefault(words, at), at
 
 
-def _close(tree: Clusters, with_text: npt.NDArray[np.bool_], cosine: float) -> Iterator[tuple[int, int]]:
+def _close(tree: Clusters, with_text: Bools, cosine: float) -> Iterator[tuple[int, int]]:
     """Pairs within a cluster; within the leaves of clusters that are too large for all pairs."""
     at_once = 4096
     text = tree.vectors.get("text")

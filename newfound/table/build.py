@@ -25,7 +25,8 @@ from newfound.files import new_folder, remove_folder, write_json, write_text
 from newfound.schema import CLUSTER, CONTEXT, RANK, SCORE, SOURCE, TABLE
 from newfound.table.artifact import FILE, FORMAT, RECORD
 from newfound.table.compare import concentration
-from newfound.table.contexts import Context, Plan, make_plan, write_parquet
+from newfound.table.contexts import Plan, make_plan, write_parquet
+from newfound.types import Context, Floats, Ints
 
 if TYPE_CHECKING:
     from newfound.planner import Planner
@@ -257,7 +258,7 @@ def answer(
 def rows_of(
     contexts: Sequence[Context],
     best: npt.NDArray[np.int32],
-    values: npt.NDArray[np.float32],
+    values: Floats,
     nodes: Sequence[str],
     source: str,
 ) -> pa.Table:
@@ -291,7 +292,7 @@ def write_table(rows: pa.Table, record: dict[str, Any], clusters: Clusters, out:
     return measures
 
 
-def _context_order(rows: pa.Table) -> npt.NDArray[np.int64]:
+def _context_order(rows: pa.Table) -> Ints:
     joined = ["\x00".join(context) for context in rows[CONTEXT].to_pylist()]
     return np.unique(joined, return_inverse=True)[1]
 

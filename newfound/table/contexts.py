@@ -16,8 +16,8 @@ from newfound.clusters import Clusters
 from newfound.config import TableConfig
 from newfound.errors import ConfigError
 from newfound.files import new_file
+from newfound.types import Context
 
-Context = tuple[str, ...]
 EVERY_CONTEXT_AT_MOST = 2_000_000
 
 

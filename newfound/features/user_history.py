@@ -42,7 +42,6 @@ from newfound.schema import (
 log = logging.getLogger("newfound.features.user_history")
 
 SOURCE = "histories"
-VIEW = "user_history"
 
 
 def write_user_history(dataset: Path, length: int, out: Path) -> dict[str, float | int | str]:

@@ -23,7 +23,7 @@ from newfound.clusters.tree import gini, loads
 from newfound.config import ClustersConfig
 from newfound.datasets import Dataset
 from newfound.errors import DataError
-from newfound.features.user_history import Histories, read_histories
+from newfound.features.histories import Histories
 from newfound.types import Doubles, Floats, Ints
 
 log = logging.getLogger("newfound.clusters")
@@ -59,7 +59,7 @@ def build_clusters(
     """
     began = time.monotonic()
     items = Dataset(dataset).frame("items")
-    past = read_histories(histories)
+    past = Histories.load(histories)
     old = Clusters.load(previous) if previous is not None else None
     if old is not None and "next_numbers" not in old.info:  # before anything takes its time
         raise DataError(
@@ -84,7 +84,7 @@ def build_clusters(
     clusters.save(out)
     measures = _measures(clusters, changes)
     labels = levels.labels[:, levels.interface]
-    measures |= description_fidelity(describer, labels, clusters, embedding, seed)
+    measures |= description_fidelity(describer, labels, embedding, seed)
     log.info("clusters described and written, %.1f s in all", time.monotonic() - began)
     return measures
 

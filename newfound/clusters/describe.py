@@ -140,7 +140,8 @@ class Describer:
         if given is not None:
             own = [word for word in map(clean, given) if word]
             yield ", ".join(own)
-            yield from (", ".join([*own, phrase]) for phrase in phrases)
+            phrases = _apart(" ".join(own), phrases)
+            yield from (", ".join([*own, part]) for part in [*phrases, *names])
             phrases = [*own, *phrases]
         yield from self._named(members, names, phrases)
         size = self._keywords
@@ -160,7 +161,7 @@ class Describer:
         found = []
         for at, name in enumerate(names):
             rest = _apart(name, phrases)[: self._keywords - 1]
-            sizes = range(min(1, len(rest)), len(rest) + 1) if at < NAMES else [len(rest)]
+            sizes = range(len(rest), min(1, len(rest)) - 1, -1) if at < NAMES else [len(rest)]
             found += [", ".join([name, *rest[:size]]) for size in sizes]
         first = [text for text in found if text.split(", ")[0] in names[:NAMES]]
         if self._text is not None and self._encode is not None and first:

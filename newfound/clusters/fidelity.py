@@ -12,7 +12,6 @@ from typing import Final
 
 import numpy as np
 
-from newfound.clusters.artifact import Clusters
 from newfound.clusters.describe import Describer
 from newfound.clusters.embed import Embedding, encoder_of
 from newfound.clusters.tree import Labels
@@ -25,15 +24,12 @@ IDS: Final = 3  # item ids in a description that is ids alone
 log = logging.getLogger("newfound.clusters")
 
 
-def description_fidelity(
-    describer: Describer, labels: Labels, clusters: Clusters, embedding: Embedding, seed: int
-) -> dict[str, float]:
+def description_fidelity(describer: Describer, labels: Labels, embedding: Embedding, seed: int) -> dict[str, float]:
     """Fidelity at one and ten beside chance and ids alone; nothing where no item has text.
 
     Args:
         describer: that wrote the descriptions; it writes them again without the held-out items.
         labels: [n] interface labels.
-        clusters: for the ids.
         embedding: text vectors, and their encoder.
         seed: of the choice of items.
     """

@@ -117,11 +117,12 @@ class Keyphrases:
 
         dull = frozenset(ENGLISH_STOP_WORDS) | {"s", "t", "vs", "amp", "quot"}
 
-        dull |= _frequent(texts)
+        boilerplate = dull | _frequent(texts)
 
         def analyse(row: int) -> list[str]:
             own = [" ".join(word for word in _tokens(label) if word)[:PHRASE_LENGTH] for label in labels[row]]
-            return [*dict.fromkeys([*phrases(texts[row], dull), *(phrase for phrase in own if phrase)])]
+            found = list(phrases(texts[row], boilerplate)) or list(phrases(texts[row], dull))
+            return [*dict.fromkeys([*found, *(phrase for phrase in own if phrase)])]
 
         self._load, self._vectors, self._encode = load, vectors, encode
         self._known: dict[str, Floats] = {}

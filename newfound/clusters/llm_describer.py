@@ -84,11 +84,11 @@ def checked(answer: str, taken: set[str]) -> str | None:
     >>> checked('"Italian home cooking."', set()), checked("Group 7", set()), checked("Westerns", {"westerns"})
     ('Italian home cooking', None, None)
     """
-    lines = [line for line in answer.strip().splitlines() if line.strip()]
-    text = clean(lines[0]) if lines else ""
+    first = next((line for line in answer.splitlines() if line.strip()), "")
+    text = clean(first)
     text = text[:1].upper() + text[1:]
     fits = any(letter.isalpha() for letter in text) and not any(letter.isdigit() for letter in text)
-    if not fits or len(lines[0]) > 2 * LENGTH or len(text.split()) > WORDS or text.casefold() in taken:
+    if not fits or len(first) > 2 * LENGTH or len(text.split()) > WORDS or text.casefold() in taken:
         return None
     return text
 

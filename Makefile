@@ -38,7 +38,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 setup: $(VENV)/.ready ## create the environment
 
 run: setup ## train on real data and publish a release (INTERACTIONS=, ITEMS=, CONFIG=, FOLDER=)
-	@$(BIN)/python -m pipelines local --config $(CONFIG) $(if $(INTERACTIONS),--interactions $(INTERACTIONS)) $(if $(ITEMS),--items $(ITEMS)) $(if $(FOLDER),--folder $(FOLDER))
+	@$(BIN)/python -m pipelines local training --config $(CONFIG) $(if $(INTERACTIONS),--interactions $(INTERACTIONS)) $(if $(ITEMS),--items $(ITEMS)) $(if $(FOLDER),--folder $(FOLDER))
 
 test: lint types system ## lint, types, tests
 	@$(BIN)/python -m pytest

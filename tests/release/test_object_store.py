@@ -18,7 +18,7 @@ from newfound.config import DataConfig, SplitConfig, TrainingConfig
 from newfound.datasets import load_interactions
 from newfound.errors import DataError, ReleaseError
 from newfound.release import store as release
-from pipelines.settings import settings
+from pipelines.training import STEPS
 from tests.release.test_store import _publish
 
 ROOT = Path(__file__).parents[2]
@@ -96,7 +96,7 @@ def test_caches_follow_what_lies_there(bucket: str) -> None:
     def settings_of(content: bytes) -> dict[str, str]:
         boto3.client("s3").put_object(Bucket="newfound", Key="mine.csv", Body=content)
         data = {"loader": "files", "interactions": f"{bucket}/mine.csv"}
-        return settings(TrainingConfig.model_validate({"data": data}), "image")
+        return settings_of(STEPS, TrainingConfig.model_validate({"data": data}), "image")
 
     one, again, other = settings_of(b"one"), settings_of(b"one"), settings_of(b"two")
     assert one["data"] == again["data"] != other["data"]

@@ -34,9 +34,10 @@ def serve_s3(folder: Path) -> Iterator[dict[str, str]]:
     (folder / "data").mkdir()
     master, volume, filer, port = _free_ports(4)
     command = [str(Path(sys.executable).with_name("weed")), "server", "-s3", f"-dir={folder / 'data'}"]
-    command += [f"-s3.port={port}", f"-s3.config={folder / 's3.json'}", "-ip=127.0.0.1", "-volume.max=20"]
+    command += [f"-s3.port={port}", f"-s3.config={folder / 's3.json'}", "-ip=127.0.0.1"]
     command += [f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}"]
-    command += ["-master.volumeSizeLimitMB=64"]
+    # A bucket takes seven volumes at its first object.
+    command += ["-master.volumeSizeLimitMB=64", "-volume.max=500"]
     with (folder / "weed.log").open("wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
     variables = {
@@ -51,12 +52,8 @@ def serve_s3(folder: Path) -> Iterator[dict[str, str]]:
         _wait(server, variables, folder / "weed.log")
         yield variables
     finally:
-        server.terminate()
-        try:
-            server.wait(20)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+        server.kill()  # it would take its time, and its files go anyway
+        server.wait()
 
 
 def make_bucket(variables: dict[str, str], name: str) -> None:

@@ -214,7 +214,7 @@ def test_the_environment_is_as_it_was(runs: Path, monkeypatch: pytest.MonkeyPatc
     assert dict(os.environ) == before
 
 
-def _wait_for(ask: Any, seconds: float = 120) -> Any:
+def _wait_for(ask: Any, seconds: float = 400) -> Any:
     end = time.monotonic() + seconds
     while (found := ask()) is None:
         assert time.monotonic() < end, "nothing came"

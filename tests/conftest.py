@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -32,6 +32,15 @@ def fetch_past(dataset: Path, out: Path, length: int = 1000) -> Path:
 def fetch() -> Callable[[Path, Path], Path]:
     """`fetch(dataset, out)` writes the histories as of the cut."""
     return fetch_past
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A real S3 server: the variables by which clients find it."""
+    from tests.s3_server import serve_s3
+
+    with serve_s3(tmp_path_factory.mktemp("s3")) as variables:
+        yield variables
 
 
 @pytest.fixture(scope="session")

@@ -133,8 +133,8 @@ def test_a_release_that_was_damaged_is_published_anew(house: House) -> None:
 
 
 def _batch(house: House) -> subprocess.CompletedProcess[str]:
-    """`python -m pipelines.batch local` on the slice."""
-    command = [sys.executable, "-m", "pipelines.batch", "local", "--config", str(house.folder / "config.yaml")]
+    """`python -m pipelines local batch` on the slice."""
+    command = [sys.executable, "-m", "pipelines", "local", "batch", "--config", str(house.folder / "config.yaml")]
     command += ["--interactions", str(house.source.interactions), "--runs", str(house.folder / "batch")]
     command += ["--releases", str(house.releases), "--out", str(house.folder / "slates"), "--k", "6"]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "COLUMNS": "120"})

@@ -37,6 +37,7 @@ from newfound.evaluation.report import findings
 from newfound.evaluation.report.page import write_report
 from newfound.evaluation.scorers import EXACT, Live, PlannerScorer, TableScorer
 from newfound.measures import Ints
+from newfound.planner.prompt import has_planner
 
 log = logging.getLogger("newfound.evaluation")
 
@@ -136,7 +137,7 @@ def evaluate(
     metrics: dict[str, float] = {"planner.present": 0.0}
     ours: list[Method] = []
     live: Live | None = None
-    if (planner / "prompt.json").exists():
+    if has_planner(planner):
         policy, scorer = _timed("planner loaded", lambda: _load_planner(planner, interests, config))
         metrics |= {"planner.present": 1.0, "planner.match_rate": _match_rate(policy, moments.test, config)}
         ours.append(Method("planner", "Planner, fine-tuned", scorer, "ours"))
@@ -185,7 +186,7 @@ def evaluate(
 
 
 def _load_planner(folder: Path, clusters: Clusters, config: TrainingConfig) -> tuple[Any, PlannerScorer]:
-    from newfound.planner import Planner
+    from newfound.planner.planner import Planner
 
     planner = Planner.load(folder, clusters, precision=config.planner.precision)
     # As exactly as the table is decoded.

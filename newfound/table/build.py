@@ -22,14 +22,15 @@ import pyarrow.parquet as pq
 from newfound.clusters import Clusters
 from newfound.config import TableConfig
 from newfound.errors import DataError, VocabularyError
+from newfound.planner.prompt import has_planner
 from newfound.schema import CLUSTER, CONTEXT, RANK, SCORE, SOURCE, TABLE
 from newfound.table.artifact import FILE, FORMAT, RECORD
 from newfound.table.compare import concentration
 from newfound.table.contexts import Context, Plan, make_plan, write_parquet
 
 if TYPE_CHECKING:
-    from newfound.planner import Planner
     from newfound.planner.alignment import Alignment
+    from newfound.planner.planner import Planner
     from newfound.planner.remote.planner import RemotePlanner
 
     Engine = Planner | RemotePlanner
@@ -58,7 +59,7 @@ def build_table(
     Returns:
         Counts, speed, agreement of a second build on a sample, and how the answers spread over the clusters.
     """
-    if not _has_language_model(planner):
+    if not has_planner(planner):
         log.warning("table: there is no planner; pair frequencies with back-off answer instead")
         return frequency_table(transitions, clusters, config, out)
     work = out.with_name(f".{out.name}.shards")
@@ -85,7 +86,7 @@ def build_shard(
     from newfound.planner.planner import Planner, planner_digest
     from newfound.planner.remote.planner import RemotePlanner
 
-    if not _has_language_model(planner):
+    if not has_planner(planner):
         out.mkdir(parents=True, exist_ok=True)
         (out / "absent").touch()
         return {"contexts": 0, "seconds": 0.0}
@@ -144,7 +145,7 @@ def merge(
     """
     from newfound.planner.planner import planner_digest
 
-    if not _has_language_model(planner):
+    if not has_planner(planner):
         log.warning("table: there is no planner; pair frequencies with back-off answer instead")
         return frequency_table(transitions, clusters, config, out)
     loaded = Clusters.load(clusters)
@@ -219,12 +220,6 @@ def frequency_table(transitions: Path, clusters: Path, config: TableConfig, out:
         "seconds": round(time.monotonic() - started, 2),
     }
     return write_table(pa.concat_tables(tables), record, loaded, out)
-
-
-def _has_language_model(planner: Path) -> bool:
-    from newfound.planner.prompt import RECORD as PROMPT
-
-    return (planner / PROMPT).is_file()
 
 
 # --- the parts -------------------------------------------------------------------------------------------------------

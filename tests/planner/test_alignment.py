@@ -55,9 +55,9 @@ def test_a_broken_second_model_cannot_let_in_what_may_not_be_answered(broken: fl
         assert np.isneginf(found[0, 1]) and sorted(found[0].tolist()) == sorted(scores[0].tolist())
 
 
-def test_it_learns_what_is_not_enjoyed_after_an_interest(world: Path, tmp_path: Path) -> None:
-    clusters = Clusters.load(world / "clusters")
-    table = pq.read_table(world / "transitions" / "transitions.parquet").to_pandas()
+def test_it_learns_what_is_not_enjoyed_after_an_interest(planner_world: Path, tmp_path: Path) -> None:
+    clusters = Clusters.load(planner_world / "clusters")
+    table = pq.read_table(planner_world / "transitions" / "transitions.parquet").to_pandas()
     spoiled = (table[schema.NEXT] == "c4") & table[schema.CONTEXT].map(lambda c: c[1] == "c3")
     table[schema.ENGAGEMENT] = np.where(spoiled, -1.0, 1.0).astype(np.float32)
     (tmp_path / "t").mkdir()

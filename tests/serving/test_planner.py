@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from aiohttp import web
 
-from newfound.planner import Planner
+from newfound.planner.planner import Planner
 from newfound.planner.remote.choice_search import ChoiceSearch
 from newfound.recommend.decision import PlannerQuery
 from serving.circuit_breaker import CircuitBreaker

@@ -15,8 +15,8 @@ from newfound import schema
 from newfound.clusters import Clusters
 from newfound.config import TableConfig
 from newfound.errors import ConfigError, DataError, VocabularyError
-from newfound.planner import Planner
 from newfound.planner.alignment import Alignment
+from newfound.planner.planner import Planner
 from newfound.table import TransitionTable, build_shard, build_table, compare_tables, frequency_table, merge
 from newfound.table.compare import drift, spread_of
 
@@ -25,22 +25,24 @@ CONFIG = TableConfig(top_k=4, exact=None, shards=2, precision="float32", second_
 
 
 @pytest.fixture(scope="module")
-def table(trained: Trained, world: Path) -> Path:
-    build_table(trained[0], world / "clusters", world / "transitions", CONFIG, world / "table")
-    return world / "table"
+def table(trained_planner: Trained, planner_world: Path) -> Path:
+    build_table(
+        trained_planner[0], planner_world / "clusters", planner_world / "transitions", CONFIG, planner_world / "table"
+    )
+    return planner_world / "table"
 
 
 @pytest.fixture
-def clusters(world: Path) -> Clusters:
-    return Clusters.load(world / "clusters")
+def clusters(planner_world: Path) -> Clusters:
+    return Clusters.load(planner_world / "clusters")
 
 
 def test_it_answers_every_ordered_pair_with_the_exact_best(
-    table: Path, trained: Trained, world: Path, clusters: Clusters
+    table: Path, trained_planner: Trained, planner_world: Path, clusters: Clusters
 ) -> None:
     loaded = TransitionTable.load(table, clusters)
     assert len(loaded) == 8 * 7
-    planner = Planner.load(trained[0], clusters, precision="float32")
+    planner = Planner.load(trained_planner[0], clusters, precision="float32")
     for context in (("c0", "c3"), ("c7", "c2")):
         found = loaded.successors(context)
         assert found is not None and len(found) == 4 and {s.source for s in found} == {"planner"}
@@ -69,10 +71,10 @@ def test_rows_are_sorted_and_the_record_tells_how_they_came(table: Path) -> None
 
 
 def test_inexact_ranks_follow_the_exact_ones_and_never_score_above(
-    trained: Trained, world: Path, clusters: Clusters, tmp_path: Path, table: Path
+    trained_planner: Trained, planner_world: Path, clusters: Clusters, tmp_path: Path, table: Path
 ) -> None:
     config = CONFIG.model_copy(update={"exact": 1, "top_k": 6})
-    build_table(trained[0], world / "clusters", world / "transitions", config, tmp_path / "t")
+    build_table(trained_planner[0], planner_world / "clusters", planner_world / "transitions", config, tmp_path / "t")
     full, part = TransitionTable.load(table, clusters), TransitionTable.load(tmp_path / "t", clusters)
     for context in full.contexts():
         answers = part.successors(context) or []
@@ -82,7 +84,7 @@ def test_inexact_ranks_follow_the_exact_ones_and_never_score_above(
 
 
 def test_a_killed_build_goes_on_where_it_stopped(
-    trained: Trained, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained_planner: Trained, planner_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from newfound.table import build
 
@@ -96,7 +98,7 @@ def test_a_killed_build_goes_on_where_it_stopped(
             raise KeyboardInterrupt
         return whole(*args)  # type: ignore[arg-type]
 
-    inputs = (trained[0], world / "clusters", world / "transitions", CONFIG)
+    inputs = (trained_planner[0], planner_world / "clusters", planner_world / "transitions", CONFIG)
     monkeypatch.setattr(build, "answer", dies)
     with pytest.raises(KeyboardInterrupt):
         build_table(*inputs, tmp_path / "t")
@@ -111,59 +113,59 @@ def test_a_killed_build_goes_on_where_it_stopped(
 
 
 def test_shards_merge_in_any_order_and_only_if_complete(
-    trained: Trained, world: Path, tmp_path: Path, table: Path
+    trained_planner: Trained, planner_world: Path, tmp_path: Path, table: Path
 ) -> None:
-    places = (world / "clusters", world / "transitions")
+    places = (planner_world / "clusters", planner_world / "transitions")
     shards = [tmp_path / str(shard) for shard in range(2)]
     for shard, folder in enumerate(shards):
-        build_shard(trained[0], *places, CONFIG, shard, folder)
-    merge(shards[::-1], trained[0], *places, CONFIG, tmp_path / "merged")
+        build_shard(trained_planner[0], *places, CONFIG, shard, folder)
+    merge(shards[::-1], trained_planner[0], *places, CONFIG, tmp_path / "merged")
     assert pq.read_table(tmp_path / "merged" / "table.parquet").equals(pq.read_table(table / "table.parquet"))
     with pytest.raises(DataError, match="shard 1 is missing"):
-        merge(shards[:1], trained[0], *places, CONFIG, tmp_path / "bad")
+        merge(shards[:1], trained_planner[0], *places, CONFIG, tmp_path / "bad")
     with pytest.raises(DataError, match="twice"):
-        merge([shards[0], shards[0]], trained[0], *places, CONFIG, tmp_path / "bad")
+        merge([shards[0], shards[0]], trained_planner[0], *places, CONFIG, tmp_path / "bad")
     other = CONFIG.model_copy(update={"top_k": 3})
     with pytest.raises(VocabularyError, match="other inputs"):
-        merge(shards, trained[0], *places, other, tmp_path / "bad")
+        merge(shards, trained_planner[0], *places, other, tmp_path / "bad")
     with pytest.raises(ConfigError, match="expected 0 to 1"):
-        build_shard(trained[0], *places, CONFIG, 2, tmp_path / "2")
+        build_shard(trained_planner[0], *places, CONFIG, 2, tmp_path / "2")
     assert not (tmp_path / "bad").exists()
 
 
 def test_a_partial_table_holds_the_frequent_contexts(
-    trained: Trained, world: Path, tmp_path: Path, clusters: Clusters
+    trained_planner: Trained, planner_world: Path, tmp_path: Path, clusters: Clusters
 ) -> None:
     from newfound.table.contexts import observed
 
     config = CONFIG.model_copy(update={"contexts_at_most": 5, "shards": 1})
-    build_table(trained[0], world / "clusters", world / "transitions", config, tmp_path / "t")
-    counts = observed(world / "transitions")
+    build_table(trained_planner[0], planner_world / "clusters", planner_world / "transitions", config, tmp_path / "t")
+    counts = observed(planner_world / "transitions")
     held = set(TransitionTable.load(tmp_path / "t", clusters).contexts())
     assert len(held) == 5
     assert min(counts[context] for context in held) >= max(n for c, n in counts.items() if c not in held)
 
 
 def test_recent_successors_enter_the_prompt_of_a_refresh(
-    trained: Trained, world: Path, tmp_path: Path, table: Path
+    trained_planner: Trained, planner_world: Path, tmp_path: Path, table: Path
 ) -> None:
     config = CONFIG.model_copy(update={"recent": 0.5})
-    build_table(trained[0], world / "clusters", world / "transitions", config, tmp_path / "t")
+    build_table(trained_planner[0], planner_world / "clusters", planner_world / "transitions", config, tmp_path / "t")
     assert json.loads((tmp_path / "t" / "table.json").read_text())["recent_successors"] > 0
     diff = compare_tables(table, tmp_path / "t")
     assert diff.contexts == 56 and 0 <= diff.successor_jaccard <= 1
 
 
 def test_the_second_model_changes_an_order_and_nothing_else(
-    trained: Trained, world: Path, tmp_path: Path, table: Path, clusters: Clusters
+    trained_planner: Trained, planner_world: Path, tmp_path: Path, table: Path, clusters: Clusters
 ) -> None:
-    shutil.copytree(trained[0], tmp_path / "planner")
-    model = Alignment.load(trained[0], clusters)
+    shutil.copytree(trained_planner[0], tmp_path / "planner")
+    model = Alignment.load(trained_planner[0], clusters)
     model.level = np.linspace(-1, 1, 8).astype(np.float32)
     model.weight = 50.0  # as strong as it can be
     model.save(tmp_path / "planner")
     config = CONFIG.model_copy(update={"align": True})
-    build_table(tmp_path / "planner", world / "clusters", world / "transitions", config, tmp_path / "t")
+    build_table(tmp_path / "planner", planner_world / "clusters", planner_world / "transitions", config, tmp_path / "t")
     plain, aligned = TransitionTable.load(table, clusters), TransitionTable.load(tmp_path / "t", clusters)
     changed = 0
     for context in plain.contexts():
@@ -175,7 +177,7 @@ def test_the_second_model_changes_an_order_and_nothing_else(
 
 
 def test_a_table_for_other_clusters_or_broken_files_is_refused(
-    table: Path, tmp_path: Path, clusters: Clusters, world: Path
+    table: Path, tmp_path: Path, clusters: Clusters, planner_world: Path
 ) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(table, copy)
@@ -197,15 +199,15 @@ def test_a_table_for_other_clusters_or_broken_files_is_refused(
         TransitionTable.load(copy, clusters)
 
 
-def test_frequencies_make_a_table_without_a_planner(world: Path, tmp_path: Path, clusters: Clusters) -> None:
-    frequency_table(world / "transitions", world / "clusters", CONFIG, tmp_path / "t")
+def test_frequencies_make_a_table_without_a_planner(planner_world: Path, tmp_path: Path, clusters: Clusters) -> None:
+    frequency_table(planner_world / "transitions", planner_world / "clusters", CONFIG, tmp_path / "t")
     table = TransitionTable.load(tmp_path / "t", clusters)
     assert len(table) == 56
     found = table.successors(("c0", "c3")) or []
     assert {s.source for s in found} == {"frequency"} and found[0].cluster == "c4"
 
 
-def test_comparison_by_hand(world: Path, tmp_path: Path, clusters: Clusters) -> None:
+def test_comparison_by_hand(planner_world: Path, tmp_path: Path, clusters: Clusters) -> None:
     from newfound.table.build import rows_of, write_table
 
     def write(name: str, answers: list[list[int]]) -> Path:

@@ -11,7 +11,7 @@ import pytest
 
 from newfound.clusters import Clusters
 from newfound.config import TableConfig
-from newfound.planner import Planner
+from newfound.planner.planner import Planner
 from newfound.planner.remote.planner import EngineError, RemotePlanner
 from newfound.table import TransitionTable, build_table
 
@@ -64,8 +64,8 @@ def completion(text: str, listed: dict[str, float]) -> dict[str, object]:
 
 
 @pytest.fixture
-def engine(trained: Trained, world: Path) -> Engine:
-    return Engine(Planner.load(trained[0], Clusters.load(world / "clusters"), precision="float32"))
+def engine(trained_planner: Trained, planner_world: Path) -> Engine:
+    return Engine(Planner.load(trained_planner[0], Clusters.load(planner_world / "clusters"), precision="float32"))
 
 
 def remote(engine: Engine) -> RemotePlanner:
@@ -117,7 +117,7 @@ def test_an_engine_that_refuses_raises(engine: Engine) -> None:
 
 
 def test_a_table_can_be_built_by_the_engine(
-    engine: Engine, trained: Trained, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, trained_planner: Trained, planner_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send = httpx.AsyncClient.send
 
@@ -128,12 +128,12 @@ def test_a_table_can_be_built_by_the_engine(
         return response
 
     config = TableConfig(top_k=4, exact=1, shards=1, engine="http://engine", second_build=8, precision="float32")
-    places = (trained[0], world / "clusters", world / "transitions")
+    places = (trained_planner[0], planner_world / "clusters", planner_world / "transitions")
     monkeypatch.setattr(httpx.AsyncClient, "send", answered)
     build_table(*places, config, tmp_path / "theirs")
     monkeypatch.setattr(httpx.AsyncClient, "send", send)
     build_table(*places, config.model_copy(update={"engine": None}), tmp_path / "ours")
-    clusters = Clusters.load(world / "clusters")
+    clusters = Clusters.load(planner_world / "clusters")
     theirs, ours = (TransitionTable.load(tmp_path / name, clusters) for name in ("theirs", "ours"))
     assert len(theirs) == len(ours) == 56
     for context in ours.contexts():

@@ -17,10 +17,11 @@ from safetensors.torch import load_file
 from newfound.clusters import Clusters
 from newfound.config import PlannerConfig
 from newfound.errors import DataError, VocabularyError
-from newfound.planner import Planner, finetune_planner
+from newfound.planner.planner import Planner
 from newfound.planner.training import finetune
 from newfound.planner.training import trainer as course
 from newfound.planner.training import training_set as lessons_module
+from newfound.planner.training.finetune import finetune_planner
 from newfound.planner.training.trainer import Trainer
 from newfound.planner.training.training_set import (
     draw_batches,
@@ -36,17 +37,17 @@ from tests.planner.fake_device import elsewhere
 Trained = tuple[Path, dict[str, object]]
 
 
-def test_it_learns_the_format_and_the_next_cluster(trained: Trained, world: Path) -> None:
-    folder, measures = trained
+def test_it_learns_the_format_and_the_next_cluster(trained_planner: Trained, planner_world: Path) -> None:
+    folder, measures = trained_planner
     assert measures["match_rate"] == 1.0
     assert float(str(measures["validation_novel_recall@1"])) > 2 * float(str(measures["validation_chance@1"]))
-    planner = Planner.load(folder, Clusters.load(world / "clusters"), precision="float32")
+    planner = Planner.load(folder, Clusters.load(planner_world / "clusters"), precision="float32")
     best, _ = planner.top_k([("c0", "c3"), ("c1", "c4")], 1)
     assert best[:, 0].tolist() == [4, 5]
 
 
-def test_the_record_tells_the_curve_and_the_choice(trained: Trained) -> None:
-    folder, measures = trained
+def test_the_record_tells_the_curve_and_the_choice(trained_planner: Trained) -> None:
+    folder, measures = trained_planner
     record = json.loads((folder / "training.json").read_text())
     assert [point["step"] for point in record["curve"]] == [0, 120, 240]
     at_best = max(record["curve"][1:], key=lambda point: point["mrr"])
@@ -54,22 +55,22 @@ def test_the_record_tells_the_curve_and_the_choice(trained: Trained) -> None:
     assert record["validation_mrr"] == at_best["mrr"]
 
 
-def test_training_is_deterministic(world: Path, planner_config: PlannerConfig, tmp_path: Path) -> None:
+def test_training_is_deterministic(planner_world: Path, planner_config: PlannerConfig, tmp_path: Path) -> None:
     short = planner_config.model_copy(update={"finetune": planner_config.finetune.model_copy(update={"steps": 5})})
     made = []
     for name in ("a", "b"):
-        finetune_planner(world / "transitions", world / "clusters", short, 3, tmp_path / name)
+        finetune_planner(planner_world / "transitions", planner_world / "clusters", short, 3, tmp_path / name)
         made.append((tmp_path / name / "model.safetensors").read_bytes())
     assert made[0] == made[1]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]  # nothing is left beside them
 
 
 def test_an_interrupted_course_ends_as_if_it_had_not_stopped(
-    world: Path, planner_config: PlannerConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    planner_world: Path, planner_config: PlannerConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tuning = planner_config.finetune.model_copy(update={"steps": 6, "evaluate_every": 3, "save_every": 2})
     config = planner_config.model_copy(update={"finetune": tuning})
-    inputs = (world / "transitions", world / "clusters", config, 3)
+    inputs = (planner_world / "transitions", planner_world / "clusters", config, 3)
     finetune_planner(*inputs, tmp_path / "whole")
     step = Trainer.step
 
@@ -90,9 +91,9 @@ def test_an_interrupted_course_ends_as_if_it_had_not_stopped(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["stopped", "whole"]
 
 
-def test_transformers_reads_the_folder_and_agrees(trained: Trained, world: Path) -> None:
-    folder, _ = trained
-    clusters = Clusters.load(world / "clusters")
+def test_transformers_reads_the_folder_and_agrees(trained_planner: Trained, planner_world: Path) -> None:
+    folder, _ = trained_planner
+    clusters = Clusters.load(planner_world / "clusters")
     ours = Planner.load(folder, clusters, precision="float32")
     theirs = Planner.load(folder, clusters, precision="float32", lean=False)
     assert (ours.backbone.name, theirs.backbone.name) == ("lean", "transformers")
@@ -104,33 +105,35 @@ def test_transformers_reads_the_folder_and_agrees(trained: Trained, world: Path)
 
 
 def test_lora_trains_small_additions_and_saves_them_merged(
-    world: Path, planner_config: PlannerConfig, tmp_path: Path
+    planner_world: Path, planner_config: PlannerConfig, tmp_path: Path
 ) -> None:
     tuning = planner_config.finetune.model_copy(
         update={"method": "lora", "lora_rank": 4, "steps": 60, "head_rate": 0.0}
     )
     config = planner_config.model_copy(update={"finetune": tuning})
-    finetune_planner(world / "transitions", world / "clusters", config, 3, tmp_path / "out")
+    finetune_planner(planner_world / "transitions", planner_world / "clusters", config, 3, tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"model.safetensors", "config.json", "tokenizer.json", "prompt.json", "training.json"} <= names
     assert not any("adapter" in name for name in names)
     curve = json.loads((tmp_path / "out" / "training.json").read_text())["curve"]
-    planner = Planner.load(tmp_path / "out", Clusters.load(world / "clusters"), precision="float32")
+    planner = Planner.load(tmp_path / "out", Clusters.load(planner_world / "clusters"), precision="float32")
     assert curve[-1]["loss"] < 25 and np.isfinite(planner.scores([("c0", "c1")])).all()
 
 
 def test_training_goes_on_from_a_planner(
-    trained: Trained, world: Path, planner_config: PlannerConfig, tmp_path: Path
+    trained_planner: Trained, planner_world: Path, planner_config: PlannerConfig, tmp_path: Path
 ) -> None:
-    folder, _ = trained
+    folder, _ = trained_planner
     tuning = planner_config.finetune.model_copy(update={"steps": 2, "learning_rate": 1e-5})
     config = planner_config.model_copy(update={"finetune": tuning})
-    measures = finetune_planner(world / "transitions", world / "clusters", config, 3, tmp_path / "out", init=folder)
+    measures = finetune_planner(
+        planner_world / "transitions", planner_world / "clusters", config, 3, tmp_path / "out", init=folder
+    )
     assert measures["match_rate"] == 1.0 and measures["init"] == "planner"
 
 
 def test_an_architecture_that_is_not_llama_trains_by_transformers(
-    world: Path, planner_config: PlannerConfig, tmp_path: Path
+    planner_world: Path, planner_config: PlannerConfig, tmp_path: Path
 ) -> None:
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -138,12 +141,12 @@ def test_an_architecture_that_is_not_llama_trains_by_transformers(
     torch.manual_seed(0)
     shape = GPT2Config(vocab_size=330, n_embd=24, n_layer=1, n_head=2, n_positions=128, eos_token_id=2, bos_token_id=1)
     GPT2LMHeadModel(shape).save_pretrained(base)
-    (base / "tokenizer.json").write_text((world / "base" / "tokenizer.json").read_text())
+    (base / "tokenizer.json").write_text((planner_world / "base" / "tokenizer.json").read_text())
     tuning = planner_config.finetune.model_copy(update={"steps": 4, "batch_size": 4})
     config = planner_config.model_copy(update={"finetune": tuning, "model": str(base), "match_rate_contexts": 2})
-    measures = finetune_planner(world / "transitions", world / "clusters", config, 3, tmp_path / "out")
+    measures = finetune_planner(planner_world / "transitions", planner_world / "clusters", config, 3, tmp_path / "out")
     assert measures["steps"] == 4
-    planner = Planner.load(tmp_path / "out", Clusters.load(world / "clusters"), precision="float32")
+    planner = Planner.load(tmp_path / "out", Clusters.load(planner_world / "clusters"), precision="float32")
     assert planner.backbone.name == "transformers"
     everything = planner.scores([("c0", "c1")], exhaustive=True)[0]
     best, values = planner.top_k([("c0", "c1")], 3)
@@ -151,14 +154,16 @@ def test_an_architecture_that_is_not_llama_trains_by_transformers(
     np.testing.assert_allclose(values[0], np.sort(everything)[::-1][:3], atol=2e-3)
 
 
-def test_lessons_leave_out_other_users_and_withheld_contexts(world: Path, planner_config: PlannerConfig) -> None:
-    clusters = Clusters.load(world / "clusters")
-    lessons = read_lessons(world / "transitions", clusters, planner_config.finetune, 0)
+def test_lessons_leave_out_other_users_and_withheld_contexts(
+    planner_world: Path, planner_config: PlannerConfig
+) -> None:
+    clusters = Clusters.load(planner_world / "clusters")
+    lessons = read_lessons(planner_world / "transitions", clusters, planner_config.finetune, 0)
     assert not any({6, 7} == set(context) for context in lessons.contexts.tolist())
     np.testing.assert_allclose(lessons.targets.sum(1), 1, atol=1e-5)
     for context, target in zip(lessons.contexts, lessons.targets, strict=True):
         assert target[context].max() == 0  # what a person knows is never next
-    choices = read_choices(world / "transitions", clusters)
+    choices = read_choices(planner_world / "transitions", clusters)
     assert not choices.known[np.arange(len(choices)), choices.labels].any()
 
 
@@ -190,7 +195,7 @@ def test_a_hint_counts_for_as_much_as_it_has_been_worth(planner_config: PlannerC
 
 
 def test_prompts_with_hints_are_taught_the_hints_worth(
-    world: Path, planner_config: PlannerConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    planner_world: Path, planner_config: PlannerConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loss, seen = Trainer.loss, list[int]()
 
@@ -211,17 +216,19 @@ def test_prompts_with_hints_are_taught_the_hints_worth(
     monkeypatch.setattr(lessons_module, "hint_strength", lambda *_: 1.5)
     tuning = planner_config.finetune.model_copy(update={"steps": 4, "hint_share": 0.5})
     config = planner_config.model_copy(update={"finetune": tuning})
-    measures = finetune_planner(world / "transitions", world / "clusters", config, 3, tmp_path / "out")
+    measures = finetune_planner(planner_world / "transitions", planner_world / "clusters", config, 3, tmp_path / "out")
     assert measures["hint_strength"] == 1.5
     assert 0.2 < np.mean(np.array(seen) >= 0) < 0.8
     never = config.model_copy(update={"finetune": tuning.model_copy(update={"hint_share": 0.0})})
     seen.clear()
-    finetune_planner(world / "transitions", world / "clusters", never, 3, tmp_path / "never")
+    finetune_planner(planner_world / "transitions", planner_world / "clusters", never, 3, tmp_path / "never")
     assert set(seen) == {-1}
 
 
-def test_batches_share_first_interests_and_repeat_by_seed(world: Path, planner_config: PlannerConfig) -> None:
-    lessons = read_lessons(world / "transitions", Clusters.load(world / "clusters"), planner_config.finetune, 0)
+def test_batches_share_first_interests_and_repeat_by_seed(planner_world: Path, planner_config: PlannerConfig) -> None:
+    lessons = read_lessons(
+        planner_world / "transitions", Clusters.load(planner_world / "clusters"), planner_config.finetune, 0
+    )
     first, again, other = (draw_batches(lessons, 16, 4, seed) for seed in (1, 1, 2))
     batches = [next(first) for _ in range(5)]
     assert all(len(batch) == 16 for batch in batches)
@@ -242,17 +249,17 @@ def test_ranking_takes_known_clusters_out() -> None:
 
 
 def test_an_empty_training_set_and_unknown_clusters_are_refused(
-    trained: Trained, world: Path, planner_config: PlannerConfig, tmp_path: Path
+    trained_planner: Trained, planner_world: Path, planner_config: PlannerConfig, tmp_path: Path
 ) -> None:
     import pyarrow.parquet as pq
 
     for name in ("balanced", "transitions"):
-        table = pq.read_table(world / "transitions" / f"{name}.parquet")
+        table = pq.read_table(planner_world / "transitions" / f"{name}.parquet")
         pq.write_table(table.slice(0, 0 if name == "balanced" else None), tmp_path / f"{name}.parquet")
     with pytest.raises(DataError, match="at least one positive transition"):
-        finetune_planner(tmp_path, world / "clusters", planner_config, 3, tmp_path / "out")
+        finetune_planner(tmp_path, planner_world / "clusters", planner_config, 3, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    planner = Planner.load(trained[0], Clusters.load(world / "clusters"), precision="float32")
+    planner = Planner.load(trained_planner[0], Clusters.load(planner_world / "clusters"), precision="float32")
     with pytest.raises(VocabularyError, match="'elsewhere'"):
         planner.top_k([("c0", "elsewhere")], 1)
     with pytest.raises(VocabularyError, match="at least one"):
@@ -260,19 +267,25 @@ def test_an_empty_training_set_and_unknown_clusters_are_refused(
 
 
 def test_the_head_alone_follows_new_transitions(
-    trained: Trained, world: Path, planner_config: PlannerConfig, tmp_path: Path
+    trained_planner: Trained, planner_world: Path, planner_config: PlannerConfig, tmp_path: Path
 ) -> None:
     tuning = planner_config.finetune.model_copy(update={"steps": 0})
     config = planner_config.model_copy(update={"finetune": tuning})
-    measures = finetune_planner(world / "transitions", world / "clusters", config, 3, tmp_path / "out", init=trained[0])
+    measures = finetune_planner(
+        planner_world / "transitions", planner_world / "clusters", config, 3, tmp_path / "out", init=trained_planner[0]
+    )
     assert measures["steps"] == measures["chosen_step"] == 0 and measures["match_rate"] == 1.0
-    before, after = (load_file(folder / "model.safetensors") for folder in (trained[0], tmp_path / "out"))
+    before, after = (load_file(folder / "model.safetensors") for folder in (trained_planner[0], tmp_path / "out"))
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"lm_head.weight"}
 
 
 def test_the_head_sees_every_description_whatever_is_drawn(
-    trained: Trained, world: Path, planner_config: PlannerConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained_planner: Trained,
+    planner_world: Path,
+    planner_config: PlannerConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     read, asked_for = Trainer.read, set[tuple[int, ...]]()
 
@@ -286,13 +299,15 @@ def test_the_head_sees_every_description_whatever_is_drawn(
     monkeypatch.setattr(Trainer, "draw", lambda self, row: int(np.flatnonzero(self.lessons.targets[row])[0]))
     tuning = planner_config.finetune.model_copy(update={"steps": 0})
     config = planner_config.model_copy(update={"finetune": tuning})
-    finetune_planner(world / "transitions", world / "clusters", config, 3, tmp_path / "out", init=trained[0])
-    assert len(asked_for) == len(Clusters.load(world / "clusters").interface)
+    finetune_planner(
+        planner_world / "transitions", planner_world / "clusters", config, 3, tmp_path / "out", init=trained_planner[0]
+    )
+    assert len(asked_for) == len(Clusters.load(planner_world / "clusters").interface)
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_it_learns_the_same_on_another_device(
-    method: str, world: Path, planner_config: PlannerConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, planner_world: Path, planner_config: PlannerConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No GPU is needed to see that nothing is left behind on the processor; see `elsewhere`."""
     with elsewhere(), pytest.raises(RuntimeError, match="same device"):
@@ -300,7 +315,7 @@ def test_it_learns_the_same_on_another_device(
     changes = {"method": method, "lora_rank": 4, "steps": 6, "batch_size": 8, "evaluate_every": 2, "save_every": 2}
     tuning = planner_config.finetune.model_copy(update={**changes, "learning_rate": 1e-3})
     config = planner_config.model_copy(update={"finetune": tuning})
-    inputs = (world / "transitions", world / "clusters", config, 3)
+    inputs = (planner_world / "transitions", planner_world / "clusters", config, 3)
     adam = torch.optim.AdamW
     with monkeypatch.context() as patch:
         patch.setattr(finetune, "on_accelerator", nullcontext)
@@ -332,11 +347,11 @@ import json, sys
 from pathlib import Path
 from newfound.config import PlannerConfig
 from newfound.compute.distributed import processes
-from newfound.planner import finetune_planner
+from newfound.planner.training.finetune import finetune_planner
 from newfound.planner.training import trainer as course
 course.CONTEXTS = 16  # blocks enough for both processes to read states for the head
-world, out, config = Path(sys.argv[1]), Path(sys.argv[2]), PlannerConfig.model_validate_json(sys.argv[3])
-inputs = (world / "transitions", world / "clusters", config, 3)
+planner_world, out, config = Path(sys.argv[1]), Path(sys.argv[2]), PlannerConfig.model_validate_json(sys.argv[3])
+inputs = (planner_world / "transitions", planner_world / "clusters", config, 3)
 step, taken = course.Trainer.step, []
 
 def dies(self, at):
@@ -361,7 +376,7 @@ with processes(1) as rank:
 
 
 def test_two_processes_follow_the_curve_of_one_and_the_first_writes(
-    world: Path, planner_config: PlannerConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    planner_world: Path, planner_config: PlannerConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The losses agree to 1 %, the measures to .02: only the order of sums differs."""
     # Seven contexts a step: the processes' parts are unequal.
@@ -371,11 +386,11 @@ def test_two_processes_follow_the_curve_of_one_and_the_first_writes(
     (tmp_path / "run.py").write_text(TOGETHER, encoding="utf-8")
     out = tmp_path / "out"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    arguments = [str(tmp_path / "run.py"), str(world), str(out), config.model_dump_json()]
+    arguments = [str(tmp_path / "run.py"), str(planner_world), str(out), config.model_dump_json()]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     subprocess.run([*command, *arguments], check=True, env=environment, timeout=300)
     monkeypatch.setattr(course, "CONTEXTS", 16)
-    finetune_planner(world / "transitions", world / "clusters", config, 3, tmp_path / "alone")
+    finetune_planner(planner_world / "transitions", planner_world / "clusters", config, 3, tmp_path / "alone")
     shared, alone = (
         json.loads((folder / "training.json").read_text()) for folder in (out / "whole-0", tmp_path / "alone")
     )

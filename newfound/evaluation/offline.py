@@ -196,9 +196,9 @@ def _load_planner(folder: Path, clusters: Clusters, config: TrainingConfig) -> t
 
 def _answer_live(planner: Any, config: TableConfig, contexts: Sequence[Context]) -> list[list[tuple[str, float]]]:
     """What the planner's table would hold for some contexts that it does not."""
-    from newfound.table.build import answer
+    from newfound.table.answers import planner_rows
 
-    rows = answer(planner, contexts, config, {})
+    rows = planner_rows(planner, contexts, config, {})
     answers: dict[Context, list[tuple[str, float]]] = {context: [] for context in contexts}
     columns = (rows[name].to_pylist() for name in (schema.CONTEXT, schema.CLUSTER, schema.SCORE))
     for context, cluster, score in zip(*columns, strict=True):

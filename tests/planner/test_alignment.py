@@ -70,13 +70,15 @@ def test_it_learns_what_is_not_enjoyed_after_an_interest(planner_world: Path, tm
         return scores
 
     model, measures = fit_alignment(tmp_path / "t", clusters, propose)
-    after = model.enjoyment(np.array([[0, 3], [0, 5]]))
+    after = model.expected_engagement(np.array([[0, 3], [0, 5]]))
     assert after[0, 4] < after[1, 4] - 0.2
     assert model.weight > 0 and measures["alignment_gain"] > 0
     assert measures["alignment_error"] < measures["alignment_error_without"]
     model.save(tmp_path / "a")
     again = Alignment.load(tmp_path / "a", clusters)
-    np.testing.assert_array_equal(again.enjoyment(np.array([[0, 3]])), model.enjoyment(np.array([[0, 3]])))
+    np.testing.assert_array_equal(
+        again.expected_engagement(np.array([[0, 3]])), model.expected_engagement(np.array([[0, 3]]))
+    )
     again.clusters = "other"
     again.save(tmp_path / "b")
     with pytest.raises(VocabularyError, match="other clusters"):

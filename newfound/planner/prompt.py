@@ -126,7 +126,7 @@ class PromptCodec:
         return self.template.opening + middle + late
 
     def choices(self) -> list[str]:
-        """What an engine with structured output may answer, in cluster order."""
+        """The texts that an engine with structured output may answer, in cluster order."""
         return [self.tokenizer.decode(list(tokens), skip_special_tokens=False) for tokens in self.answers]
 
     def decode(self, tokens: Sequence[int]) -> str:

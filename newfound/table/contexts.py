@@ -67,7 +67,7 @@ def make_plan(clusters: Clusters, transitions: Path, config: TableConfig, planne
 
 
 def observed(transitions: Path) -> dict[Context, int]:
-    """How often each context was followed by something new."""
+    """Count of each context that was followed by something new."""
     import ibis
 
     table = ibis.duckdb.connect().read_parquet(transitions / "transitions.parquet")

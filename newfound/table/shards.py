@@ -167,7 +167,7 @@ def recent_hints(transitions: Path, config: TableConfig) -> dict[Context, str]:
 
 
 def shard_identity(plan: Plan, shard: int, shards: int, hints: Mapping[Context, str]) -> dict[str, Any]:
-    """What a shard's answers depend on."""
+    """Inputs of a shard, which make its answers what they are."""
     content = json.dumps([plan.shard(shard, shards), sorted(hints.items())]).encode()
     return {**plan.identity, "shard": shard, "shards": shards, "contexts_digest": hashlib.sha256(content).hexdigest()}
 

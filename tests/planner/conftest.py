@@ -1,4 +1,4 @@
-"""What every test of the planner starts from."""
+"""The tokenizer of the planner's tests."""
 
 from __future__ import annotations
 

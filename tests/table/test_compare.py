@@ -1,4 +1,4 @@
-"""What changed between two tables, by hand."""
+"""Two tables compared by hand."""
 
 from __future__ import annotations
 

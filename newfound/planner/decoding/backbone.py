@@ -26,7 +26,7 @@ class Backbone(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes; what it is given has to be there."""
+        """The device that computes; inputs have to be there."""
 
     @property
     def cache_bytes(self) -> int:

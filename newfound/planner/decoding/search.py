@@ -219,7 +219,7 @@ def read_prompts(backbone: Backbone, prompts: Sequence[Sequence[Tokens]], work: 
 
 @dataclass
 class _Branch:
-    """Where a trie node's cache lies."""
+    """A trie node's cache: one row of a batch's."""
 
     cache: Any
     row: int

@@ -128,7 +128,7 @@ class RemotePlanner:
         return len(self.nodes)
 
     def describe(self) -> dict[str, str | int]:
-        """What the answers may depend on beside their inputs; batches are the engine's own affair.
+        """Engine, server version, model and concurrency, on which answers may depend; batches are the engine's own affair.
 
         Raises:
             EngineError: the engine cannot be reached.

@@ -20,7 +20,7 @@ ADAM = ("exp_avg", "exp_avg_sq", "step")  # the optimiser's state of each tensor
 
 @dataclass
 class Progress:
-    """How far a run has come, beside its tensors."""
+    """State of a run beside its tensors."""
 
     step: int = 0
     curve: list[dict[str, float]] = field(default_factory=list)

@@ -20,7 +20,7 @@ Trained = tuple[Path, dict[str, object]]
 
 
 class Engine:
-    """What an engine with structured output does, by the planner itself, to which each choice is a token."""
+    """An engine with structured output, by the planner itself, to which each choice is a token."""
 
     def __init__(self, planner: Planner) -> None:
         self.planner, self.requests, self.answer = planner, [], None

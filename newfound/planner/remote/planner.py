@@ -128,7 +128,7 @@ class RemotePlanner:
         return len(self.nodes)
 
     def describe(self) -> dict[str, str | int]:
-        """Engine, server version, model and concurrency, on which answers may depend; batches are the engine's own affair.
+        """Engine, server version, model and concurrency, on which answers may depend; batches are its own affair.
 
         Raises:
             EngineError: the engine cannot be reached.

@@ -1,4 +1,4 @@
-"""How many interface clusters the data carry, where the configuration does not say."""
+"""Number of interface clusters that the data carry, where the configuration does not say."""
 
 from __future__ import annotations
 

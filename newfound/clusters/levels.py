@@ -13,7 +13,8 @@ from newfound.clusters import sources
 from newfound.clusters.artifact import Clusters
 from newfound.clusters.embed import Embedding
 from newfound.clusters.granularity import default_size
-from newfound.clusters.tree import Labels, balanced_kmeans, grow, without_thin
+from newfound.clusters.thin import without_thin
+from newfound.clusters.tree import Labels, balanced_kmeans, grow
 from newfound.config import ClustersConfig
 from newfound.errors import ConfigError
 from newfound.types import Array, Doubles, Floats, Ints

@@ -13,7 +13,7 @@ bench-planner: setup vllm ## the planner's bulk speed against transformers and v
 	@$(BIN)/python -m tests.benchmarks.bench_planner
 
 engines: setup vllm ## the planner in process beside a live vLLM server: same prompts, same choices, same answers
-	@$(BIN)/python -m pytest -q -s -m "" tests/planner/test_live_engine.py
+	@$(BIN)/python -m pytest -q -s -m "" tests/planner/remote/test_live_engine.py
 
 test-gpu: setup ## planner and ranker on a GPU beside the processor
 	@$(BIN)/python -m pytest -q tests/planner/test_gpu.py tests/ranker/test_gpu.py

@@ -16,7 +16,7 @@ from newfound.errors import DataError, VocabularyError
 from newfound.planner.decoding.backbone import Backbone, load_backbone
 from newfound.planner.decoding.search import Decoded, ExactDecoder
 from newfound.planner.decoding.trie import Trie
-from newfound.planner.prompt import PromptCodec, Tokens
+from newfound.planner.prompt import RECORD, PromptCodec, Tokens
 from newfound.types import Bools, Floats
 
 TOLD_APART = 10
@@ -68,7 +68,7 @@ class Planner:
         return len(self.nodes)
 
     def describe(self) -> dict[str, str | int]:
-        """What the answers may depend on beside their inputs: the engine, its version, threads and batch sizes."""
+        """Engine, version, threads, device and batch sizes, on which answers may depend beside their inputs."""
         return {
             "engine": self.backbone.name,
             "torch": torch.__version__.split("+")[0],
@@ -107,7 +107,7 @@ class Planner:
         hints: Hints | None = None,
         forced: bool = True,
     ) -> Decoded:
-        """What is known of all clusters once each context's k best are exact; see `ExactDecoder.decode`."""
+        """Scores and bounds of all clusters, each context's k best exact; see `ExactDecoder.decode`."""
         prompts = self.prompts(contexts, hints)
         scores = np.full((len(prompts), len(self)), -np.inf, dtype=np.float32)
         exact = np.zeros((len(prompts), len(self)), dtype=bool)
@@ -162,7 +162,7 @@ class Planner:
         return self.decode(contexts, min(TOLD_APART, len(self)), allowed, hints, forced=False).scores
 
     def free_generate(self, contexts: Contexts, hints: Hints | None = None) -> list[str]:
-        """What the model writes when nothing holds it to the descriptions: greedy, without the trie."""
+        """Free greedy decoding: the model's own text, not held to the descriptions by the trie."""
         prompts = self.prompts(contexts, hints)
         longest = max(len(answer) for answer in self.codec.answers)
         out = [""] * len(prompts)
@@ -195,7 +195,7 @@ def planner_digest(folder: Path) -> str:
     files = sorted(folder.glob("model*.safetensors"))
     if not files:
         raise DataError(str(folder), "no model*.safetensors", expected="a planner folder")
-    for file in [*files, folder / "prompt.json"]:
+    for file in [*files, folder / RECORD]:
         with file.open("rb") as stream:
             found.update(hashlib.file_digest(stream, "sha256").digest())
     return found.hexdigest()

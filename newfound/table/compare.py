@@ -1,4 +1,4 @@
-"""What changed between two tables, and how concentrated one is."""
+"""Differences between two tables, and the concentration of one's answers."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def drift(tables: Sequence[str | Path]) -> list[TableDiff]:
 
 
 def concentration(rows: pa.Table, clusters: Sequence[str]) -> dict[str, float]:
-    """How the best answers spread over the clusters: Gini, the head's share, and the share that is answered at all."""
+    """Spread of the best answers over the clusters: Gini, the head's share, and the share that is answered at all."""
     heads = rows.filter(pc.equal(rows[RANK], 0))[CLUSTER].to_pylist()
     return spread_of(list(_counts(heads, len(clusters))))
 

@@ -1,4 +1,4 @@
-"""Which contexts a table holds, and which shard works each of them out."""
+"""Contexts of a table, and their division into shards."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from newfound.errors import ConfigError
 from newfound.files import new_file
 from newfound.types import Context
 
-EVERY_CONTEXT_AT_MOST = 2_000_000
+EVERY_CONTEXT_AT_MOST = 2_000_000  # of a table whose size is not bounded
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def make_plan(clusters: Clusters, transitions: Path, config: TableConfig, planne
 
 
 def observed(transitions: Path) -> dict[Context, int]:
-    """How often each context was followed by something new."""
+    """Count of each context that was followed by something new."""
     import ibis
 
     table = ibis.duckdb.connect().read_parquet(transitions / "transitions.parquet")

@@ -1,8 +1,9 @@
-"""How fast the planner fills a table: ours, transformers with a trie, vLLM's offline engine with choices.
+"""Speed of filling a table: the planner, transformers with a trie, vLLM's offline engine with choices.
 
 Fixed descriptions and prompts at several N, one model, whole rows of the table, each engine the same prompts in the
-same order. Ours answers exactly, which is checked against scoring every description in full; the others decode greedily
-along the trie. vLLM runs in its own environment under each setting of a small sweep, and at every N its best counts.
+same order and in the same precision, the one that the machine is fast at. Ours answers exactly, which is checked
+against scoring every description in full; the others decode greedily along the trie. vLLM runs in its own environment
+under each setting of a small sweep, and at every N its best counts.
 
 Each part (an engine's setting, one N) is saved when it is measured, so an interrupted run goes on; a finished one
 starts anew.
@@ -31,8 +32,9 @@ import torch
 
 from newfound.compute.allocator import keep_freed_memory
 from newfound.compute.distributed import on_accelerator
+from newfound.compute.precision import product_dtype
 from newfound.planner.planner import Planner
-from tests.benchmarks.planner_workload import SEED, bench_model, planner_for, rows_of_table
+from tests.benchmarks.planner_workload import PRECISION, SEED, bench_model, planner_for, rows_of_table
 from tests.benchmarks.record import machine, write_record
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,9 +56,9 @@ ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "2147483647", "M
 
 
 def product_rate() -> float:
-    """FLOP/s of bfloat16 matrix products of the model's widest layer, best of several."""
-    gpu = torch.get_default_device().type == "cuda"
-    x, w = torch.randn(1 << 16 if gpu else 1024, 576).bfloat16(), torch.randn(3072, 576).bfloat16()
+    """FLOP/s of matrix products of the model's widest layer in its precision, best of several."""
+    gpu, dtype = torch.get_default_device().type == "cuda", product_dtype(PRECISION)
+    x, w = torch.randn(1 << 16 if gpu else 1024, 576).to(dtype), torch.randn(3072, 576).to(dtype)
     best = 0.0
     with torch.inference_mode():
         for _ in range(12):
@@ -73,6 +75,11 @@ def device_name() -> str:
     """Where all engines but vLLM compute."""
     device = torch.get_default_device()
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def precision_name() -> str:
+    """Of the products of every engine."""
+    return str(product_dtype(PRECISION)).removeprefix("torch.")
 
 
 def flops_of_bound(planner: Planner, pairs: Pairs) -> float:
@@ -126,7 +133,9 @@ def measure_transformers(n: int, args: argparse.Namespace) -> Part:
     from transformers import AutoModelForCausalLM
 
     planner = planner_for(MODEL, n)
-    module = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.bfloat16).to(planner.backbone.device).eval()
+    module = (
+        AutoModelForCausalLM.from_pretrained(MODEL, dtype=product_dtype(PRECISION)).to(planner.backbone.device).eval()
+    )
     end, batch = planner.codec.end, args.transformers_batch
     trie: dict[tuple[int, ...], set[int]] = {}
     for answer in planner.codec.answers:
@@ -167,8 +176,8 @@ def measure_vllm(name: str, args: argparse.Namespace) -> Part:
         prompts = [list(sum(prompt, ())) for prompt in planner.prompts([*pairs[: args.others], *pairs[-16:]])]
         workloads[str(n)] = {"prompts": prompts[:-16], "warm_up": prompts[-16:], "choices": planner.codec.choices()}
         longest = max(longest, *map(len, planner.codec.answers))
-    engine = {**SHARED, **SWEEP[name]}
-    task = {"model": str(MODEL), "engine": engine, "max_tokens": longest + 1, "workloads": workloads}
+    task = {"model": str(MODEL), "dtype": precision_name(), "engine": {**SHARED, **SWEEP[name]}}
+    task |= {"max_tokens": longest + 1, "workloads": workloads}
     job.write_text(json.dumps(task))
     env = {
         **os.environ,
@@ -235,7 +244,7 @@ class Progress:
 
 
 def main() -> None:
-    """Reads what is asked for; where there is a GPU, it measures there."""
+    """Reads the options; where there is a GPU, it measures there."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--pairs", type=int, default=1500)
     parser.add_argument("--repeats", type=int, default=3, help="of ours")
@@ -259,12 +268,12 @@ def run(args: argparse.Namespace) -> None:
     print(f"model: {MODEL.relative_to(ROOT)}, tuned once" if not MODEL.is_dir() else "model: as it was", flush=True)
     bench_model(MODEL)
     settings = [] if args.no_vllm else list(SWEEP)
-    progress = Progress(
-        2 * len(args.sizes) + len(settings), {**vars(args), "sweep": SWEEP, "shared": SHARED, "device": device_name()}
-    )
+    inputs = {"sweep": SWEEP, "shared": SHARED, "device": device_name(), "precision": precision_name()}
+    progress = Progress(2 * len(args.sizes) + len(settings), {**vars(args), **inputs})
     record: Part = {
-        "seed": SEED, "threads": args.threads, "device": device_name(), "bf16_tflops": round(product_rate() / 1e12, 3),
-        **machine("transformers"),
+        "seed": SEED, "threads": args.threads, "device": device_name(),
+        "precision": precision_name(),
+        "product_tflops": round(product_rate() / 1e12, 3), **machine("transformers"),
     }  # fmt: skip
     ours = {n: progress.part(f"newfound {n}", lambda n=n: measure_ours(n, args)) for n in args.sizes}
     theirs = {n: progress.part(f"transformers {n}", lambda n=n: measure_transformers(n, args)) for n in args.sizes}

@@ -1,10 +1,10 @@
-"""Does the language model earn its place? Planner and rivals on MovieLens-100K and MovieTweetings.
+"""Recall of the planner beside every baseline, on MovieLens-100K and MovieTweetings.
 
     make bench-planner-quality
 
 Stages are folders below `runs/bench/planner-quality/<data set>/`; what is there already is taken as it is, so a bench
 that was stopped goes on where it stood, and removing a folder measures it (and what it feeds) anew. Nothing is tuned on
-test users: rivals, checkpoint and alignment are chosen on validation users.
+test users: baselines, checkpoint and alignment are chosen on validation users.
 """
 
 from __future__ import annotations
@@ -52,12 +52,13 @@ from newfound.evaluation.offline import SLATE, gather_moments, slate_widths
 from newfound.evaluation.scorers import PlannerScorer
 from newfound.features.user_history import check_histories, entity_rows, write_user_history
 from newfound.measures import gains, hits, ranks_of
-from newfound.planner import Planner, finetune_planner
 from newfound.planner.alignment import WEIGHTS, Alignment, fit_alignment
 from newfound.planner.base_model import base_model
 from newfound.planner.decoding.backbone import end_token
 from newfound.planner.decoding.search import Decoded
+from newfound.planner.planner import Planner
 from newfound.planner.prompt import PromptCodec, load_tokenizer
+from newfound.planner.training.finetune import finetune_planner
 from newfound.planner.training.training_set import read_choices
 from newfound.ranker import Ranker, train_ranker
 from newfound.recommend import policy
@@ -118,7 +119,7 @@ class Stages:
         check_histories(found, out, dataset)
 
     def zero_shot(self, clusters: Path, out: Path) -> None:
-        """The base model with the planner's prompt, untaught."""
+        """The base model with the planner's prompt, without fine-tuning."""
         base = base_model(self.config.planner.model, out)
         if base != out:
             shutil.copytree(base, out)
@@ -126,8 +127,8 @@ class Stages:
         PromptCodec(load_tokenizer(out), loaded.descriptions, end_token(out)).save(out)
 
 
-class Remembered:
-    """A scorer that is asked the same only once."""
+class CachedScorer:
+    """A scorer that scores the same events only once."""
 
     def __init__(self, scorer: Scorer) -> None:
         self._scorer, self._known = scorer, {}
@@ -171,9 +172,14 @@ def align(method: Method, alignment: Alignment, validation: Events) -> Method:
     )  # fmt: skip
 
 
-class Untaught:
-    """The base model, which tells the descriptions so badly apart that the search would read nearly all of them anyway:
-    every context is scored in full, once, whoever asks, and kept in `file`: that takes longer than all the rest.
+class ZeroShot:
+    """The base model without fine-tuning, whose scores of every context are worked out once, in full, and kept.
+
+    It tells the descriptions so badly apart that the search would read nearly all of them anyway.
+
+    Args:
+        planner: the base model with the planner's prompt.
+        file: where the scores are kept, since they take longer than all the rest.
     """
 
     def __init__(self, planner: Planner, file: Path) -> None:
@@ -256,7 +262,7 @@ def combined(method: Method, pools: ClusterPools, validation: Events) -> Method:
 class Mixture:
     """An ablation: the mean probability over all contexts that serving may draw, rather than one context's answers.
 
-    It says what is lost by looking at two interests at a time. Scores are logarithms. Every context is asked about
+    It says what is lost by looking at two interests at a time. Scores are logarithms. Every context is scored
     once, however many moments offer it.
 
     Args:
@@ -266,7 +272,7 @@ class Mixture:
     def __init__(
         self, log_probabilities: Callable[[Events, list[Context]], np.ndarray], config: TrainingConfig
     ) -> None:
-        self._ask, self._config = log_probabilities, config
+        self._log_probabilities, self._config = log_probabilities, config
 
     def scores(self, events: Events) -> np.ndarray:
         size = self._config.transitions.context
@@ -276,7 +282,7 @@ class Mixture:
             offered.append([o for o in policy.context_distribution(found, size) if len(o[0]) == size])
         unique = sorted({context for contexts in offered for context, _ in contexts})
         place = {context: at for at, context in enumerate(unique)}
-        logs = self._ask(events, unique)
+        logs = self._log_probabilities(events, unique)
         out = np.zeros((len(events), logs.shape[1]))
         for row, contexts in enumerate(offered):
             fresh = ~events.seen[row]
@@ -288,22 +294,22 @@ class Mixture:
 
 
 def propose(planner: Planner, clusters: Clusters) -> Callable[[np.ndarray], np.ndarray]:
-    """The planner as alignment asks it: contexts as indices."""
+    """The planner's scores of contexts that come as indices, as the alignment wants them."""
 
-    def ask(contexts: np.ndarray) -> np.ndarray:
+    def scores(contexts: np.ndarray) -> np.ndarray:
         return planner.scores([tuple(clusters.interface[c] for c in row) for row in contexts.tolist()], exact=SLATE)
 
-    return ask
+    return scores
 
 
 def by_rows(scorer: Scorer) -> Callable[[Events, list[Context]], np.ndarray]:
     """A scorer of moments as one of contexts: the moment is of no matter to those that read the context alone."""
 
-    def ask(events: Events, contexts: list[Context]) -> np.ndarray:
+    def scores(events: Events, contexts: list[Context]) -> np.ndarray:
         borrowed = Events(events.journeys, np.full(len(contexts), events.at[0]), contexts)
         return scorer.scores(borrowed)
 
-    return ask
+    return scores
 
 
 def run(name: str, quick: bool) -> dict[str, float]:
@@ -316,13 +322,13 @@ def run(name: str, quick: bool) -> dict[str, float]:
     transitions = stages.make(
         "transitions", lambda p: mine_transitions(histories, dataset, clusters, config.transitions, seed, p)
     )
-    untaught = stages.make("zero-shot", lambda p: stages.zero_shot(clusters, p))
-    taught = config.planner.model_copy(update={"model": str(untaught)})  # the same base, unpacked once
-    planner = stages.make("planner", lambda p: finetune_planner(transitions, clusters, taught, seed, p))
+    zero_shot = stages.make("zero-shot", lambda p: stages.zero_shot(clusters, p))
+    tuned = config.planner.model_copy(update={"model": str(zero_shot)})  # the same base, unpacked once
+    planner = stages.make("planner", lambda p: finetune_planner(transitions, clusters, tuned, seed, p))
     ranker = stages.make(
         "ranker", lambda p: train_ranker(dataset, histories, clusters, config.ranker, seed, config.threads, p)
     )
-    return measure(name, config, dataset, histories, clusters, transitions, untaught, planner, ranker)
+    return measure(name, config, dataset, histories, clusters, transitions, zero_shot, planner, ranker)
 
 
 def measure(
@@ -332,7 +338,7 @@ def measure(
     histories: Path,
     clusters: Path,
     transitions: Path,
-    untaught: Path,
+    zero_shot: Path,
     planner: Path,
     ranker: Path,
 ) -> dict[str, float]:
@@ -344,7 +350,7 @@ def measure(
     catalogue = Catalogue(item_policy.items, interests)
     validation, limits = moments.validation, config.evaluation
     choices = read_choices(transitions, interests)
-    rivals = [
+    baselines = [
         *simple_rivals(counts, interests, validation, seed),
         teacher_rival(choices, validation, seed, config.planner.finetune.teacher_epochs),
         sequence_rival(histories, interests, clusters, transitions, validation, limits.sequence_epochs, seed),
@@ -352,12 +358,12 @@ def measure(
     ]
     planners = {
         key: Planner.load(path, interests, precision=config.planner.precision)
-        for key, path in (("planner", planner), ("planner_zero_shot", untaught))
+        for key, path in (("planner", planner), ("planner_zero_shot", zero_shot))
     }
-    untaught_planner = Untaught(planners["planner_zero_shot"], untaught.with_name("zero-shot-scores.npz"))
+    zero_shot_planner = ZeroShot(planners["planner_zero_shot"], zero_shot.with_name("zero-shot-scores.npz"))
     hinted = Hinted(planners["planner"], counts)
-    by_name = {rival.name: rival.scorer for rival in rivals}
-    alignment, worth = fit_alignment(transitions, interests, propose(planners["planner"], interests))
+    by_name = {baseline.name: baseline.scorer for baseline in baselines}
+    alignment, alignment_measures = fit_alignment(transitions, interests, propose(planners["planner"], interests))
     frequency = by_rows(by_name["pair_frequency"])
     mixtures = [
         ("planner", lambda events, contexts: planners["planner"].scores(contexts), "Planner"),
@@ -366,17 +372,21 @@ def measure(
     ]
     methods = [
         Method("planner", "Planner, fine-tuned", PlannerScorer(planners["planner"]), "ours"),
-        Method("planner_zero_shot", "Planner, zero-shot", PlannerScorer(untaught_planner), "ours"),
-        *(method_of(rival) for rival in rivals),
+        Method("planner_zero_shot", "Planner, zero-shot", PlannerScorer(zero_shot_planner), "ours"),
+        *(method_of(baseline) for baseline in baselines),
         Method("planner_hinted", "Planner, with hints", PlannerScorer(hinted), "ablation"),
         *(
             Method(
-                f"{key}_mixture", f"{label}, all recent pairs", Mixture(ask, config), "ablation", reads_context=False
+                f"{key}_mixture",
+                f"{label}, all recent pairs",
+                Mixture(scores, config),
+                "ablation",
+                reads_context=False,
             )
-            for key, ask, label in mixtures
+            for key, scores, label in mixtures
         ),
     ]
-    methods = [replace(method, scorer=Remembered(method.scorer)) for method in methods]
+    methods = [replace(method, scorer=CachedScorer(method.scorer)) for method in methods]
     pools = ClusterPools(item_policy, catalogue)
     methods += [
         combined(method, pools, moments.short_validation)
@@ -391,19 +401,19 @@ def measure(
     boot = Bootstrap(moments.test.users, resamples=limits.bootstrap, confidence=limits.confidence, seed=seed)
     withheld = protocols.held_out_contexts(transitions)
     slices = slices_of(moments.test, withheld, config.policy, config.transitions.context, seed)
-    nothing = np.zeros_like(moments.test.seen)  # planners are asked for novel clusters alone; leak looks at raw answers
+    nothing = np.zeros_like(moments.test.seen)  # planners answer novel clusters alone; leak looks at raw answers
     raw: dict[str, np.ndarray] = {
         "planner": best_clusters(planners["planner"].scores(moments.test.contexts, exact=SLATE), nothing, SLATE),
-        "planner_zero_shot": best_clusters(untaught_planner.scores(moments.test.contexts), nothing, SLATE),
+        "planner_zero_shot": best_clusters(zero_shot_planner.scores(moments.test.contexts), nothing, SLATE),
     }
-    # To the untaught model every pair is as new as those that were withheld: it is asked once, at all moments.
-    untold = [method for method in methods if method.key == "planner_zero_shot"]
-    told = [method for method in methods if method.key != "planner_zero_shot"]
-    metrics, answers, _ = judge(told, moments.test, slices, counts.frequency, boot, raw)
+    # To a model without fine-tuning every pair is as new as those that were withheld: it needs no slice of its own.
+    not_tuned = [method for method in methods if method.key == "planner_zero_shot"]
+    others = [method for method in methods if method.key != "planner_zero_shot"]
+    metrics, answers, _ = judge(others, moments.test, slices, counts.frequency, boot, raw)
     own = [part for part in slices if part.contexts is None]
-    more, its_answers, _ = judge(untold, moments.test, own, counts.frequency, boot, raw)
+    more, its_answers, _ = judge(not_tuned, moments.test, own, counts.frequency, boot, raw)
     metrics |= more
-    metrics |= {f"planner.{key}": value for key, value in worth.items()}
+    metrics |= {f"planner.{key}": value for key, value in alignment_measures.items()}
     for ours in ("planner", "planner_aligned"):
         paired(metrics, ours, answers, slices, boot)
         paired(metrics, ours, {ours: answers[ours], **its_answers}, own, boot)
@@ -426,7 +436,7 @@ def measure(
 
 
 def flat(key: str) -> str:
-    """The bench names every slice, `all` included, and drops the prefix of rivals: `<method>.<slice>.<measure>`."""
+    """The bench names every slice, `all` included, and drops the prefix of baselines: `<method>.<slice>.<measure>`."""
     method, _, rest = key.removeprefix("rival.").partition(".")
     if method.endswith("minus") or rest.startswith("minus."):
         return f"{method}.{rest}"
@@ -462,18 +472,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("datasets", nargs="*", default=["movielens-100k", "movietweetings"])
     parser.add_argument("--quick", action="store_true", help="a few steps of everything, written apart")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    out = RUNS / f"planner-quality{'-quick' * asked.quick}.json"
+    out = RUNS / f"planner-quality{'-quick' * args.quick}.json"
     found: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
-    for name in asked.datasets:
+    for name in args.datasets:
         if name == "movietweetings" and not TWEETINGS.exists():
             log.warning("movietweetings: left out, %s is absent", os.path.relpath(TWEETINGS, ROOT))
             continue
         started = time.monotonic()
-        found = {key: value for key, value in found.items() if not key.startswith(f"{name}.")} | run(name, asked.quick)
+        found = {key: value for key, value in found.items() if not key.startswith(f"{name}.")} | run(name, args.quick)
         found[f"{name}.seconds"] = round(time.monotonic() - started, 1)
-        found["seed"] = settings(name, asked.quick).seed
+        found["seed"] = settings(name, args.quick).seed
         found["processor"] = processor()
         found |= {f"version.{package}": version(package) for package in ("newfound", "torch", "transformers", "numpy")}
         out.write_text(json.dumps(dict(sorted(found.items())), indent=1) + "\n", encoding="utf-8")

@@ -1,10 +1,10 @@
-"""Runs under vLLM's own environment: offline generation with structured choices, timed.
+"""vLLM's offline generation with structured choices, timed; runs under vLLM's own environment.
 
     .vllm/bin/python tests/benchmarks/planner_vllm.py JOB.json OUT.json
 
-The job names the model folder, the engine's settings, and workloads by name, each with prompts as token ids and the
-choices as text. One process measures one setting, since an engine holds its memory until it ends. It imports nothing of
-newfound.
+The job names the model folder, its precision, the engine's settings, and workloads by name, each with prompts as token
+ids and the choices as text. One process measures one setting, since an engine holds its memory until it ends. It
+imports nothing of newfound.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def main(job: Path, out: Path) -> None:
     from vllm.sampling_params import StructuredOutputsParams
 
     started = time.monotonic()
-    engine = LLM(model=task["model"], dtype="bfloat16", enable_prefix_caching=True, seed=0, **task["engine"])
+    engine = LLM(model=task["model"], dtype=task["dtype"], enable_prefix_caching=True, seed=0, **task["engine"])
     record = {"vllm": version, "ready_seconds": time.monotonic() - started, "workloads": {}}
     for name, work in task["workloads"].items():
         params = SamplingParams(

@@ -1,4 +1,4 @@
-"""What the planner's benchmarks are measured on: fixed descriptions, a model tuned for them, whole rows of a table."""
+"""Workload of the planner's benchmarks: fixed descriptions, a model tuned for them, whole rows of a table."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from newfound.config import FinetuneConfig
 from newfound.planner.base_model import base_model
 from newfound.planner.decoding.backbone import LeanBackbone, end_token, load_backbone
 from newfound.planner.planner import Planner
-from newfound.planner.prompt import PromptCodec, load_tokenizer
+from newfound.planner.prompt import PromptCodec, has_planner, load_tokenizer
+from newfound.planner.training.examples import answer_tokens
 from newfound.planner.training.trainable import LeanTrainable
-from newfound.planner.training.trainer import Trainer, answer_tokens
+from newfound.planner.training.trainer import Trainer
 from newfound.planner.training.training_set import TrainingSet
 from newfound.transitions.choice_model import ChoiceModel, Choices
 
 SEED = 7
 LARGEST = 800
+PRECISION = "auto"  # of the products: what is measured is the machine, at what it is fast at
 TUNING = FinetuneConfig(share_first=1, probe_contexts=4000)
 
 
@@ -48,10 +50,10 @@ def bench_model(folder: Path) -> Path:
 
     It writes descriptions, as a planner does, and is unsure which.
     """
-    if (folder / "prompt.json").is_file():
+    if has_planner(folder):
         return folder
     base = base_model(None, folder.with_name("base-model"))
-    backbone = load_backbone(base, "bfloat16")
+    backbone = load_backbone(base, PRECISION)
     assert isinstance(backbone, LeanBackbone)
     texts = descriptions(LARGEST, base)
     codec = PromptCodec(load_tokenizer(base), texts, end_token(base))
@@ -64,14 +66,14 @@ def bench_model(folder: Path) -> Path:
     contexts = draw.integers(0, LARGEST, (4000, 2))
     contexts = np.unique(contexts[contexts[:, 0] != contexts[:, 1]], axis=0)
     targets = ChoiceModel(level, pull).distribution(contexts)
-    lessons = TrainingSet(contexts, np.ones(len(contexts), dtype=np.float32), targets)
+    data = TrainingSet(contexts, np.ones(len(contexts), dtype=np.float32), targets)
     none = Choices(np.zeros((0, 2), np.int64), np.zeros(0, np.int64), np.zeros((0, LARGEST), bool))
-    student = LeanTrainable(backbone.model, TUNING, SEED, answer_tokens(codec))
-    Trainer(student, codec, texts, lessons, none, TUNING, SEED).run()
+    model = LeanTrainable(backbone.model, TUNING, SEED, answer_tokens(codec))
+    Trainer(model, codec, texts, data, none, TUNING, SEED).run()
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    student.save(base, part)
+    model.save(base, part)
     codec.save(part)
     part.rename(folder)
     return folder
@@ -81,7 +83,7 @@ def planner_for(folder: Path, n: int) -> Planner:
     """The model over the first n descriptions."""
     texts = descriptions(n, folder)
     codec = PromptCodec(load_tokenizer(folder), texts, end_token(folder))
-    return Planner(load_backbone(folder, "bfloat16"), codec, texts)
+    return Planner(load_backbone(folder, PRECISION), codec, texts)
 
 
 def rows_of_table(nodes: list[str], pairs: int) -> list[tuple[str, str]]:

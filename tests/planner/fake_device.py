@@ -69,7 +69,7 @@ class _Device(TorchDispatchMode):
 
 
 class _Literals(TorchFunctionMode):
-    """`torch.tensor` asks no dispatcher: its result is moved."""
+    """`torch.tensor` goes past the dispatcher: its result is moved."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from newfound.planner.decoding.backbone import LeanBackbone
 from newfound.planner.decoding.search import ExactDecoder
 from newfound.planner.decoding.trie import Trie
+from tests.planner.tiny_planner import tiny_backbone
 
 END = 2
 
@@ -46,15 +47,14 @@ prompts = st.lists(
     seed=st.integers(0, 20),
     sharpness=st.sampled_from([0.5, 3.0, 8.0]),
     answers=sequences,
-    asked=prompts,
+    contexts=prompts,
     data=st.data(),
 )
 def test_top_k_equals_exhaustive_scoring(
-    tiny_backbone: Callable[..., LeanBackbone],
     seed: int,
     sharpness: float,
     answers: list[tuple[int, ...]],
-    asked: list[list[tuple[int, ...]]],
+    contexts: list[list[tuple[int, ...]]],
     data: st.DataObject,
 ) -> None:
     backbone = tiny_backbone(seed, sharpness)
@@ -63,10 +63,10 @@ def test_top_k_equals_exhaustive_scoring(
     allowed = None
     if masked:
         rows = st.lists(st.booleans(), min_size=len(answers), max_size=len(answers))
-        allowed = np.array(data.draw(st.lists(rows, min_size=len(asked), max_size=len(asked))), dtype=bool)
-    decoded = ExactDecoder(backbone, Trie(answers), END).decode(asked, k, allowed)
+        allowed = np.array(data.draw(st.lists(rows, min_size=len(contexts), max_size=len(contexts))), dtype=bool)
+    decoded = ExactDecoder(backbone, Trie(answers), END).decode(contexts, k, allowed)
     best, values = decoded.top(k)
-    for row, prompt in enumerate(asked):
+    for row, prompt in enumerate(contexts):
         truth = exhaustive(backbone, prompt, answers)
         if allowed is not None:
             truth = np.where(allowed[row], truth, -np.inf)
@@ -84,7 +84,7 @@ def test_top_k_equals_exhaustive_scoring(
         assert (values[row] <= 1e-5).all()
 
 
-def test_a_description_that_is_a_prefix_of_another_is_told_apart(tiny_backbone: Callable[..., LeanBackbone]) -> None:
+def test_a_description_that_is_a_prefix_of_another_is_told_apart() -> None:
     answers = [(5,), (5, 6), (5, 6, 7), (8,)]
     backbone = tiny_backbone(1)
     prompt = [(9, 10), (4, 3), (6, 3)]
@@ -93,7 +93,7 @@ def test_a_description_that_is_a_prefix_of_another_is_told_apart(tiny_backbone: 
     assert decoded.exact.all()
 
 
-def test_pooling_along_the_trie_is_not_what_is_computed(tiny_backbone: Callable[..., LeanBackbone]) -> None:
+def test_pooling_along_the_trie_is_not_what_is_computed() -> None:
     """Greedy decoding picks the likelier first token even when no single description below it is the best."""
     answers = [(5, a, b) for a in range(3, 9) for b in range(3, 9)] + [(6, a) for a in range(3, 9)]
     differ = 0
@@ -110,7 +110,7 @@ def test_pooling_along_the_trie_is_not_what_is_computed(tiny_backbone: Callable[
     assert differ > 0
 
 
-def test_only_what_may_be_among_the_best_is_read(tiny_backbone: Callable[..., LeanBackbone]) -> None:
+def test_only_what_may_be_among_the_best_is_read() -> None:
     answers = [(first, 9, 9, 9) for first in range(3, 33)]
     decoder = ExactDecoder(tiny_backbone(3), Trie(answers), END)
     prompt = [(9, 10), (4, 3), (6, 3)]
@@ -123,42 +123,36 @@ def test_only_what_may_be_among_the_best_is_read(tiny_backbone: Callable[..., Le
     assert decoder.work.answer_tokens == 8
 
 
-def test_shared_beginnings_are_read_once(tiny_backbone: Callable[..., LeanBackbone]) -> None:
+def test_shared_beginnings_are_read_once() -> None:
     decoder = ExactDecoder(tiny_backbone(3), Trie([(5, 6), (7,)]), END)
     decoder.decode([[(9, 10, 11), (4, a), (b, 3)] for a in (3, 4) for b in (5, 6, 7)], 0)
     assert decoder.work.prompt_tokens == 3 + 2 * 2 + 6 * 2
 
 
-def test_results_do_not_depend_on_order_or_company(tiny_backbone: Callable[..., LeanBackbone]) -> None:
+def test_results_do_not_depend_on_order_or_company() -> None:
     answers = [(5, 6), (5, 7, 3), (7,), (8, 3, 3, 3)]
     decoder = ExactDecoder(tiny_backbone(2), Trie(answers), END)
-    asked = [[(9, 10, 11), (4, a), (b, 3, *([5] * (b % 3)))] for a in (3, 4) for b in (5, 6, 7)]
-    together = decoder.decode(asked, 2)
+    contexts = [[(9, 10, 11), (4, a), (b, 3, *([5] * (b % 3)))] for a in (3, 4) for b in (5, 6, 7)]
+    together = decoder.decode(contexts, 2)
     for row in (5, 0, 3):
-        alone = decoder.decode([asked[row]], 2)
+        alone = decoder.decode([contexts[row]], 2)
         np.testing.assert_array_equal(alone.top(2)[0][0], together.top(2)[0][row])
         np.testing.assert_allclose(alone.top(2)[1][0], together.top(2)[1][row], atol=1e-4)
 
 
-def test_batches_side_by_side_give_the_same(tiny_backbone: Callable[..., LeanBackbone]) -> None:
+def test_batches_side_by_side_give_the_same() -> None:
     answers = [(3,), (3, 4), (4, 5, 6), (5,), (6, 7)]
-    asked = [[(9, 10, 11), (3 + a, 7), (5, 3 + b)] for a in range(6) for b in range(6)]
+    contexts = [[(9, 10, 11), (3 + a, 7), (5, 3 + b)] for a in range(6) for b in range(6)]
     alone = ExactDecoder(tiny_backbone(1), Trie(answers), END)
     shared = ExactDecoder(tiny_backbone(1), Trie(answers), END)
     alone.contexts = shared.contexts = 5
     before = torch.get_num_threads()
-    one = alone.decode(asked, 2)
+    one = alone.decode(contexts, 2)
     torch.set_num_threads(2)
     try:
-        other = shared.decode(asked, 2)
+        other = shared.decode(contexts, 2)
     finally:
         torch.set_num_threads(before)
     np.testing.assert_array_equal(one.exact, other.exact)
     np.testing.assert_allclose(one.scores, other.scores, rtol=1e-5)
     assert alone.work == shared.work and alone.work.contexts == 36
-
-
-def test_an_empty_vocabulary_and_equal_descriptions_are_refused() -> None:
-    for bad in ([], [()], [(1, 2), (1, 2)]):
-        with pytest.raises(ValueError):
-            Trie(bad)

@@ -21,10 +21,10 @@ from newfound.planner.decoding.backbone import end_token, load_backbone
 from newfound.planner.planner import Planner
 from newfound.planner.prompt import PromptCodec, load_tokenizer
 from newfound.planner.remote.planner import RemotePlanner
-from tests.benchmarks.planner_workload import bench_model, planner_for, rows_of_table
+from tests.benchmarks.planner_workload import PRECISION, bench_model, planner_for, rows_of_table
 from tests.benchmarks.record import machine, write_record
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PYTHON = ROOT / ".vllm" / "bin" / "python"
 MODEL = ROOT / "runs" / "bench" / "planner-model"
 CLUSTERS, PAIRS = 800, 200  # all that the model was tuned for
@@ -123,5 +123,5 @@ def test_hostile_text_never_leaves_the_choices(engine: str) -> None:
     for row, context in enumerate(contexts):
         assert not {nodes[i] for i in found[row]} & set(context)
     # The engine in this process answers among them as well.
-    ours = Planner(load_backbone(MODEL, "bfloat16"), codec, nodes)
+    ours = Planner(load_backbone(MODEL, PRECISION), codec, nodes)
     assert (ours.top_k(contexts, 2)[0] >= 0).all()

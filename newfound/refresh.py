@@ -102,7 +102,7 @@ def judge(
         scorer = TableScorer(TransitionTable.load(folder, tree), tree.interface)
         ranks = measures.ranks_of(scorer.scores(events), events.labels, events.seen)
         for k in (1, JUDGED_AT):
-            found[f"{name}.novel_recall@{k}"] = measures.novel_recall(ranks, k)
+            found[f"{name}.novel_recall@{k}"] = measures.hit_rate(ranks, k)
     for k in (1, JUDGED_AT):
         blind = measures.chance(k, len(tree.interface), events.seen.sum(axis=1))
         found[f"chance.novel_recall@{k}"] = float(blind.mean()) if len(events) else 0.0

@@ -1,10 +1,10 @@
-"""METHOD.md's measures of a window of events, by release: SQL that streams Parquet parts through bounded memory.
+"""Measures of a window of events, by release: SQL that streams Parquet parts through bounded memory.
 
 A slate belongs to the window in which it was answered; feedback on it counts whenever it happened and however late it
 came, so an old window that is measured again takes late feedback in, and one that got none is measured the same. A slot
 is an *impression* once there is any feedback on it. What counts as positive is decided as histories decide it
-(`monitoring.collector.pusher.fold`), and each measure means what its function in `newfound.measures` or
-`newfound.evaluation.off_policy` computes. A release's measures are of what was shown, and of what was consumed, on its
+(`monitoring.collector.pusher.fold`), and each measure means what its function in `newfound.measures`,
+`newfound.evaluation.off_policy` or `tests/reference/measures.py` computes. A release's measures are of what was shown, and of what was consumed, on its
 slates; those of all releases take in what people consumed elsewhere.
 
 A window that is measured again gives the same values to the last bit: counts and medians do by themselves, and what is

@@ -19,11 +19,12 @@ from newfound.clusters.artifact import RECORD, Clusters, Floats
 from newfound.clusters.describe import Describer, clean
 from newfound.clusters.embed import Embedding, embed_items
 from newfound.clusters.stable import Changes, match
-from newfound.clusters.tree import Labels, balanced_kmeans, gini, grow, loads
+from newfound.clusters.tree import Labels, balanced_kmeans, grow, loads
 from newfound.config import ClustersConfig
 from newfound.datasets import Dataset
 from newfound.errors import ConfigError, DataError
 from newfound.features.user_history import Histories, read_histories
+from newfound.measures import gini
 
 log = logging.getLogger("newfound.clusters")
 
@@ -354,7 +355,7 @@ def _measures(clusters: Clusters, changes: Changes | None) -> dict[str, float | 
         "smallest": int(sizes.min()),
         "largest": int(sizes.max()),
         "size_gini": gini(sizes),
-        "traffic_gini": gini(clusters.traffic),
+        "traffic_gini": gini(clusters.traffic) if clusters.traffic.any() else 0.0,
         "largest_traffic": float(clusters.traffic.max()),
         "digest": clusters.digest,
     }

@@ -18,7 +18,6 @@ from typing import Any
 
 import ibis
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -27,6 +26,7 @@ from newfound.config import TransitionsConfig
 from newfound.datasets.dataset import Dataset
 from newfound.datasets.engine import connect, new_folder, write_table
 from newfound.errors import DataError
+from newfound.measures import gini, normalised_entropy
 from newfound.schema import (
     AT,
     BALANCED,
@@ -284,23 +284,6 @@ def _spread(name: str, labels: Any, clusters: int) -> dict[str, float | int | st
         f"{name}_samples": int(counts.sum()),
         f"{name}_labels": len(found),
         f"{name}_label_coverage": len(found) / clusters,
-        f"{name}_label_entropy": _entropy(counts),
-        f"{name}_label_gini": _gini(counts),
+        f"{name}_label_entropy": normalised_entropy(counts),
+        f"{name}_label_gini": gini(counts),
     }
-
-
-def _entropy(counts: npt.NDArray[np.float64]) -> float:
-    """Shannon entropy over its largest possible value: 1 is even, 0 is one label alone."""
-    shares = counts[counts > 0] / max(counts.sum(), 1)
-    if len(counts) < 2 or not len(shares):
-        return 0.0
-    return float(max(0.0, -(shares * np.log(shares)).sum() / np.log(len(counts))))
-
-
-def _gini(counts: npt.NDArray[np.float64]) -> float:
-    """Gini coefficient: 0 is even, near 1 is one label alone."""
-    if not counts.sum():
-        return 0.0
-    ranked = np.sort(counts)
-    places = np.arange(1, len(ranked) + 1)
-    return float((2 * places - len(ranked) - 1) @ ranked / (len(ranked) * ranked.sum()))

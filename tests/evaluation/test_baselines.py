@@ -12,7 +12,7 @@ from newfound.evaluation.baselines import Counts
 from newfound.evaluation.cluster_sequence import ClusterSequence, training_walks
 from newfound.evaluation.end_to_end import Catalogue
 from newfound.evaluation.moments import Events, Journeys
-from newfound.measures import novel_recall, ranks_of
+from newfound.measures import hit_rate, ranks_of
 
 ORDER = list("abcd")
 
@@ -136,7 +136,7 @@ def test_the_ranker_as_a_rival_pools_its_items_scores(fitted):
         assert pools["logsumexp"][0, cluster] == pytest.approx(np.log(np.exp(own).sum()), rel=1e-4)
     rival = rivals.ranker_rival(ranker, catalogue, events)
     assert rival.chosen["pool"] in rivals.ClusterPools.NAMES and len(rival.tried) == 3
-    assert novel_recall(ranks_of(rival.scorer.scores(events), events.labels, events.seen), 40) == 1
+    assert hit_rate(ranks_of(rival.scorer.scores(events), events.labels, events.seen), 40) == 1
 
 
 def test_rivals_are_recorded_as_json(fitted):

@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-import fsspec
 import pandas as pd
 
 from components._step import FEATURES_FOLDER
 from newfound.features.user_history import ARRAYS
 from newfound.features.user_history import VIEW as HISTORY
+from newfound.files import put_file
 from newfound.schema import USER
 
 # Feast imports torch where it finds it, for features of tensors, which nobody uses here: seconds in every step.
@@ -74,8 +74,7 @@ def upload(source: Path, view: str) -> None:
     """Puts a view's rows where Feast reads them, where that is another place than where they were written."""
     target = f"{os.environ[FEATURES_FOLDER].rstrip('/')}/{view}.parquet"
     if target != str(source):
-        filesystem, path = fsspec.core.url_to_fs(target)
-        filesystem.put_file(str(source), path)
+        put_file(source, target)
 
 
 def apply(store: FeatureStore) -> None:

@@ -1,4 +1,4 @@
-"""What goes into a release, and what the release says of where it comes from."""
+"""A release assembled from the artifacts of a run, with its lineage."""
 
 import importlib.metadata
 import json

@@ -1,4 +1,4 @@
-"""What surrounds a component's one call into the library: settings in; measures, inventory and errors out.
+"""The frame around a component's one call into the library: settings in; measures, inventory and errors out.
 
 `settings` is a JSON string (a `dict` parameter would turn its integers into floats) with everything that the step
 depends on beside its input artifacts: `config`, the sections of `TrainingConfig` that it reads, and digests of code

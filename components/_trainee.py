@@ -1,4 +1,4 @@
-"""What a TrainJob's pod runs: fetch the inputs, torchrun, put the output back. `python -m components._trainee`
+"""The program of a TrainJob's pod: fetch the inputs, torchrun, put the output back. `python -m components._trainee`
 
 Trainer's torch runtime says by PET_* variables which pod this is; torchrun reads them itself. torchrun runs this module
 again, once a process, which runs the step's component with the task's inputs as local paths.

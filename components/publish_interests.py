@@ -29,11 +29,13 @@ def publish_interests(
 
     from components._features import HISTORY, INTERESTS, apply, materialise, open_store, upload
     from components._step import running
+    from newfound.clusters import Clusters
     from newfound.features.user_interests import write_interests
 
     with running(settings, metrics, interests) as step:
-        rows = Path(interests.path)
-        step.measures = write_interests(Path(dataset.path), Path(clusters.path), rows)
+        rows, tree = Path(interests.path), Path(clusters.path)
+        digest = Clusters.load(tree).digest
+        step.measures = write_interests(Path(dataset.path), tree / "items.parquet", digest, rows)
         store = open_store(Path(features.path))
         apply(store)
         for source, view in ((Path(features.path) / f"{HISTORY}.parquet", HISTORY), (rows, INTERESTS)):

@@ -1,4 +1,4 @@
-"""What the feature store is to know of people's past."""
+"""People's past as rows of the feature store."""
 
 from kfp import dsl
 from kfp.dsl import Artifact, Dataset, Input, Metrics, Output

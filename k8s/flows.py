@@ -1,4 +1,4 @@
-"""Who may speak to whom: what the NetworkPolicies allow, worked out from them, and why it is meant to be so.
+"""The flows between workloads that the NetworkPolicies allow, worked out from them, each with its purpose.
 
 A flow within the namespace needs both ends: the sender's egress and the receiver's ingress. Whoever is outside has
 policies of its own; of those flows only our end is seen.

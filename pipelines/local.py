@@ -20,6 +20,7 @@ from rich.console import Console
 from components import FEATURES_FOLDER, LOCAL_RUN
 from newfound.config import TrainingConfig
 from newfound.errors import NewfoundError
+from newfound.files import link
 from pipelines.cache import drop_incomplete, new_work_folder, remove_leftovers
 from pipelines.containers import Containers, absolute, docker_runner, image_id
 from pipelines.dependencies import ROOT
@@ -242,7 +243,4 @@ def _told_to(narrator: Narrator) -> Iterator[None]:
 def _link(runs: Path, artifacts: dict[str, Path]) -> None:
     """Points `runs/<name>` at every artifact, in one step each."""
     for name, path in artifacts.items():
-        draft = runs / f".{name}"
-        draft.unlink(missing_ok=True)
-        draft.symlink_to(os.path.relpath(path, runs), target_is_directory=path.is_dir())
-        draft.replace(runs / name)
+        link(runs / name, os.path.relpath(path, runs))

@@ -1,4 +1,4 @@
-"""What a cluster adds to a pipeline: image, resources, places, secrets, retries, TrainJobs, the canary.
+"""A cluster's part in a pipeline: image, resources, places, secrets, retries, TrainJobs, the canary.
 
 The pipelines' files are the same here and there. A step is put in its place by `Platform.place`; on this machine there
 is no platform, and the step is left as it is.

@@ -1,4 +1,4 @@
-"""What a person sees of a local run: what runs, how long, and the figure that matters.
+"""The progress of a local run in the terminal: the step that runs, its time, and its main figure.
 
 kfp reports to stdout in lines of its own among everything that the steps print. `Narrator` stands in for stdout,
 takes those lines apart, shows the few that matter, and keeps everything in one log file a step.

@@ -1,4 +1,4 @@
-"""How the pipelines' command lines end."""
+"""The end of the pipelines' command lines: an error is one line, and exit status 1."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each step depends on: its sections of the configuration, its code, its packages, its files.
+"""The settings of every step: its sections of the configuration, digests of its code, packages and files.
 
 kfp's cache key has a step's own source and its arguments, but neither the library behind it nor the content of files
 that are named by path. Both enter as digests in the step's settings, so that a cached result is never a stale one,

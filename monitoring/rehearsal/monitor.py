@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -24,12 +23,14 @@ from monitoring.store.database import Store
 from monitoring.users.interactions import pasts_of
 from newfound.clusters import Clusters
 from newfound.errors import DataError, ReleaseError
+from newfound.files import remove_folder, write_json
 from newfound.release import store as published
 from newfound.simulation import Drift, Population
 
 log: Final = logging.getLogger("newfound.monitoring.monitor")
 SECRET: Final = "key of a rehearsal alone"  # its users are simulated
 DAY: Final = timedelta(days=1)
+RECORD: Final = "rehearsal.json"  # by which a later rehearsal knows the folder as its own
 
 
 def rehearse(
@@ -80,8 +81,8 @@ def rehearse(
         raise DataError(str(features), "holds no feature store", expected="the folder `features` of a run")
     folder = published.load(str(releases), now).path
     clusters = Clusters.load(folder / "clusters")
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
+    remove_folder(out, RECORD)
+    write_json(out / RECORD, {"days": days, "seed": seed})
     store = Store(f"sqlite:///{out.absolute()}/events.db", SECRET.encode())
     whole = dict(pasts_of(dataset))
     store.put_pasts(iter(whole.items()))

@@ -268,7 +268,6 @@ def copy_features(source: Path, target: Path) -> Path:
 
     Feast's registry names the folder of its files, so the copy is applied and materialised anew.
     """
-    shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target)
     (target / "registry.db").unlink(missing_ok=True)
     (target / "online.db").unlink(missing_ok=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +13,7 @@ import pandas as pd
 
 from monitoring.report.bounds import DRIFT, Check
 from monitoring.report.drift import chance, jensen_shannon, merge_rare
+from newfound.files import new_file, write_json
 from newfound.recommend.policy import Reason
 from newfound.schema import USER_KEY
 
@@ -204,9 +204,7 @@ def add_to_workspace(folder: Path, window: str, snapshots: Mapping[str, Any]) ->
         for snapshot in snapshots.values():
             if snapshot is not None:
                 runs[window].append([str(project.id), str(workspace.add_run(project.id, snapshot).id)])
-    beside = record.with_suffix(".part")
-    beside.write_text(json.dumps(runs, indent=1, sort_keys=True))
-    os.replace(beside, record)
+    write_json(record, runs, sort_keys=True)
 
 
 def _project(workspace: Any, name: str, panels: Sequence[Panel]) -> Any:
@@ -234,9 +232,7 @@ def _project(workspace: Any, name: str, panels: Sequence[Panel]) -> Any:
 
 def _save(snapshot: Any, page: Path, title: str) -> None:
     """Writes the page, with a title, and with tables that scroll where Evidently cuts them off on narrow screens."""
-    page.parent.mkdir(parents=True, exist_ok=True)
-    beside = page.with_name(f".{page.name}.part")
-    snapshot.save_html(str(beside))
     head = f"<title>{title}</title><style>.MuiPaper-root{{overflow-x:auto!important}}</style></head>"
-    beside.write_text(beside.read_text(encoding="utf-8").replace("</head>", head, 1), encoding="utf-8")
-    os.replace(beside, page)
+    with new_file(page) as file:
+        snapshot.save_html(str(file))
+        file.write_text(file.read_text(encoding="utf-8").replace("</head>", head, 1), encoding="utf-8")

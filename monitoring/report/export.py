@@ -7,7 +7,6 @@ part. Parts are written beside and renamed, so a crash leaves whole parts alone.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ import pyarrow.parquet as pq
 from monitoring.store.database import Store
 from monitoring.store.tables import feedback, recommendations
 from newfound import schema
+from newfound.files import new_file
 
 BATCH: Final = 20_000
 _OF_SLATE: Final = (schema.RECOMMENDATION, schema.AT, schema.USER_KEY, schema.RELEASE)
@@ -86,10 +86,8 @@ def _name(first: int, last: int) -> str:
 
 
 def _replace(path: Path, table: pa.Table) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    pq.write_table(table, beside, compression="zstd")
-    os.replace(beside, path)
+    with new_file(path) as file:
+        pq.write_table(table, file, compression="zstd")
 
 
 # What a slot's JSON holds, for DuckDB, which reads a part's slots at once.

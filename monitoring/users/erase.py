@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,6 +17,7 @@ from monitoring.report.export import rewrite
 from monitoring.store.database import Store
 from newfound import schema
 from newfound.errors import ConfigError
+from newfound.files import new_file
 
 VIEWS: Final = ("user_history", "user_interests")
 
@@ -115,9 +115,8 @@ def _from_parquet(path: Path, user_id: str) -> int:
     table = pq.read_table(path)
     kept = table.filter(pc.not_equal(table[schema.USER], user_id))
     if kept.num_rows < table.num_rows:
-        beside = path.with_name(f".{path.name}.part")
-        pq.write_table(kept, beside)
-        os.replace(beside, path)
+        with new_file(path) as file:
+            pq.write_table(kept, file)
     return int(table.num_rows - kept.num_rows)
 
 
@@ -141,9 +140,8 @@ def _from_spool(path: Path, user_id: str) -> int:
     if removed and not kept:
         path.unlink()
     elif removed:
-        beside = path.with_name(f".{path.name}.part")
-        beside.write_bytes(b"".join(kept))
-        os.replace(beside, path)
+        with new_file(path) as file:
+            file.write_bytes(b"".join(kept))
     return removed
 
 

@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from sqlalchemy import select, union
@@ -17,6 +16,7 @@ from monitoring.store.database import Store
 from monitoring.store.tables import feedback, pasts
 from newfound import schema
 from newfound.errors import DataError
+from newfound.files import put_file
 
 _USERS = 2000  # whose interactions are in memory at a time
 
@@ -71,15 +71,11 @@ def write_interactions(store: Store, config: MonitoringConfig, out: str) -> int:
     query = union(select(pasts.c.user_id), select(feedback.c.user_id).where(feedback.c.kind != "shown"))
     with store.engine.connect() as connection:
         users = sorted(connection.scalars(query))
-    filesystem, path = fsspec.core.url_to_fs(out)
-    filesystem.makedirs(filesystem._parent(path), exist_ok=True)
     total = 0
     with tempfile.TemporaryDirectory(prefix="newfound-") as folder:
         written = Path(folder) / "interactions.parquet"
         total = _write_all(store, users, config, columns, written)
-        beside = f"{path}.part"  # it appears whole, or not at all
-        filesystem.put_file(str(written), beside)
-        filesystem.mv(beside, path)
+        put_file(written, out)
     return total
 
 

@@ -7,28 +7,28 @@ from pathlib import Path
 
 import ibis
 
-from newfound.clusters import Clusters
-from newfound.datasets.engine import connect, new_file, write_table
+from newfound.datasets.engine import connect, write_table
+from newfound.files import new_file
 from newfound.schema import CLUSTERS_DIGEST, EVENT_TIME, INTERESTS, ITEM, PATH, SEEN_LEAVES, TIME, USER
 
 log = logging.getLogger("newfound.features.user_interests")
 
 
-def write_interests(dataset: Path, clusters: Path, out: Path) -> dict[str, float | int | str]:
+def write_interests(dataset: Path, item_paths: Path, digest: str, out: Path) -> dict[str, float | int | str]:
     """Writes `schema.INTERESTS`: the leaves of everything that each user ever consumed, liked or not.
 
     Args:
         dataset: folder of `load_interactions`.
-        clusters: folder of `build_clusters`.
+        item_paths: `items.parquet` of the clusters, each item with its path.
+        digest: of the clusters, which stamps every row.
         out: the Parquet file.
 
     Returns:
         Users, and the mean number of leaves.
     """
-    digest = Clusters.load(clusters).digest
     con = connect()
     events = con.read_parquet(dataset / "interactions.parquet").select(USER, ITEM, TIME)
-    paths = con.read_parquet(clusters / "items.parquet")
+    paths = con.read_parquet(item_paths)
     leaves = paths.select(ITEM, _leaf=paths[PATH][paths[PATH].length() - 1])
     events = events.left_join(leaves, ITEM)
     rows = events.group_by(USER).agg(

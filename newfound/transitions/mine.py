@@ -24,8 +24,9 @@ import pyarrow.parquet as pq
 from newfound.clusters import Clusters
 from newfound.config import TransitionsConfig
 from newfound.datasets.dataset import Dataset
-from newfound.datasets.engine import connect, new_folder, write_table
+from newfound.datasets.engine import connect, write_table
 from newfound.errors import DataError
+from newfound.files import new_folder
 from newfound.measures import gini, normalised_entropy
 from newfound.schema import (
     AT,
@@ -53,14 +54,13 @@ from newfound.schema import (
     WEIGHT,
     WITHHELD,
 )
+from newfound.types import Context
 
 log = logging.getLogger("newfound.transitions.mine")
 
 RECORD = "transitions.json"
 FIRST = "first"
 _SEPARATOR = "\x1f"
-
-Context = tuple[str, ...]
 
 
 def interest_events(histories: Path, clusters: Path) -> Any:
@@ -180,7 +180,7 @@ def mine_transitions(
             f"no positive novel transition with {config.context} interests before it",
             expected="longer histories, or more clusters",
         )
-    with new_folder(out) as folder:
+    with new_folder(out, RECORD) as folder:
         write_table(found.order_by(USER, POSITION), TRANSITIONS, folder / "transitions.parquet")
         write_table(balanced.order_by(NEXT, ibis.desc(WEIGHT), CONTEXT), BALANCED, folder / "balanced.parquet")
         pq.write_table(withheld, folder / "held_out.parquet")

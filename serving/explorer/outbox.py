@@ -18,6 +18,7 @@ import aiohttp
 import orjson
 
 from newfound.events import BATCH
+from newfound.files import new_file
 from serving.metrics import DROPPED, OUTBOX, SENT, SPOOL
 from serving.settings import ServingConfig
 
@@ -161,9 +162,8 @@ class Outbox:
             return
         self._number += 1
         target = self.spool / f"{self._number:012d}.json"
-        draft = target.with_suffix(".part")
-        draft.write_bytes(body)
-        draft.rename(target)
+        with new_file(target) as file:
+            file.write_bytes(body)
         SPOOL.set(held)
 
     async def _send_spooled(self) -> bool:

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from newfound.files import write_text
 from serving.local.processes import Service
 from serving.store import open_store
 
@@ -129,8 +130,7 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     key = work / "user_key"
     if not key.exists():
-        key.write_text(secrets.token_hex(16))
-        key.chmod(0o600)
+        write_text(key, secrets.token_hex(16), mode=0o600)
     shared = [
         "--releases",
         options.releases,

@@ -29,8 +29,9 @@ from newfound.measures import hit_rate, ndcg, ranks_of
 from newfound.ranker.build import learn
 from newfound.ranker.cooccurrence import CoOccurrence
 from newfound.ranker.data import PAD, Ints, Sequences, read_sequence_lines
-from newfound.ranker.validation import Floats, held_out_scores, held_out_users, rank_held_out
+from newfound.ranker.validation import held_out_scores, held_out_users, rank_held_out
 from newfound.schema import ITEM, USER
+from newfound.types import Floats
 from tests.benchmarks.record import machine, write_record
 
 COLD_SHARE, COLD_EVENTS, COLD_PAST = 0.1, 5000, 5

@@ -155,7 +155,7 @@ def test_the_service_serves_history_and_interests_in_one_read(store: Any, moviel
     clusters.save(tmp_path / "clusters")
     from newfound.features.user_interests import write_interests
 
-    write_interests(movielens, tmp_path / "clusters", tmp_path / "interests")
+    write_interests(movielens, tmp_path / "clusters" / "items.parquet", clusters.digest, tmp_path / "interests")
     _features.upload(tmp_path / "interests", _features.INTERESTS)
     _features.materialise(store, _features.INTERESTS)
 

@@ -17,7 +17,8 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from components import FEATURES_FOLDER, LOCAL_RUN
+from components import LOCAL_RUN
+from feature_repo.store import FOLDER_VARIABLE, YAML_VARIABLE
 from newfound.config import TrainingConfig
 from newfound.errors import NewfoundError
 from newfound.files import link
@@ -197,7 +198,7 @@ def _environment(threads: int) -> Iterator[None]:
     os.environ.update(ENVIRONMENT, OMP_NUM_THREADS=str(threads))
     # Steps import our packages wherever they run; a run's features are its own.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), before.get("PYTHONPATH"))))
-    for name in (FEATURES_FOLDER, "FEAST_FS_YAML_FILE_PATH"):
+    for name in (FOLDER_VARIABLE, YAML_VARIABLE):
         os.environ.pop(name, None)
     try:
         yield

@@ -1,4 +1,4 @@
-"""From the store to Parquet parts that reports read: bounded batches, keyed users, nothing twice.
+"""Parquet parts of the store's events, which reports read: bounded batches, keyed users, nothing twice.
 
 A part holds the rows of one run of sequence numbers and is named for it; the next export goes on behind the newest
 part. Parts are written beside and renamed, so a crash leaves whole parts alone.
@@ -77,8 +77,8 @@ def _parts(folder: Path) -> list[Path]:
 
 def _newest(folder: Path) -> int:
     parts = _parts(folder)
-    found = _PART.fullmatch(parts[-1].name) if parts else None
-    return int(found.group(2)) if found else 0
+    match = _PART.fullmatch(parts[-1].name) if parts else None
+    return int(match.group(2)) if match else 0
 
 
 def _name(first: int, last: int) -> str:
@@ -129,10 +129,10 @@ def _feedback(rows: Sequence[Any]) -> pa.Table:
 def _table(rows: Sequence[Any], columns: pa.Schema, named: Mapping[str, str]) -> pa.Table:
     """Rows of the store as columns; `named` are those that are called otherwise there."""
     place = {name: index for index, name in enumerate(rows[0]._fields)}
-    found = list(zip(*rows, strict=True))
+    columns_of_rows = list(zip(*rows, strict=True))
     arrays = []
     for column in columns:
-        values = found[place[named.get(column.name, column.name)]]
+        values = columns_of_rows[place[named.get(column.name, column.name)]]
         if pa.types.is_timestamp(column.type):
             arrays.append(pa.array(values, pa.int64()).cast(column.type))
         else:

@@ -44,7 +44,6 @@ from newfound.types import Bools, Floats, Ints
 log = logging.getLogger("newfound.features.user_history")
 
 SOURCE = "histories"
-VIEW = "user_history"  # in the feature store
 ARRAYS = (ITEM_IDS, TIMES, ENGAGEMENTS, POSITIVES)
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from newfound.config import TrainingConfig
 from newfound.datasets import Dataset
+from newfound.planner.prompt import has_planner
 from newfound.release.items import write_catalogue
 from newfound.release.store import current, load, publish
 
@@ -68,7 +69,7 @@ def publish_parts(
         items = Path(folder) / "items.parquet"
         write_catalogue(dataset, clusters, items)
         parts = {"clusters": clusters, "table": table, "ranker": ranker, "items.parquet": items}
-        if (planner / "prompt.json").is_file():
+        if has_planner(planner):
             parts["planner"] = planner
         parent = current(root)
         manifest = publish(

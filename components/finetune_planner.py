@@ -37,7 +37,7 @@ def finetune_planner(
             given = {"transitions": transitions, "clusters": clusters, "init": init}
             step.measures = run_train_job("finetune_planner", given, {"planner": planner}, settings, job)
             return
-        from newfound.planner import finetune_planner as finetune
+        from newfound.planner.training.finetune import finetune_planner as finetune
 
         inputs, start = (Path(transitions.path), Path(clusters.path)), Path(init.path) if init else None
         config = step.config

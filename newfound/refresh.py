@@ -20,6 +20,7 @@ from newfound import schema
 from newfound.clusters import Clusters
 from newfound.config import RefreshConfig, TableConfig
 from newfound.errors import GateError
+from newfound.planner.prompt import has_planner
 from newfound.release import store as releases
 
 log: Final = logging.getLogger("newfound.refresh")
@@ -43,7 +44,7 @@ def open_parts(root: str, release: str, out: dict[str, Path], cache: Path) -> di
             shutil.copytree(source, folder, dirs_exist_ok=True)
         else:
             (folder / "absent").touch()
-    return {"release": found.id, "has_planner": int((out["planner"] / "prompt.json").is_file())}
+    return {"release": found.id, "has_planner": int(has_planner(out["planner"]))}
 
 
 def refresh_table(
@@ -61,7 +62,7 @@ def refresh_table(
     """
     from newfound.table import build_table, frequency_table
 
-    if (planner / "prompt.json").is_file():
+    if has_planner(planner):
         return build_table(planner, clusters, transitions, config.model_copy(update={"recent": recent}), out)
     with tempfile.TemporaryDirectory(prefix="newfound-") as place:
         lately = Path(place) / "transitions"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from newfound.config import DataConfig, SplitConfig
+from newfound.config import DataConfig, PlannerConfig, SplitConfig
 from newfound.datasets import load_interactions
 from newfound.datasets.sources import open_source
 from newfound.features.user_history import check_histories, entity_rows, write_rows
@@ -101,3 +101,28 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_histories(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny set's histories as of the cut."""
     return fetch_past(tiny, tmp_path_factory.mktemp("tiny-histories") / "histories.parquet")
+
+
+@pytest.fixture(scope="session")
+def planner_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders `clusters`, `transitions` and `base`, a random tiny language model with a tokenizer."""
+    from tests.planner.tiny_planner import write_base, write_world
+
+    return write_base(write_world(tmp_path_factory.mktemp("planner-world")))
+
+
+@pytest.fixture(scope="session")
+def planner_config(planner_world: Path) -> PlannerConfig:
+    """Enough training for the tiny model."""
+    from tests.planner.tiny_planner import tiny_planner_config
+
+    return tiny_planner_config(planner_world)
+
+
+@pytest.fixture(scope="session")
+def trained_planner(planner_world: Path, planner_config: PlannerConfig) -> tuple[Path, dict[str, object]]:
+    """A fine-tuned planner's folder and its measures."""
+    from newfound.planner.training.finetune import finetune_planner
+
+    out = planner_world / "planner"
+    return out, finetune_planner(planner_world / "transitions", planner_world / "clusters", planner_config, 3, out)

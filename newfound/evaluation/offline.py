@@ -38,6 +38,7 @@ from newfound.evaluation.report.page import write_report
 from newfound.evaluation.scorers import EXACT, Live, PlannerScorer, TableScorer
 from newfound.files import new_folder
 from newfound.measures import Ints
+from newfound.planner.prompt import has_planner
 
 log = logging.getLogger("newfound.evaluation")
 
@@ -137,7 +138,7 @@ def evaluate(
     metrics: dict[str, float] = {"planner.present": 0.0}
     ours: list[Method] = []
     live: Live | None = None
-    if (planner / "prompt.json").exists():
+    if has_planner(planner):
         policy, scorer = _timed("planner loaded", lambda: _load_planner(planner, interests, config))
         metrics |= {"planner.present": 1.0, "planner.match_rate": _match_rate(policy, moments.test, config)}
         ours.append(Method("planner", "Planner, fine-tuned", scorer, "ours"))
@@ -186,7 +187,7 @@ def evaluate(
 
 
 def _load_planner(folder: Path, clusters: Clusters, config: TrainingConfig) -> tuple[Any, PlannerScorer]:
-    from newfound.planner import Planner
+    from newfound.planner.planner import Planner
 
     planner = Planner.load(folder, clusters, precision=config.planner.precision)
     # As exactly as the table is decoded.
@@ -195,9 +196,9 @@ def _load_planner(folder: Path, clusters: Clusters, config: TrainingConfig) -> t
 
 def _answer_live(planner: Any, config: TableConfig, contexts: Sequence[Context]) -> list[list[tuple[str, float]]]:
     """What the planner's table would hold for some contexts that it does not."""
-    from newfound.table.build import answer
+    from newfound.table.answers import planner_rows
 
-    rows = answer(planner, contexts, config, {})
+    rows = planner_rows(planner, contexts, config, {})
     answers: dict[Context, list[tuple[str, float]]] = {context: [] for context in contexts}
     columns = (rows[name].to_pylist() for name in (schema.CONTEXT, schema.CLUSTER, schema.SCORE))
     for context, cluster, score in zip(*columns, strict=True):

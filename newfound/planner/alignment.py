@@ -1,16 +1,19 @@
-"""The second model: in this context, is this novel cluster enjoyed? (After arXiv 2504.05522.)
+"""Alignment: a second model, of expected engagement with a novel cluster, that reorders the planner's proposals.
 
 The planner says what people come to next; it learns from what they liked and says nothing about how often they did not.
-This model learns from the signed engagement of *all* novel transitions. The planner proposes, it picks among the
-proposals: the answer's format cannot break, since nothing but an order changes.
+This model learns from the signed engagement of *all* novel transitions (after arXiv 2504.05522, where a model of user
+feedback chooses among what a language model proposes). The answer's format cannot break, since nothing but an order
+changes.
 
-Enjoyment is additive: how much a cluster is enjoyed by those to whom it is new, plus what each interest of the context
-adds, every estimate drawn towards the coarser one by as many imagined observations as validation users justify.
+Expected engagement is additive: a cluster's mean among those to whom it is new, plus what each interest of the context
+adds, every estimate shrunk towards the coarser one by a number of imagined observations that is chosen on validation
+users.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -18,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from newfound import schema
+from newfound import measures, schema
 from newfound.clusters import Clusters
 from newfound.errors import DataError, VocabularyError
 from newfound.types import Floats, Ints
@@ -26,9 +29,12 @@ from newfound.types import Floats, Ints
 FILE = "alignment.safetensors"
 RECORD = "alignment.json"
 PROPOSALS = 10
-JUDGED = 1000  # moments of validation users by which the weight is chosen
-PRIORS = (5.0, 20.0, 80.0)
-WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0)
+WEIGHED = 1000  # transitions of validation users by which the weight is chosen
+PRIORS = (5.0, 20.0, 80.0)  # imagined observations
+WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0)  # nats a unit of engagement
+
+Scorer = Callable[[Ints], Floats]
+"""Contexts [B, K] as cluster indices -> scores [B, N]."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +47,11 @@ class Reactions:
 
 
 class Alignment:
-    """Expected signed engagement with a novel cluster, and how much it counts against the planner's log-probability.
+    """Expected signed engagement with a novel cluster, and its weight beside the planner's log-probability.
 
     Args:
-        level: [N], of each cluster where it is new.
-        pull: [K, N, N], what an interest at a place of the context adds.
+        level: [N], mean engagement with each cluster where it is new.
+        pull: [K, N, N], what an interest at a place of the context adds: place, interest, novel cluster.
         weight: nats a unit of engagement; 0 leaves the planner's order as it is.
         clusters: digest of the clusters.
     """
@@ -53,8 +59,8 @@ class Alignment:
     def __init__(self, level: Floats, pull: Floats, weight: float, clusters: str) -> None:
         self.level, self.pull, self.weight, self.clusters = level, pull, weight, clusters
 
-    def enjoyment(self, contexts: Ints) -> Floats:
-        """Expected engagement in [-1, 1], [B, N]; a context shorter than K counts as the last interests."""
+    def expected_engagement(self, contexts: Ints) -> Floats:
+        """[B, N] in [-1, 1]; a context shorter than K counts as the last interests."""
         first = len(self.pull) - contexts.shape[1]
         out = np.tile(self.level, (len(contexts), 1))
         for place in range(contexts.shape[1]):
@@ -72,8 +78,8 @@ class Alignment:
         proposals = min(proposals, scores.shape[1])
         best = np.argsort(-scores, axis=1, kind="stable")[:, :proposals]
         values = np.take_along_axis(scores, best, axis=1)
-        joined = values + self.weight * np.take_along_axis(self.enjoyment(contexts), best, axis=1)
-        # Whatever this model says, be it not a number, what may not be answered stays behind what may.
+        joined = values + self.weight * np.take_along_axis(self.expected_engagement(contexts), best, axis=1)
+        # What may not be answered stays behind what may, even where this model's values are not numbers.
         joined = np.nan_to_num(joined, nan=float(np.finfo(np.float32).min))
         joined[np.isneginf(values)] = -np.inf
         order = np.argsort(-joined, axis=1, kind="stable")
@@ -104,60 +110,62 @@ class Alignment:
         try:
             record: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
             arrays = load_file(folder / FILE)
-            made = cls(arrays["level"], arrays["pull"], float(record["weight"]), str(record["clusters"]))
+            model = cls(arrays["level"], arrays["pull"], float(record["weight"]), str(record["clusters"]))
         except Exception as error:  # safetensors raises its own type, which is no public one
             raise DataError(str(folder), f"cannot be read ({error!r})", expected="an alignment model") from None
-        if made.clusters != clusters.digest:
+        if model.clusters != clusters.digest:
             raise VocabularyError(f"{folder / RECORD}: made for other clusters; expected those in use")
-        return made
+        return model
 
 
-def fit_alignment(transitions: Path, clusters: Clusters, propose: Any) -> tuple[Alignment, dict[str, float]]:
+def fit_alignment(transitions: Path, clusters: Clusters, score: Scorer) -> tuple[Alignment, dict[str, float]]:
     """Learns from training users' transitions; priors and weight are chosen on validation users.
 
-    The priors are those that predict validation users' engagement best, the weight is the one under which what they
-    enjoyed ranks best: the mean of engagement over rank, so that what was enjoyed more counts more.
+    The priors are those that predict validation users' engagement best; see `_choose_weight` for the weight.
 
     Args:
         transitions: folder of the mined transitions.
-        propose: contexts [B, K] -> the planner's scores [B, N].
+        clusters: those of the transitions.
+        score: the planner's.
 
     Returns:
-        The model and what it is worth on validation users.
+        The model and its measures on validation users.
     """
     file = transitions / "transitions.parquet"
     n = len(clusters.interface)
     train, held = read_reactions(file, clusters, "train"), read_reactions(file, clusters, "validation")
-    best: tuple[float, Alignment] | None = None
-    for level_prior, pull_prior in product(PRIORS, PRIORS):
-        model = _fit(train, n, level_prior, pull_prior, clusters.digest)
-        error = _error(model, held)
-        if best is None or error < best[0]:
-            best = (error, model)
-    assert best is not None
-    error, model = best
+    fits = (_fit(train, n, level, pull, clusters.digest) for level, pull in product(PRIORS, PRIORS))
+    error, model = min(((_error(model, held), model) for model in fits), key=lambda fit: fit[0])
     baseline = float(np.mean((held.engagement - train.engagement.mean()) ** 2)) if len(held.labels) else 0.0
-    liked = held.engagement > 0
-    contexts, labels = held.contexts[liked], held.labels[liked]
-    gains: dict[float, float] = {0.0: 0.0}
-    if len(labels):
-        chosen = np.sort(np.random.default_rng(0).permutation(len(labels))[:JUDGED])
-        contexts, labels, weights = contexts[chosen], labels[chosen], held.engagement[liked][chosen]
-        scores = propose(contexts)
-        np.put_along_axis(scores, contexts, -np.inf, axis=1)
-        for weight in WEIGHTS:
-            model.weight = weight
-            order = model.rerank(scores, contexts)
-            truth = np.take_along_axis(order, labels[:, None], axis=1)
-            ranks = (order >= truth).sum(1)
-            gains[weight] = float((weights / ranks).mean())
-        model.weight = max(WEIGHTS, key=lambda weight: (gains[weight], -weight))
+    gain = _choose_weight(model, held, score)
     return model, {
         "alignment_weight": model.weight,
         "alignment_error": error,
         "alignment_error_without": baseline,
-        "alignment_gain": gains[model.weight] - gains[0.0],
+        "alignment_gain": gain,
     }
+
+
+def _choose_weight(model: Alignment, held: Reactions, score: Scorer) -> float:
+    """Sets the weight under which what people enjoyed ranks best; returns what it adds to no weight at all.
+
+    The measure is the mean of engagement times reciprocal rank, so that what was enjoyed more counts more. Equal scores
+    rank by index, as everywhere (`measures.ranks_of`).
+    """
+    liked = np.flatnonzero(held.engagement > 0)
+    if not len(liked):
+        return 0.0
+    chosen = liked[np.sort(np.random.default_rng(0).permutation(len(liked))[:WEIGHED])]
+    contexts, labels, engagement = held.contexts[chosen], held.labels[chosen], held.engagement[chosen]
+    scores = score(contexts)
+    np.put_along_axis(scores, contexts, -np.inf, axis=1)
+    gains: dict[float, float] = {}
+    for weight in WEIGHTS:
+        model.weight = weight
+        ranks = measures.ranks_of(model.rerank(scores, contexts), labels)
+        gains[weight] = float((engagement * measures.reciprocal_ranks(ranks, scores.shape[1])).mean())
+    model.weight = max(WEIGHTS, key=lambda weight: (gains[weight], -weight))
+    return gains[model.weight] - gains[0.0]
 
 
 def read_reactions(file: Path, clusters: Clusters, split: str) -> Reactions:
@@ -193,5 +201,5 @@ def _error(model: Alignment, data: Reactions) -> float:
     """Mean squared error of the expected engagement."""
     if not len(data.labels):
         return 0.0
-    expected = np.take_along_axis(model.enjoyment(data.contexts), data.labels[:, None], axis=1)[:, 0]
+    expected = np.take_along_axis(model.expected_engagement(data.contexts), data.labels[:, None], axis=1)[:, 0]
     return float(np.mean((data.engagement - expected) ** 2))

@@ -1,12 +1,13 @@
-"""A Llama in a GGUF file as a Hugging Face folder, without the half minute that the general converter takes.
+"""Conversion of a Llama in a GGUF file to a Hugging Face folder, in seconds where transformers takes half a minute.
 
-Reads what llama.cpp wrote: rows of the query and key projections are put back in the order of halves (llama.cpp keeps
-rotary pairs side by side), the byte-level BPE becomes a `tokenizer.json`.
+It reads what llama.cpp wrote: rows of the query and key projections are put back in the order of halves (llama.cpp
+keeps rotary pairs side by side), the byte-level BPE becomes a `tokenizer.json`.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,10 @@ NAMES = {
 }
 OUTSIDE = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 CONTROL = 3  # token type of special tokens
+
+
+Read = Callable[[str], Any]
+"""A field of the file's metadata by name; None where it has none."""
 
 
 def convert(gguf_file: Path, folder: Path) -> bool:
@@ -58,30 +63,35 @@ def convert(gguf_file: Path, folder: Path) -> bool:
         weights[f"model.layers.{parts[1]}.{NAMES[parts[2]]}.weight"] = value.to(torch.bfloat16).contiguous()
     folder.mkdir(parents=True, exist_ok=True)
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    _write_tokenizer(read, folder)
+    _write_settings(read, "lm_head.weight" not in weights, folder)
+    return True
+
+
+def _write_settings(read: Read, tied: bool, folder: Path) -> None:
+    tokens = read("tokenizer.ggml.tokens")
     special = {name: read(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos", "padding", "unknown")}
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "dtype": "bfloat16",
-        "vocab_size": len(read("tokenizer.ggml.tokens")),
+        "vocab_size": len(tokens),
         "hidden_size": read("llama.embedding_length"),
         "intermediate_size": read("llama.feed_forward_length"),
         "num_hidden_layers": read("llama.block_count"),
-        "num_attention_heads": heads,
-        "num_key_value_heads": kv_heads,
+        "num_attention_heads": read("llama.attention.head_count"),
+        "num_key_value_heads": read("llama.attention.head_count_kv"),
         "head_dim": read("llama.rope.dimension_count"),
         "max_position_embeddings": read("llama.context_length"),
         "rms_norm_eps": read("llama.attention.layer_norm_rms_epsilon"),
         "rope_parameters": {"rope_type": "default", "rope_theta": read("llama.rope.freq_base")},
         "hidden_act": "silu",
-        "tie_word_embeddings": "lm_head.weight" not in weights,
+        "tie_word_embeddings": tied,
         "bos_token_id": special["bos"],
         "eos_token_id": special["eos"],
         "pad_token_id": special["padding"],
     }
     generation = {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    tokens, kinds = read("tokenizer.ggml.tokens"), read("tokenizer.ggml.token_type")
-    _write_tokenizer(tokens, kinds, read("tokenizer.ggml.merges"), folder)
     names = {
         f"{name}_token": tokens[special[key]]
         for name, key in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"), ("unk", "unknown"))
@@ -90,7 +100,6 @@ def convert(gguf_file: Path, folder: Path) -> bool:
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": read("tokenizer.chat_template"), **names}
     for name, content in (("generation_config", generation), ("tokenizer_config", settings), ("config", config)):
         (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    return True
 
 
 def _halves(weight: Tensor, heads: int) -> Tensor:
@@ -99,10 +108,11 @@ def _halves(weight: Tensor, heads: int) -> Tensor:
     return pairs.transpose(1, 2).reshape(weight.shape)
 
 
-def _write_tokenizer(tokens: list[str], kinds: list[int], merges: list[str], folder: Path) -> None:
+def _write_tokenizer(read: Read, folder: Path) -> None:
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-    pairs = [(left, right) for left, right in (merge.split(" ", 1) for merge in merges)]
+    tokens, kinds = read("tokenizer.ggml.tokens"), read("tokenizer.ggml.token_type")
+    pairs = [(left, right) for left, right in (merge.split(" ", 1) for merge in read("tokenizer.ggml.merges"))]
     tokenizer = Tokenizer(models.BPE(vocab={token: place for place, token in enumerate(tokens)}, merges=pairs))
     digits = pre_tokenizers.Digits(individual_digits=True)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])

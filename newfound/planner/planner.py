@@ -16,7 +16,7 @@ from newfound.errors import DataError, VocabularyError
 from newfound.planner.decoding.backbone import Backbone, load_backbone
 from newfound.planner.decoding.search import Decoded, ExactDecoder
 from newfound.planner.decoding.trie import Trie
-from newfound.planner.prompt import PromptCodec, Tokens
+from newfound.planner.prompt import RECORD, PromptCodec, Tokens
 from newfound.types import Bools, Floats
 
 TOLD_APART = 10
@@ -195,7 +195,7 @@ def planner_digest(folder: Path) -> str:
     files = sorted(folder.glob("model*.safetensors"))
     if not files:
         raise DataError(str(folder), "no model*.safetensors", expected="a planner folder")
-    for file in [*files, folder / "prompt.json"]:
+    for file in [*files, folder / RECORD]:
         with file.open("rb") as stream:
             found.update(hashlib.file_digest(stream, "sha256").digest())
     return found.hexdigest()

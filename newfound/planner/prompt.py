@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 RECORD = "prompt.json"
+TOKENIZER = "tokenizer.json"
 MAX_CHARACTERS = 200  # of a description as the planner reads it
 MAX_TOKENS = 48
 
@@ -168,6 +169,11 @@ class PromptCodec:
         return codec
 
 
+def has_planner(folder: Path) -> bool:
+    """Whether a folder holds a planner: where the items have no text, the planner's folder is there without one."""
+    return (folder / RECORD).is_file()
+
+
 def read_record(folder: Path) -> dict[str, Any]:
     """`prompt.json` as a mapping.
 
@@ -187,8 +193,8 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     """A model folder's tokenizer, without importing transformers where the folder allows."""
     from tokenizers import Tokenizer
 
-    if (folder / "tokenizer.json").is_file():
-        return Tokenizer.from_file(str(folder / "tokenizer.json"))
+    if (folder / TOKENIZER).is_file():
+        return Tokenizer.from_file(str(folder / TOKENIZER))
     from transformers import AutoTokenizer
 
     tokenizer: Tokenizer = AutoTokenizer.from_pretrained(str(folder)).backend_tokenizer

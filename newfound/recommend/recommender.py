@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from newfound.config import PolicyConfig
 from newfound.errors import DataError, ReleaseError
 from newfound.grounding import ClusterQuery, rank_clusters
+from newfound.planner.prompt import has_planner
 from newfound.recommend.catalogue import AvailableCatalogue, Catalogue, UserHistory
 from newfound.recommend.decision import Decision, PlannerQuery, SlateRequest, draft
 from newfound.recommend.slate import Plan, Slate
@@ -74,9 +75,7 @@ class Recommender:
 
         folder = Path(release)
         catalogue = Catalogue.open(folder)
-        planner = (
-            LocalPlanner(folder / "planner", catalogue) if (folder / "planner" / "prompt.json").is_file() else None
-        )
+        planner = LocalPlanner(folder / "planner", catalogue) if has_planner(folder / "planner") else None
         return cls(
             catalogue,
             ItemPolicy.load(folder / "ranker"),
@@ -176,7 +175,7 @@ class LocalPlanner:
         import numpy as np
 
         if self._loaded is None:
-            from newfound.planner import Planner as LanguagePolicy
+            from newfound.planner.planner import Planner as LanguagePolicy
 
             self._loaded = LanguagePolicy.load(self._folder, self._catalogue.clusters)
         names = self._catalogue.interface

@@ -1,4 +1,4 @@
-"""What changed between two tables, and how concentrated one is."""
+"""Differences between two tables, and the concentration of one's answers."""
 
 from __future__ import annotations
 

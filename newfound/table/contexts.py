@@ -1,4 +1,4 @@
-"""Which contexts a table holds, and which shard works each of them out."""
+"""Contexts of a table, and their division into shards."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from newfound.errors import ConfigError
 from newfound.files import new_file
 from newfound.types import Context
 
-EVERY_CONTEXT_AT_MOST = 2_000_000
+EVERY_CONTEXT_AT_MOST = 2_000_000  # of a table whose size is not bounded
 
 
 @dataclass(frozen=True)

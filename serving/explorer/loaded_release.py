@@ -7,6 +7,7 @@ from pathlib import Path
 
 from newfound.config import PolicyConfig
 from newfound.errors import ReleaseError
+from newfound.planner.prompt import has_planner
 from newfound.recommend.catalogue import AvailableCatalogue, Catalogue
 from newfound.recommend.decision import AnswerCache
 from newfound.recommend.recommender import released_policy
@@ -66,7 +67,7 @@ def build_loaded_release(folder: Path, release: str, *, planner: bool, remembere
     catalogue.warm()
     _ = catalogue.clusters.layout  # read now: the files will be gone
     prompts = None
-    if planner and (folder / "planner" / "prompt.json").is_file():
+    if planner and has_planner(folder / "planner"):
         prompts = Prompts(folder / "planner", catalogue.clusters.interface, catalogue.clusters.descriptions)
     length = int(record["config"]["max_length"])
     return LoadedRelease(catalogue, released_policy(folder), length, prompts, remembered)

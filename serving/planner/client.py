@@ -1,27 +1,28 @@
-"""The live planner, asked over the OpenAI-compatible protocol that vLLM speaks.
+"""The live planner's client, over the OpenAI-compatible protocol that vLLM speaks.
 
-The same prompt and the same choices as in bulk inference (`newfound.planner.remote.planner`), on the explorer's own
-kind of connection and without anything that would load a language model's libraries into it.
+Requests and answers are those of bulk inference (`newfound.planner.remote.completion`), on the explorer's own kind of
+connection and without anything that would load a language model's libraries into it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 import orjson
 
-from newfound.planner.prompt import PromptCodec
-from newfound.planner.remote.choice_search import ALTERNATIVES, ChoiceSearch
+from newfound.planner.prompt import RECORD, TOKENIZER, PromptCodec
+from newfound.planner.remote.choice_search import ChoiceSearch
+from newfound.planner.remote.completion import PATH, CompletionCodec
 from newfound.recommend.decision import PlannerQuery
 
-FILES: Final = ("planner/prompt.json", "planner/tokenizer.json")
+FILES: Final = (f"planner/{RECORD}", f"planner/{TOKENIZER}")
 
 
 class Prompts:
-    """What a release's planner is asked, and what its answers mean.
+    """A release's queries to its planner: clusters by id rather than by index.
 
     Args:
         folder: the planner's, of which `FILES` are needed.
@@ -30,35 +31,23 @@ class Prompts:
     """
 
     def __init__(self, folder: Path, interface: Sequence[str], descriptions: Sequence[str]) -> None:
-        self._codec = PromptCodec.load(folder, descriptions)
-        self._choices = self._codec.choices()
-        self._interface = list(interface)
-        self._at = {cluster: at for at, cluster in enumerate(interface)}
-        # Choices end by themselves. An engine may spell one in smaller pieces than the codec does, at worst in bytes.
-        self._longest = max(len(text.encode()) for text in self._choices) + 1
+        self.completions = CompletionCodec(PromptCodec.load(folder, descriptions))
+        self.interface = list(interface)
+        self._index = {cluster: place for place, cluster in enumerate(interface)}
 
-    def search(self, ask: PlannerQuery, k: int) -> ChoiceSearch[str]:
+    def search(self, query: PlannerQuery, k: int) -> ChoiceSearch[int]:
         """Over the clusters that may be answered: those allowed, never the context's own."""
-        allowed = self._interface if ask.allowed is None else ask.allowed
-        texts = {cluster: self._choices[self._at[cluster]] for cluster in allowed if cluster not in ask.context}
-        return ChoiceSearch(texts, k)
+        allowed = self.interface if query.allowed is None else query.allowed
+        return self.completions.search((self._index[c] for c in allowed if c not in query.context), k)
 
-    def body(self, ask: PlannerQuery, choices: Sequence[str], model: str) -> bytes:
-        """The completion request."""
-        return orjson.dumps(
-            {
-                "model": model,
-                "prompt": list(self._codec.tokens(tuple(self._at[cluster] for cluster in ask.context))),
-                "max_tokens": self._longest,
-                "temperature": 0,
-                "logprobs": ALTERNATIVES,
-                "structured_outputs": {"choice": [self._choices[self._at[cluster]] for cluster in choices]},
-            }
-        )
+    def request(self, query: PlannerQuery, choices: Sequence[int], model: str) -> dict[str, Any]:
+        """The completion request of one step of the search."""
+        prompt = self.completions.prompt.tokens(tuple(self._index[cluster] for cluster in query.context))
+        return self.completions.choice_request(model, prompt, choices)
 
 
 class PlannerClient:
-    """The engine.
+    """Posts queries to the engine.
 
     Args:
         url: what stands before `/v1/completions`.
@@ -67,7 +56,7 @@ class PlannerClient:
     """
 
     def __init__(self, url: str, model: str | None, connections: int) -> None:
-        self._url, self._model, self._connections = f"{url.rstrip('/')}/v1/completions", model, connections
+        self._url, self._model, self._connections = f"{url.rstrip('/')}{PATH}", model, connections
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
@@ -82,19 +71,20 @@ class PlannerClient:
         if self._session is not None:
             await self._session.close()
 
-    async def answer(self, ask: PlannerQuery, k: int, prompts: Prompts, release: str) -> list[str]:
+    async def answer(self, query: PlannerQuery, k: int, prompts: Prompts, release: str) -> list[str]:
         """The k next clusters, best first.
 
         Raises:
-            Exception: whatever went wrong; an answer that is none of the choices is a ValueError.
+            EngineError: the answer is none of the choices, or no completion with log-probabilities.
+            Exception: the engine cannot be reached, refuses, or answers no JSON.
         """
         assert self._session is not None
-        search = prompts.search(ask, k)
-        while (choices := search.ask()) is not None:
-            body = prompts.body(ask, choices, self._model or release)
+        search = prompts.search(query, k)
+        while (choices := search.next_query()) is not None:
+            body = orjson.dumps(prompts.request(query, choices, self._model or release))
             async with self._session.post(
                 self._url, data=body, headers={"Content-Type": "application/json"}
             ) as response:
                 response.raise_for_status()
-                search.told(orjson.loads(await response.read())["choices"][0])
-        return list(search.answers)
+                prompts.completions.read_choice(orjson.loads(await response.read()), search)
+        return [prompts.interface[place] for place in search.answers]

@@ -13,7 +13,7 @@ from newfound.config import FinetuneConfig
 from newfound.planner.base_model import base_model
 from newfound.planner.decoding.backbone import LeanBackbone, end_token, load_backbone
 from newfound.planner.planner import Planner
-from newfound.planner.prompt import PromptCodec, load_tokenizer
+from newfound.planner.prompt import PromptCodec, has_planner, load_tokenizer
 from newfound.planner.training.trainable import LeanTrainable
 from newfound.planner.training.trainer import Trainer, answer_tokens
 from newfound.planner.training.training_set import TrainingSet
@@ -48,7 +48,7 @@ def bench_model(folder: Path) -> Path:
 
     It writes descriptions, as a planner does, and is unsure which.
     """
-    if (folder / "prompt.json").is_file():
+    if has_planner(folder):
         return folder
     base = base_model(None, folder.with_name("base-model"))
     backbone = load_backbone(base, "bfloat16")

@@ -19,14 +19,14 @@ from components.finetune_planner import finetune_planner
 from components.train_ranker import train_ranker
 from newfound.clusters import Clusters
 from newfound.config import FinetuneConfig, PlannerConfig, TrainingConfig
-from newfound.planner import Planner
-from newfound.planner import finetune_planner as finetune
+from newfound.planner.planner import Planner
+from newfound.planner.training.finetune import finetune_planner as finetune
 from newfound.ranker import Ranker
 from newfound.ranker import train_ranker as train
 from pipelines.platform import Platform, Toleration, load_platform
 from serving.local.processes import free_port
 from tests.components.kube_api import KubeApi
-from tests.planner.conftest import write_base, write_world
+from tests.planner.tiny_planner import write_base, write_world
 from tests.ranker.conftest import SMALL, World
 
 ROOT = Path(__file__).parents[2]

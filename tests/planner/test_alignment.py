@@ -55,9 +55,9 @@ def test_a_broken_second_model_cannot_let_in_what_may_not_be_answered(broken: fl
         assert np.isneginf(found[0, 1]) and sorted(found[0].tolist()) == sorted(scores[0].tolist())
 
 
-def test_it_learns_what_is_not_enjoyed_after_an_interest(world: Path, tmp_path: Path) -> None:
-    clusters = Clusters.load(world / "clusters")
-    table = pq.read_table(world / "transitions" / "transitions.parquet").to_pandas()
+def test_it_learns_what_is_not_enjoyed_after_an_interest(planner_world: Path, tmp_path: Path) -> None:
+    clusters = Clusters.load(planner_world / "clusters")
+    table = pq.read_table(planner_world / "transitions" / "transitions.parquet").to_pandas()
     spoiled = (table[schema.NEXT] == "c4") & table[schema.CONTEXT].map(lambda c: c[1] == "c3")
     table[schema.ENGAGEMENT] = np.where(spoiled, -1.0, 1.0).astype(np.float32)
     (tmp_path / "t").mkdir()
@@ -70,13 +70,15 @@ def test_it_learns_what_is_not_enjoyed_after_an_interest(world: Path, tmp_path: 
         return scores
 
     model, measures = fit_alignment(tmp_path / "t", clusters, propose)
-    after = model.enjoyment(np.array([[0, 3], [0, 5]]))
+    after = model.expected_engagement(np.array([[0, 3], [0, 5]]))
     assert after[0, 4] < after[1, 4] - 0.2
     assert model.weight > 0 and measures["alignment_gain"] > 0
     assert measures["alignment_error"] < measures["alignment_error_without"]
     model.save(tmp_path / "a")
     again = Alignment.load(tmp_path / "a", clusters)
-    np.testing.assert_array_equal(again.enjoyment(np.array([[0, 3]])), model.enjoyment(np.array([[0, 3]])))
+    np.testing.assert_array_equal(
+        again.expected_engagement(np.array([[0, 3]])), model.expected_engagement(np.array([[0, 3]]))
+    )
     again.clusters = "other"
     again.save(tmp_path / "b")
     with pytest.raises(VocabularyError, match="other clusters"):

@@ -14,8 +14,10 @@ import torch
 from newfound import schema
 from newfound.clusters import Clusters
 from newfound.config import PlannerConfig, TableConfig
-from newfound.planner import Planner, finetune_planner, planner
+from newfound.planner import planner
+from newfound.planner.planner import Planner
 from newfound.planner.training import finetune
+from newfound.planner.training.finetune import finetune_planner
 from newfound.planner.training.trainer import Trainer
 from newfound.table import build_table
 
@@ -43,12 +45,12 @@ def on_both(folder: Path, clusters: Clusters, here: pytest.MonkeyPatch, precisio
 
 @pytest.mark.parametrize("lean", [True, False])
 def test_its_search_is_exact_and_agrees_with_the_processor(
-    lean: bool, trained: Trained, world: Path, here: pytest.MonkeyPatch
+    lean: bool, trained_planner: Trained, planner_world: Path, here: pytest.MonkeyPatch
 ) -> None:
-    clusters = Clusters.load(world / "clusters")
-    slow, fast = on_both(trained[0], clusters, here, "float32")
+    clusters = Clusters.load(planner_world / "clusters")
+    slow, fast = on_both(trained_planner[0], clusters, here, "float32")
     if not lean:
-        fast = Planner.load(trained[0], clusters, precision="float32", lean=False)
+        fast = Planner.load(trained_planner[0], clusters, precision="float32", lean=False)
         assert fast.backbone.device.type == "cuda"
     contexts = [(a, b) for a in clusters.interface for b in clusters.interface if a != b]
     everything = fast.scores(contexts, exhaustive=True)
@@ -61,11 +63,16 @@ def test_its_search_is_exact_and_agrees_with_the_processor(
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_it_learns_what_it_learns_on_the_processor(
-    method: str, world: Path, planner_config: PlannerConfig, tmp_path: Path, here: pytest.MonkeyPatch
+    method: str, planner_world: Path, planner_config: PlannerConfig, tmp_path: Path, here: pytest.MonkeyPatch
 ) -> None:
     changes = {"method": method, "lora_rank": 4, "steps": 6, "batch_size": 8, "evaluate_every": 2, "save_every": 2}
     tuning = planner_config.finetune.model_copy(update={**changes, "learning_rate": 1e-3})
-    inputs = (world / "transitions", world / "clusters", planner_config.model_copy(update={"finetune": tuning}), 3)
+    inputs = (
+        planner_world / "transitions",
+        planner_world / "clusters",
+        planner_config.model_copy(update={"finetune": tuning}),
+        3,
+    )
     finetune_planner(*inputs, tmp_path / "slow")
     here.undo()
     step = Trainer.step
@@ -86,10 +93,10 @@ def test_it_learns_what_it_learns_on_the_processor(
 
 
 def test_a_table_says_the_same_where_the_best_is_clear(
-    trained: Trained, world: Path, tmp_path: Path, here: pytest.MonkeyPatch
+    trained_planner: Trained, planner_world: Path, tmp_path: Path, here: pytest.MonkeyPatch
 ) -> None:
     config = TableConfig(top_k=3, exact=None, precision="bfloat16", second_build=8)
-    inputs = (trained[0], world / "clusters", world / "transitions", config)
+    inputs = (trained_planner[0], planner_world / "clusters", planner_world / "transitions", config)
     build_table(*inputs, tmp_path / "slow")
     here.undo()
     build_table(*inputs, tmp_path / "fast")

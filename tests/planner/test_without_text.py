@@ -21,7 +21,7 @@ from newfound.config import (
     TransitionsConfig,
 )
 from newfound.datasets import load_interactions
-from newfound.planner import finetune_planner
+from newfound.planner.training.finetune import finetune_planner
 from newfound.table import TransitionTable, build_table
 from newfound.transitions.mine import mine_transitions
 

@@ -77,7 +77,7 @@ def write_planner(folder: Path) -> Path:
     from safetensors.torch import save_file
 
     from newfound.planner.prompt import PromptCodec
-    from tests.planner.conftest import make_tokenizer, tiny_config, tiny_weights
+    from tests.planner.tiny_planner import make_tokenizer, tiny_config, tiny_weights
 
     planner = folder / "planner"
     planner.mkdir()

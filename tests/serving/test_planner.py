@@ -9,13 +9,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aiohttp
 import httpx
 import numpy as np
 import pytest
 from aiohttp import web
 
-from newfound.planner import Planner
+from newfound.planner.planner import Planner
 from newfound.planner.remote.choice_search import ChoiceSearch
+from newfound.planner.remote.completion import EngineError
+from newfound.planner.remote.planner import RemotePlanner
 from newfound.recommend.decision import PlannerQuery
 from serving.circuit_breaker import CircuitBreaker
 from serving.deadline import Deadline
@@ -179,20 +182,45 @@ def test_prompts_never_offer_the_context_itself(held):
     prompts = held.prompts
     assert isinstance(prompts, Prompts)
     search = prompts.search(PlannerQuery(("c1", "c2"), ("c1", "c3", "c4")), 1)
-    choices = search.ask()
-    assert choices == ["c3", "c4"]
-    body = json.loads(prompts.body(PlannerQuery(("c1", "c2"), None), choices, "m"))
-    assert body["model"] == "m" and len(body["structured_outputs"]["choice"]) == 2
-    with pytest.raises(ValueError, match="choices it was given"):
-        search.told({"text": held.catalogue.description["c5"]})
+    choices = search.next_query()
+    assert [prompts.interface[place] for place in choices] == ["c3", "c4"]
+    request = prompts.request(PlannerQuery(("c1", "c2"), None), choices, "m")
+    assert request["model"] == "m" and len(request["structured_outputs"]["choice"]) == 2
+    with pytest.raises(EngineError, match="choices it was given"):
+        prompts.completions.read_choice({"choices": [{"text": held.catalogue.description["c5"]}]}, search)
+
+
+def test_live_and_bulk_queries_are_the_same_request(held):
+    """Two transports, one protocol: what the engine is sent about a context does not tell who sent it."""
+    sent = []
+
+    async def live(request: web.Request) -> web.Response:
+        sent.append(await request.json())
+        return web.Response(status=503)
+
+    def bulk(request: httpx.Request) -> httpx.Response:
+        sent.append(json.loads(request.content))
+        return httpx.Response(503)
+
+    async def story() -> None:
+        async with served(live) as client:
+            await client.answer(PlannerQuery(("c3", "c5"), ("c1", "c2", "c7")), 2, held.prompts, "planner")
+
+    with pytest.raises(aiohttp.ClientResponseError):
+        asyncio.run(story())
+    codec, interface = held.prompts.completions.prompt, held.prompts.interface
+    planner = RemotePlanner(codec, interface, "http://engine", "planner", transport=httpx.MockTransport(bulk))
+    with pytest.raises(EngineError, match="503"):
+        planner.decode([("c3", "c5")], 2, np.array([[name in ("c1", "c2", "c7") for name in interface]]))
+    assert len(sent) == 2 and sent[0] == sent[1]
 
 
 def test_the_runtime_tells_choices_apart_that_begin_alike():
     texts = {" Fargo": -1.2, " Fargo, crime": -2.9, " crime": -2.0, " crime, noir": -0.5, " war": -2.5}
     for k in range(1, 6):
         search = ChoiceSearch({text: text for text in texts}, k)
-        while (asked := search.ask()) is not None:
-            best = sorted(asked, key=lambda text: -texts[text])
-            search.told({"text": best[0], "logprobs": steps({text: texts[text] for text in best})})
+        while (query := search.next_query()) is not None:
+            best = sorted(query, key=lambda text: -texts[text])
+            search.add_answer({"text": best[0], "logprobs": steps({text: texts[text] for text in best})})
         assert search.answers == pytest.approx(dict(sorted(texts.items(), key=lambda pair: -pair[1])[:k]))
         assert list(search.answers) == sorted(texts, key=lambda text: -texts[text])[:k]

@@ -1,4 +1,4 @@
-"""What the decoder needs of a language model: the lean Llama where it fits, transformers for the rest."""
+"""Language models behind one interface: the lean Llama where it fits, transformers for any other architecture."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from newfound.compute.precision import product_dtype
 from newfound.planner.decoding import log_probs as head
 from newfound.planner.decoding.llama import Cache, Llama, Packing
 
-TOKENS = 64  # of a prompt and an answer, about
+TOKENS = 64  # of a prompt and an answer, about: for the size of a cache
 
 
 class Backbone(Protocol):
@@ -30,15 +30,20 @@ class Backbone(Protocol):
 
     @property
     def cache_bytes(self) -> int:
-        """What a context of ordinary length holds."""
+        """Of a context of ordinary length, about."""
 
     def empty(self) -> Any:
         """A cache of one branch without tokens."""
 
     def extend(
-        self, cache: Any, parents: Tensor, segments: Sequence[Sequence[int]], keep: bool = True, look: bool = True
+        self,
+        cache: Any,
+        parents: Tensor,
+        segments: Sequence[Sequence[int]],
+        keep: bool = True,
+        need_states: bool = True,
     ) -> tuple[Tensor, Any, Packing]:
-        """Reads one more segment in each new branch; see `Llama.extend`. The states are only wanted with `look`."""
+        """Reads one more segment in each new branch; see `Llama.extend`. Without `need_states` they may be empty."""
 
     def logits(self, states: Tensor) -> Tensor:
         """[T, V] float32."""
@@ -74,7 +79,12 @@ class LeanBackbone:
         return self.model.empty()
 
     def extend(
-        self, cache: Cache, parents: Tensor, segments: Sequence[Sequence[int]], keep: bool = True, look: bool = True
+        self,
+        cache: Cache,
+        parents: Tensor,
+        segments: Sequence[Sequence[int]],
+        keep: bool = True,
+        need_states: bool = True,
     ) -> tuple[Tensor, Cache | None, Packing]:
         return self.model.extend(cache, parents, segments, keep)
 
@@ -124,11 +134,11 @@ class TransformersBackbone:
         parents: Tensor,
         segments: Sequence[Sequence[int]],
         keep: bool = True,
-        look: bool = True,
+        need_states: bool = True,
     ) -> tuple[Tensor, list[tuple[int, ...]], Packing]:
         packing = Packing(segments)
         branches = [cache[int(p)] + tuple(s) for p, s in zip(parents, segments, strict=True)]
-        if not look:
+        if not need_states:
             return torch.empty(len(packing.tokens), 0), branches, packing
         states = []
         for start in range(0, len(branches), self.rows):

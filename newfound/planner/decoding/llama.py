@@ -27,7 +27,7 @@ LAYER_PARTS = ("qkv", "out", "gate_up", "down")
 
 @dataclass(frozen=True)
 class Shape:
-    """What defines the architecture; from a Hugging Face `config.json`."""
+    """Dimensions and constants of the architecture, from a Hugging Face `config.json`."""
 
     layers: int
     dim: int
@@ -106,7 +106,7 @@ class Packing:
         self.uniform = bool((lengths == self.longest).all())
 
     def pad(self, x: Tensor) -> Tensor:
-        """[T, ...] -> [E, L, ...]; what stands at padded places has no meaning."""
+        """[T, ...] -> [E, L, ...]; padded places hold some other token's values."""
         if self.uniform:
             return x.view(len(self.lengths), self.longest, *x.shape[1:])
         return x.index_select(0, self.padded.flatten()).view(*self.padded.shape, *x.shape[1:])

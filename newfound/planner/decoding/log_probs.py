@@ -1,8 +1,8 @@
-"""From states to log-probabilities over the full vocabulary, of the tokens that are asked about.
+"""Log-probabilities of chosen tokens under the softmax over the full vocabulary, from a model's states.
 
 The product with the head is as wide as the vocabulary. In bfloat16 its results carry 8 bits, too coarse for the few
-tokens that matter: those are computed again in float32, in the numerator and in the normaliser alike, so that a
-log-probability never exceeds 0 and differs from float32's only by the rounding of tokens outside the question.
+tokens that are queried: those are computed again in float32, in the numerator and in the normaliser alike, so that a
+log-probability never exceeds 0 and differs from float32's only by the rounding of all other tokens.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from torch import Tensor
 from torch.nn import functional
 
 ROWS = 128  # a block of logits stays in the processor's cache
-LOGITS_ON_GPU = 1 << 28
+LOGITS_ON_GPU = 1 << 28  # held at a time
 
 
 def block_rows(head: Tensor) -> int:
-    """How many states' logits are held at a time."""
+    """States whose logits are held at a time."""
     return max(ROWS, LOGITS_ON_GPU // len(head)) if head.is_cuda else ROWS
 
 
 def token_log_probs(head: Tensor, states: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
-    """log p(token | state) for a ragged set of questions.
+    """log p(token | state) for a ragged set of queries.
 
     Args:
         head: [V, dim].
         states: [T, dim].
-        rows: [Q] into states, sorted.
-        tokens: [Q].
+        rows: [Q] the state of each query, sorted.
+        tokens: [Q] its token.
 
     Returns:
         [Q] float32.
@@ -37,15 +37,15 @@ def token_log_probs(head: Tensor, states: Tensor, rows: Tensor, tokens: Tensor) 
     for block, (start, stop) in enumerate(zip(starts, starts[1:], strict=False)):
         if start == stop:
             continue
-        local, asked = rows[start:stop] - block * size, tokens[start:stop]
+        local, queried = rows[start:stop] - block * size, tokens[start:stop]
         part = states[block * size : (block + 1) * size]
         logits = functional.linear(part, head)
-        exact = (part.float()[local] * head[asked].float()).sum(-1)
+        exact = (part.float()[local] * head[queried].float()).sum(-1)
         top = logits.amax(-1).float()
         top = top.scatter_reduce(0, local, exact, "amax")
         everything = (logits.float() - top[:, None]).exp_().sum(-1)
         shifted = top[local]
-        rough = torch.zeros(len(part)).index_add(0, local, (logits[local, asked].float() - shifted).exp())
+        rough = torch.zeros(len(part)).index_add(0, local, (logits[local, queried].float() - shifted).exp())
         fine = torch.zeros(len(part)).index_add(0, local, (exact - shifted).exp())
         out[start:stop] = exact - shifted - ((everything - rough).clamp(min=0) + fine).log()[local]
     return out

@@ -25,15 +25,15 @@ from newfound.planner.prompt import Tokens
 from newfound.types import Bools, Floats, Ints
 
 CONTEXTS = 256  # decoded at once: enough rows for the matrix products, also where few are read on; a bounded cache
-BRANCHES = 512  # continued at once
-TOGETHER = 32  # so few are continued at once, whatever comes after them
-WIDE = 4  # best that are wanted of each; where it is more, fewer contexts are decoded at once
-ON_GPU = 8  # times as many, where its memory allows
+BRANCHES = 512  # nodes read at once
+UNDIVIDED = 32  # nodes that are read at once whether or not anything comes after them
+BEST = 4  # wanted of each context; where more are, fewer contexts are decoded at once
+ON_GPU = 8  # times as many contexts and nodes, where its memory allows
 
 
 @dataclass
 class Decoded:
-    """What is known of every description after a search.
+    """Scores and bounds of every description after a search.
 
     Args:
         scores: [B, N] log-probabilities; where not `exact`, the bound, never above the k-th exact one.
@@ -56,7 +56,7 @@ class Decoded:
 
 @dataclass
 class Work:
-    """What a search cost."""
+    """Counts of what searches read."""
 
     contexts: int = 0
     prompt_tokens: int = 0
@@ -64,18 +64,26 @@ class Work:
     rounds: int = 0
 
     def add(self, other: Work) -> None:
-        """Adds another search's."""
+        """Adds those of another search."""
         for name in vars(self):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 @dataclass(frozen=True)
 class _Edge:
-    """A trie node's questions: at which of its tokens, which next token, and whose value the answer is."""
+    """Queries of log-probabilities after the tokens of a trie node's edge, and whose values they are.
+
+    Args:
+        offsets: [Q] the token of the edge after which each query's token comes.
+        tokens: [Q] first the edge's own but its first one, then its children's first ones, then the end if one ends.
+        forced: how many of them are the edge's own.
+        children: nodes.
+        label: the description that ends here, or -1.
+    """
 
     offsets: Ints
     tokens: Ints
-    forced: int  # the first so many are the edge's own tokens
+    forced: int
     children: Ints
     label: int
 
@@ -96,7 +104,7 @@ class ExactDecoder:
         self.edges = [self._edge(i, end) for i in range(len(trie))]
         roots = trie.nodes[0].children
         self._root_children = np.array(roots, dtype=np.int64)
-        with there(backbone.device):
+        with default_device(backbone.device):
             self._root_tokens = torch.tensor([trie.nodes[c].tokens[0] for c in roots])
         self.below = np.zeros((len(trie), self.n), dtype=bool)
         for i, node in enumerate(trie.nodes):
@@ -135,7 +143,7 @@ class ExactDecoder:
                 the k best by their bounds are told apart, but not exact.
 
         Returns:
-            What is known of all descriptions; those not allowed score minus infinity.
+            Scores and bounds of all descriptions; those not allowed score minus infinity.
         """
         scores = np.full((len(prompts), self.n), -np.inf, dtype=np.float32)
         exact = np.zeros((len(prompts), self.n), dtype=bool)
@@ -143,13 +151,13 @@ class ExactDecoder:
         on_processor = self.backbone.device.type == "cpu"
         at_once = workers() if on_processor else 1
         # For the memory: no more than two full batches at a time, and smaller ones where many are wanted.
-        size = max(1, int(self.contexts / max(at_once / 2, 1) / max(k / WIDE, 1)))
+        size = max(1, int(self.contexts / max(at_once / 2, 1) / max(k / BEST, 1)))
         batches = [order[start : start + size] for start in range(0, len(order), size)]
 
         def search(rows: list[int]) -> Work:
             given = None if allowed is None else allowed[rows]
             found = _Search(self, [prompts[i] for i in rows], k, given, forced)
-            with torch.inference_mode(), there(self.backbone.device):
+            with torch.inference_mode(), default_device(self.backbone.device):
                 scores[rows], exact[rows] = found.run()
             return found.work
 
@@ -163,7 +171,7 @@ class ExactDecoder:
         """Free greedy decoding: the most probable token after token, without the trie, up to `end`."""
         out: list[list[int]] = [[] for _ in prompts]
         order = sorted(range(len(prompts)), key=lambda i: tuple(prompts[i]))
-        with there(self.backbone.device):
+        with default_device(self.backbone.device):
             for start in range(0, len(order), self.contexts):
                 rows = order[start : start + self.contexts]
                 states, cache = read_prompts(self.backbone, [prompts[i] for i in rows], Work())
@@ -179,7 +187,7 @@ class ExactDecoder:
         return out
 
 
-def there(device: torch.device) -> AbstractContextManager[object]:
+def default_device(device: torch.device) -> AbstractContextManager[object]:
     """Makes the device torch's default, unless it is already."""
     return nullcontext() if torch.get_default_device() == device else device
 
@@ -202,7 +210,7 @@ def read_prompts(backbone: Backbone, prompts: Sequence[Sequence[Tokens]], work: 
         parents = torch.tensor([index[s[:-1]] for s in starts])
         segments = [s[-1] for s in starts]
         work.prompt_tokens += sum(len(s) for s in segments)
-        states, cache, packing = backbone.extend(cache, parents, segments, look=level == depth)
+        states, cache, packing = backbone.extend(cache, parents, segments, need_states=level == depth)
         states = states[packing.last]
         index = {s: i for i, s in enumerate(starts)}
     work.contexts += len(prompts)
@@ -258,12 +266,12 @@ class _Search:
         return np.argwhere(chosen if self.forced else chosen & self.decoder.branching)
 
     def _forget(self) -> None:
-        """Lets go of what was read above nodes that are read themselves, or need not be."""
-        settled = _kth(self.scores, self.k)
+        """Drops the caches above nodes that have been read themselves, or need not be."""
+        kth = _kth(self.scores, self.k)
         self.branches = {
             (context, node): branch
             for (context, node), branch in self.branches.items()
-            if (self.bounds[context, self.decoder.edges[node].children] > settled[context]).any()
+            if (self.bounds[context, self.decoder.edges[node].children] > kth[context]).any()
         }
 
     def _batches(self, wanted: Ints) -> Iterator[list[tuple[int, int]]]:
@@ -275,7 +283,7 @@ class _Search:
         for group in groups.values():
             # What is read for its own sake is not kept for that which leads on.
             leads_on = self.decoder.branching[[node for _, node in group]]
-            kinds = (leads_on, ~leads_on) if len(group) > TOGETHER else (leads_on | True,)
+            kinds = (leads_on, ~leads_on) if len(group) > UNDIVIDED else (leads_on | True,)
             for kind in kinds:
                 some = [pair for pair, chosen in zip(group, kind, strict=True) if chosen]
                 for start in range(0, len(some), self.decoder.branches):

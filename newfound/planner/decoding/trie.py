@@ -1,4 +1,4 @@
-"""A radix trie over the descriptions' tokens: what can be decided at each step, and what is forced."""
+"""Radix trie over the descriptions' tokens (Morrison 1968): an edge is chosen by its first token, the rest follows."""
 
 from __future__ import annotations
 
@@ -8,21 +8,31 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Node:
-    """The tokens that lead here from the parent, and what may follow.
+    """A place in the trie, and the edge that leads there.
 
-    `first` and `forced`: an edge is chosen by its first token; the others follow from it.
+    Args:
+        tokens: of the edge from the parent; none for the root.
+        parent: node; -1 for the root.
+        depth: tokens from the root to the end of the edge.
+        children: nodes, in the order of their first tokens.
+        label: the sequence that ends here, if any.
+        labels: all sequences at or below, sorted.
     """
 
     tokens: tuple[int, ...]
     parent: int
-    depth: int  # tokens from the root to the end of this edge
+    depth: int
     children: list[int] = field(default_factory=list)
-    label: int | None = None  # the description that ends here
-    labels: list[int] = field(default_factory=list)  # all descriptions at or below
+    label: int | None = None
+    labels: list[int] = field(default_factory=list)
 
 
 class Trie:
-    """Token sequences as a radix trie; node 0 is the root. A sequence may be a prefix of another."""
+    """Token sequences as a radix trie; node 0 is the root. A sequence may be a prefix of another.
+
+    Raises:
+        ValueError: there is no sequence, an empty one, or two equal ones.
+    """
 
     def __init__(self, sequences: Sequence[Sequence[int]]) -> None:
         if not sequences or any(len(s) == 0 for s in sequences):

@@ -1,9 +1,9 @@
-"""The same planner behind an OpenAI-compatible engine such as vLLM: same prompt, same choices.
+"""The planner behind an OpenAI-compatible engine such as vLLM, with the interface of the one in this process.
 
-The engine decodes greedily along the choices; what it says about its alternatives makes a best-first search of that
+The engine decodes greedily along the choices; a best-first search makes the k best of that
 (`newfound.planner.remote.choice_search`). The log-probabilities that it tells on the way are too high, by as much as
 the model would have said what is no choice; they bound the true ones. So descriptions are scored in full, likeliest
-first, until no bound exceeds the k-th score. Prompts go as token ids, so that both engines read the very same prompt.
+first, until no bound exceeds the k-th score.
 """
 
 from __future__ import annotations
@@ -17,19 +17,14 @@ import httpx
 import numpy as np
 
 from newfound.clusters import Clusters
-from newfound.errors import NewfoundError
 from newfound.planner.decoding.search import Decoded
-from newfound.planner.prompt import PromptCodec, Tokens
-from newfound.planner.remote.choice_search import ALTERNATIVES, ChoiceSearch
-from newfound.types import Bools
+from newfound.planner.prompt import PromptCodec
+from newfound.planner.remote.completion import PATH, CompletionCodec, EngineError
+from newfound.types import Bools, Context
 
 _T = TypeVar("_T")
 
 SPARE = 4  # descriptions that are scored in full beyond those that are needed
-
-
-class EngineError(NewfoundError):
-    """The engine did not answer as an OpenAI-compatible completion engine with structured output does."""
 
 
 class Answer(NamedTuple):
@@ -40,19 +35,16 @@ class Answer(NamedTuple):
 
 
 class CompletionClient:
-    """Asks the engine for next clusters.
+    """Queries an engine for next clusters.
 
     Args:
-        codec: the planner's prompt; of the very planner that the engine serves.
-        model: the name under which the engine serves it.
+        codec: requests and answers.
+        model: the name under which the engine serves the planner.
         client: where to; its base URL ends before `/v1`, its timeout and its limits hold.
     """
 
-    def __init__(self, codec: PromptCodec, model: str, client: httpx.AsyncClient) -> None:
+    def __init__(self, codec: CompletionCodec, model: str, client: httpx.AsyncClient) -> None:
         self.codec, self.model, self.client = codec, model, client
-        self._choices = codec.choices()
-        # An engine may spell a choice in more tokens than the tokenizer would, at most one a byte; then comes the end.
-        self._longest = max(len(choice.encode()) for choice in self._choices) + 1
 
     async def next_clusters(
         self, context: Sequence[int], k: int, allowed: Sequence[int] | None = None, hint: int | None = None
@@ -68,47 +60,24 @@ class CompletionClient:
             EngineError: the answer is none of the choices, or no completion with log-probabilities.
             httpx.HTTPError: the engine cannot be reached in time, or refuses.
         """
-        left = [c for c in range(len(self.codec)) if c not in context] if allowed is None else list(allowed)
-        prompt = self.codec.tokens(tuple(context), hint)
-        search = ChoiceSearch({cluster: self._choices[cluster] for cluster in left}, k + SPARE)
+        codec = self.codec
+        left = [c for c in range(len(codec.prompt)) if c not in context] if allowed is None else list(allowed)
+        prompt = codec.prompt.tokens(tuple(context), hint)
+        search = codec.search(left, k + SPARE)
         answers: list[Answer] = []
         wanted = min(k, len(left))
         while len(answers) < wanted or (answers and answers[wanted - 1].score < search.bound):
-            await self._narrow(search, prompt)
+            while (choices := search.next_query()) is not None:
+                codec.read_choice(await self._post(codec.choice_request(self.model, prompt, choices)), search)
             fresh = list(search.answers)[len(answers) :]
-            answers += map(Answer, fresh, await self._score(prompt, fresh))
+            told = await self._post(codec.score_request(self.model, prompt, fresh))
+            answers += map(Answer, fresh, codec.read_scores(told, prompt, fresh))
             answers.sort(key=lambda answer: (-answer.score, answer.cluster))
             search.k = len(answers) + SPARE
         return answers[:k]
 
-    async def _narrow(self, search: ChoiceSearch[int], prompt: Tokens) -> None:
-        """Asks until the search has what it was asked for."""
-        while (choices := search.ask()) is not None:
-            asked = {
-                "prompt": list(prompt),
-                "max_tokens": self._longest,
-                "logprobs": ALTERNATIVES,
-                "structured_outputs": {"choice": [self._choices[c] for c in choices]},
-            }
-            found = await self._complete(asked)
-            try:
-                search.told(found["choices"][0])
-            except (ValueError, KeyError, IndexError, TypeError) as error:
-                raise EngineError(f"planner engine: {error}; expected one of the choices it was given") from None
-
-    async def _score(self, prompt: Tokens, clusters: Sequence[int]) -> list[float]:
-        """True log-probabilities of whole descriptions with their end: the engine reads them back as prompts."""
-        ends = [(*self.codec.answers[cluster], self.codec.end) for cluster in clusters]
-        whole = [[*prompt, *end] for end in ends]
-        found = await self._complete({"prompt": whole, "max_tokens": 1, "logprobs": 0, "echo": True})
-        try:
-            read = {choice["index"]: choice["logprobs"]["token_logprobs"] for choice in found["choices"]}
-            return [float(sum(read[at][len(prompt) : len(prompt) + len(end)])) for at, end in enumerate(ends)]
-        except (ValueError, KeyError, TypeError) as error:
-            raise EngineError(f"planner engine: {error!r}; expected the prompts' log-probabilities") from None
-
-    async def _complete(self, asked: Mapping[str, Any]) -> Any:
-        response = await self.client.post("/v1/completions", json={"model": self.model, "temperature": 0, **asked})
+    async def _post(self, request: Mapping[str, Any]) -> Any:
+        response = await self.client.post(PATH, json=request)
         response.raise_for_status()
         try:
             return response.json()
@@ -140,7 +109,7 @@ class RemotePlanner:
         timeout: float = 60.0,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self.codec, self.nodes = codec, list(nodes)
+        self.completions, self.nodes = CompletionCodec(codec), list(nodes)
         self.index = {node: place for place, node in enumerate(self.nodes)}
         self.url, self.model, self.concurrency = url, model, concurrency
         self._timeout, self._transport = timeout, transport
@@ -165,17 +134,17 @@ class RemotePlanner:
             EngineError: the engine cannot be reached.
         """
 
-        async def ask() -> httpx.Response:
-            async with httpx.AsyncClient(base_url=self.url, timeout=self._timeout, transport=self._transport) as http:
-                return await http.get("/version")
+        async def get() -> httpx.Response:
+            async with self._client() as client:
+                return await client.get("/version")
 
-        response = self._run(ask())
+        response = self._run(get())
         found = response.json().get("version", "unknown") if response.is_success else "unknown"
         return {"engine": "openai", "server": str(found), "model": self.model, "requests_at_once": self.concurrency}
 
     def decode(
         self,
-        contexts: Sequence[tuple[str, ...]],
+        contexts: Sequence[Context],
         k: int,
         allowed: Bools | None = None,
         hints: Sequence[str | None] | None = None,
@@ -192,6 +161,10 @@ class RemotePlanner:
                 scores[row, answer.cluster] = answer.score
         return Decoded(scores, np.isfinite(scores))
 
+    def _client(self) -> httpx.AsyncClient:
+        limits = httpx.Limits(max_connections=self.concurrency)
+        return httpx.AsyncClient(base_url=self.url, timeout=self._timeout, limits=limits, transport=self._transport)
+
     def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
         try:
             return asyncio.run(work)
@@ -201,22 +174,15 @@ class RemotePlanner:
             raise EngineError(f"{self.url}: not reachable in time ({type(error).__name__})") from error
 
     async def _decode(
-        self,
-        contexts: Sequence[tuple[str, ...]],
-        k: int,
-        allowed: Bools | None,
-        hints: Sequence[str | None] | None,
+        self, contexts: Sequence[Context], k: int, allowed: Bools | None, hints: Sequence[str | None] | None
     ) -> list[list[Answer]]:
-        gate = asyncio.Semaphore(self.concurrency)
-        limits = httpx.Limits(max_connections=self.concurrency)
-        async with httpx.AsyncClient(
-            base_url=self.url, timeout=self._timeout, limits=limits, transport=self._transport
-        ) as http:
-            client = CompletionClient(self.codec, self.model, http)
+        in_flight = asyncio.Semaphore(self.concurrency)
+        async with self._client() as http:
+            client = CompletionClient(self.completions, self.model, http)
 
             async def one(row: int) -> list[Answer]:
                 hint = hints[row] if hints is not None else None
-                async with gate:
+                async with in_flight:
                     return await client.next_clusters(
                         [self.index[c] for c in contexts[row]],
                         k,

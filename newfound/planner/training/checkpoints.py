@@ -1,10 +1,10 @@
-"""A course that was interrupted goes on at its last saved step, and ends as if it had never stopped."""
+"""Saved state of a training run, from which an interrupted one goes on and ends as if it had never stopped."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,82 +15,90 @@ from newfound.files import new_folder, recover
 
 STATE = "state.json"
 TENSORS = "state.safetensors"
-MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+ADAM = ("exp_avg", "exp_avg_sq", "step")  # the optimiser's state of each tensor
 
 
 @dataclass
 class Progress:
-    """How far a course has come, beside its tensors."""
+    """How far a run has come, beside its tensors."""
 
     step: int = 0
     curve: list[dict[str, float]] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)
-    record: float | None = None
-    tokens: int = 0
-    unshared: int = 0
-    training: float = 0.0
-    draws: dict[str, Any] = field(default_factory=dict)
+    losses: list[float] = field(default_factory=list)  # since the curve's last point
+    best: float | None = None  # measure of the best checkpoint so far
+    tokens: int = 0  # that were read
+    unshared_tokens: int = 0  # that would have been read one prompt and answer at a time
+    training_seconds: float = 0.0
+    rng: dict[str, Any] = field(default_factory=dict)
 
 
 def identity(*parts: Any) -> str:
-    """A digest of what a course depends on."""
+    """A digest of what a run depends on."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def save_progress(
     folder: Path,
-    made_of: str,
+    inputs: str,
     progress: Progress,
     masters: dict[str, Tensor],
     best: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    """Writes the state in the place of the last one."""
+    """Writes the state in the place of the last one.
+
+    Args:
+        inputs: digest of what the run depends on.
+        masters: master weights by name.
+        best: weights of the best checkpoint so far by name.
+    """
     from safetensors.torch import save_file
 
     tensors = {f"master.{name}": value.detach().cpu() for name, value in masters.items()}
     tensors |= {f"best.{name}": value.cpu() for name, value in best.items()}
     for name, value in masters.items():
         state = optimizer.state[value]
-        tensors |= {f"{moment}.{name}": state[moment].cpu() for moment in MOMENTS}
-    with new_folder(folder, STATE) as part:
-        save_file(tensors, part / TENSORS)
-        (part / STATE).write_text(json.dumps({"made_of": made_of, **vars(progress)}), encoding="utf-8")
+        tensors |= {f"{part}.{name}": state[part].cpu() for part in ADAM}
+    with new_folder(folder, STATE) as new:
+        save_file(tensors, new / TENSORS)
+        (new / STATE).write_text(json.dumps({"inputs": inputs, **vars(progress)}), encoding="utf-8")
 
 
-def saved_step(folder: Path, made_of: str) -> int:
-    """The step after which a state of this very course was saved; 0 where there is none."""
-    record = _read(folder, made_of)
-    return 0 if record is None else int(record["step"])
+def saved_step(folder: Path, inputs: str) -> int:
+    """The step after which a state of this very run was saved; 0 where there is none."""
+    progress = _read(folder, inputs)
+    return 0 if progress is None else progress.step
 
 
 def load_progress(
     folder: Path,
-    made_of: str,
+    inputs: str,
     masters: dict[str, Tensor],
     best: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
 ) -> Progress | None:
-    """Brings the tensors back and tells how far the course was; None where there is no state of this very course."""
+    """Brings the tensors back and tells how far the run was; None where there is no state of this very run."""
     from safetensors.torch import load_file
 
-    record = _read(folder, made_of)
-    if record is None:
+    progress = _read(folder, inputs)
+    if progress is None:
         return None
     tensors = load_file(folder / TENSORS)
     with torch.no_grad():
         for name, value in masters.items():
             value.copy_(tensors[f"master.{name}"])
-            optimizer.state[value] = {moment: tensors[f"{moment}.{name}"].to(value.device) for moment in MOMENTS}
+            optimizer.state[value] = {part: tensors[f"{part}.{name}"].to(value.device) for part in ADAM}
             if f"best.{name}" in tensors:
                 best[name] = tensors[f"best.{name}"].to(value.device)
-    return Progress(**record)
+    return progress
 
 
-def _read(folder: Path, made_of: str) -> dict[str, Any] | None:
+def _read(folder: Path, inputs: str) -> Progress | None:
     recover(folder)
     try:
         record: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return record if record.pop("made_of") == made_of else None
+    if record.pop("inputs", None) != inputs or record.keys() != {one.name for one in fields(Progress)}:
+        return None
+    return Progress(**record)

@@ -1,4 +1,4 @@
-"""The planner's fine-tuning: from mined transitions and clusters to a Hugging Face folder."""
+"""Fine-tuning of the planner: from mined transitions and clusters to a Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ from newfound.planner.decoding.backbone import LeanBackbone, TransformersBackbon
 from newfound.planner.planner import Planner
 from newfound.planner.prompt import PromptCodec, load_tokenizer
 from newfound.planner.training.checkpoints import STATE, identity
+from newfound.planner.training.examples import answer_tokens
 from newfound.planner.training.trainable import LeanTrainable, TrainableModel, TransformersTrainable
-from newfound.planner.training.trainer import Trainer, answer_tokens
-from newfound.planner.training.training_set import read_choices, read_lessons, sample
+from newfound.planner.training.trainer import Trainer
+from newfound.planner.training.training_set import read_choices, read_training_set
+from newfound.planner.training.validation import sample
 
 log = logging.getLogger("newfound.planner")
 
@@ -68,44 +70,62 @@ def _finetune(
         return _leave_out(out)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as place:
         base = init if init is not None else base_model(config.model, Path(place) / "base")
-        lessons = read_lessons(transitions, clusters, config.finetune, seed)
-        # A teacher that differed in its last bit on another machine would have it draw other answers.
-        take_from_first([torch.from_numpy(lessons.targets)])
-        moments = sample(read_choices(transitions, clusters, "validation"), config.finetune.evaluation_contexts, seed)
+        data = read_training_set(transitions, clusters, config.finetune, seed)
+        # A choice model that differed in its last bit on another machine would have it draw other answers.
+        take_from_first([torch.from_numpy(data.targets)])
+        validation = read_choices(transitions, clusters, "validation")
+        validation = sample(validation, config.finetune.evaluation_contexts, seed)
         with on_accelerator():
-            backbone = load_backbone(base, config.precision)
-            codec = PromptCodec(load_tokenizer(base), clusters.descriptions, end_token(base))
-            student: TrainableModel
-            if isinstance(backbone, LeanBackbone):
-                student = LeanTrainable(backbone.model, config.finetune, seed, answer_tokens(codec))
-            else:
-                assert isinstance(backbone, TransformersBackbone)
-                student = TransformersTrainable(backbone, config.finetune)
-            course = Trainer(student, codec, clusters.interface, lessons, moments, config.finetune, seed)
+            model, codec = _load_trainable(base, clusters, config, seed)
+            trainer = Trainer(model, codec, clusters.interface, data, validation, config.finetune, seed)
             resume = out.with_name(f".{out.name}.resume")
-            made_of = identity(planner_inputs(base, clusters, transitions), config.model_dump(), seed)
-            record = course.run(resume if config.finetune.save_every else None, made_of)
+            inputs = identity(_input_digests(base, clusters, transitions), config.model_dump(), seed)
+            record = trainer.run(resume if config.finetune.save_every else None, inputs)
             record["clusters"] = clusters.digest
             record["init"] = "planner" if init is not None else "base model"
             record["method"] = config.finetune.method
             if rank() == 0:
-                course.restore_best()
-                planner = Planner(student.backbone, codec, clusters.interface)
-                asked = moments.contexts[: config.match_rate_contexts]
-                record["match_rate"] = planner.match_rate(course.named(asked)) if len(asked) else 1.0
-                log.info("planner: match rate %.3f over %d contexts", record["match_rate"], len(asked))
-                named = course.named
-                alignment, worth = fit_alignment(
-                    transitions, clusters, lambda contexts: planner.scores(named(contexts))
-                )
-                record |= worth
-                with new_folder(out, RECORD) as made:
-                    student.save(base, made)
-                    codec.save(made)
-                    alignment.save(made)
-                    (made / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+                trainer.restore_best()
+                record |= _write(trainer, record, config, base, transitions, clusters, out)
                 remove_folder(resume, STATE)
     return {name: value for name, value in record.items() if isinstance(value, float | int | str)}
+
+
+def _load_trainable(
+    base: Path, clusters: Clusters, config: PlannerConfig, seed: int
+) -> tuple[TrainableModel, PromptCodec]:
+    backbone = load_backbone(base, config.precision)
+    codec = PromptCodec(load_tokenizer(base), clusters.descriptions, end_token(base))
+    if isinstance(backbone, LeanBackbone):
+        return LeanTrainable(backbone.model, config.finetune, seed, answer_tokens(codec)), codec
+    assert isinstance(backbone, TransformersBackbone)
+    return TransformersTrainable(backbone, config.finetune), codec
+
+
+def _write(
+    trainer: Trainer,
+    record: dict[str, Any],
+    config: PlannerConfig,
+    base: Path,
+    transitions: Path,
+    clusters: Clusters,
+    out: Path,
+) -> dict[str, Any]:
+    """Measures the match rate, fits the alignment and writes the folder; returns what that adds to the record."""
+    planner = Planner(trainer.model.backbone, trainer.codec, clusters.interface)
+    contexts = trainer.contexts_of(trainer.validation.contexts[: config.match_rate_contexts])
+    match_rate = planner.match_rate(contexts) if contexts else 1.0
+    log.info("planner: match rate %.3f over %d contexts", match_rate, len(contexts))
+    alignment, measures = fit_alignment(
+        transitions, clusters, lambda contexts: planner.scores(trainer.contexts_of(contexts))
+    )
+    added = {"match_rate": match_rate, **measures}
+    with new_folder(out, RECORD) as folder:
+        trainer.model.save(base, folder)
+        trainer.codec.save(folder)
+        alignment.save(folder)
+        (folder / RECORD).write_text(json.dumps({**record, **added}, indent=1) + "\n", encoding="utf-8")
+    return added
 
 
 def _leave_out(out: Path) -> dict[str, Any]:
@@ -118,9 +138,9 @@ def _leave_out(out: Path) -> dict[str, Any]:
     return record
 
 
-def planner_inputs(base: Path, clusters: Clusters, transitions: Path) -> dict[str, str]:
-    """Digests of what a course learns from."""
-    lessons = hashlib.sha256((transitions / "balanced.parquet").read_bytes())
-    lessons.update((transitions / "transitions.parquet").read_bytes())
+def _input_digests(base: Path, clusters: Clusters, transitions: Path) -> dict[str, str]:
+    """Digests of what a run learns from."""
+    mined = hashlib.sha256((transitions / "balanced.parquet").read_bytes())
+    mined.update((transitions / "transitions.parquet").read_bytes())
     weights = sorted((file.name, file.stat().st_size) for file in base.glob("model*.safetensors"))
-    return {"clusters": clusters.digest, "transitions": lessons.hexdigest(), "base": json.dumps(weights)}
+    return {"clusters": clusters.digest, "transitions": mined.hexdigest(), "base": json.dumps(weights)}

@@ -1,4 +1,4 @@
-"""The head's rows for the tokens that answers are made of, fitted to what the model's states already tell.
+"""Convex fit of the head's rows, for the tokens that answers are made of, to the model's states.
 
 A pretrained model knows what the interests of a prompt are about before it is tuned: its last state tells contexts
 apart almost as well as their names would, and within a description its state tells which word comes next. So which
@@ -19,11 +19,11 @@ from torch import Tensor
 
 ITERATIONS = 150
 BLOCK = 128
-FLOOR = 1e-3  # of a direction's second moment, in units of the mean one
+FLOOR = 1e-3  # of a direction's second moment, as a share of the mean one
 
 
 @dataclass(frozen=True)
-class Evidence:
+class HeadData:
     """States and what should follow them.
 
     Args:
@@ -53,8 +53,8 @@ def other_mass(head: Tensor, states: Tensor, tokens: Tensor) -> Tensor:
     return torch.cat(found)
 
 
-def fit_rows(rows: Tensor, evidence: Evidence, penalty: float) -> Tensor:
-    """The rows that explain the evidence best.
+def fit_rows(rows: Tensor, data: HeadData, penalty: float) -> Tensor:
+    """The rows that explain the data best.
 
     Args:
         rows: [R, dim] float32, where to start.
@@ -63,9 +63,9 @@ def fit_rows(rows: Tensor, evidence: Evidence, penalty: float) -> Tensor:
     Returns:
         [R, dim] float32.
     """
-    whiten = _whitening(evidence.states)
-    states, targets = evidence.states @ whiten, evidence.targets
-    start = evidence.states @ rows.T  # [M, R]
+    whiten = _whitening(data.states)
+    states, targets = data.states @ whiten, data.targets
+    start = data.states @ rows.T  # [M, R]
     rest = 1 - targets.sum(1)
     change = torch.zeros_like(rows, requires_grad=True)
     optimizer = torch.optim.LBFGS([change], max_iter=ITERATIONS, history_size=20, line_search_fn="strong_wolfe")
@@ -73,8 +73,8 @@ def fit_rows(rows: Tensor, evidence: Evidence, penalty: float) -> Tensor:
     def closure() -> Tensor:
         optimizer.zero_grad()
         logits = start + states @ change.T
-        everything = torch.logaddexp(evidence.others, logits.logsumexp(-1))
-        fit = (everything - (targets * logits).sum(-1) - rest * evidence.others).mean()
+        everything = torch.logaddexp(data.others, logits.logsumexp(-1))
+        fit = (everything - (targets * logits).sum(-1) - rest * data.others).mean()
         loss = fit + penalty * change.square().sum()
         torch.autograd.backward(loss)
         return loss
@@ -86,6 +86,6 @@ def fit_rows(rows: Tensor, evidence: Evidence, penalty: float) -> Tensor:
 def _whitening(states: Tensor) -> Tensor:
     """[dim, dim] whose product with the states has second moments of 1, but for directions below the floor."""
     states = states.double()
-    moments, directions = torch.linalg.eigh(states.T @ states / len(states))
-    found: Tensor = (directions / (moments.clamp(min=0) + FLOOR * moments.mean()).sqrt()).float()
+    spread, directions = torch.linalg.eigh(states.T @ states / len(states))
+    found: Tensor = (directions / (spread.clamp(min=0) + FLOOR * spread.mean()).sqrt()).float()
     return found

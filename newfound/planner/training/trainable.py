@@ -1,9 +1,10 @@
-"""Models while they learn: which tensors are trained, in what precision they are kept, how they are saved.
+"""Trainable models: which tensors learn, the master weights that the optimiser updates, and how they are saved.
 
-Matrix products run in the model's precision; the optimiser keeps float32 masters. Embeddings stay as they are: they are
-a fifth of the small model's weights, and descriptions are made of ordinary words. Of the head, the rows of the tokens
-that answers are made of learn: fitted to the states first, so that the body need not bend for what a head can say (a
-probe first, then the whole: Kumar et al. 2022, arXiv 2202.10054).
+Matrix products run in the model's precision; master weights are float32 (mixed precision: Micikevicius et al. 2018,
+arXiv 1710.03740). Embeddings stay as they are: they are a fifth of the small model's weights, and descriptions are made
+of ordinary words. Of the head, the rows of the tokens that answers are made of learn: fitted to the states first, so
+that the body need not bend for what a head can say (a linear probe first, then the whole: Kumar et al. 2022, arXiv
+2202.10054).
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ class TrainableModel(Protocol):
     def head(self) -> Tensor:
         """[V, dim]."""
 
-    def settle(self) -> None:
-        """Makes the backbone answer with what was learned so far."""
+    def update_backbone(self) -> None:
+        """Writes what was learned so far to where the backbone reads it."""
 
     def save(self, base: Path, out: Path) -> None:
         """Writes a Hugging Face folder with everything merged, in bfloat16; `base` is where the rest comes from."""
@@ -72,12 +73,12 @@ class LeanTrainable:
         return self.model.weights["head"]
 
     @torch.no_grad()
-    def settle(self) -> None:
+    def update_backbone(self) -> None:
         if self.rows is not None:
             self.model.weights["head"][self.tokens] = self.rows
 
     def save(self, base: Path, out: Path) -> None:
-        self.settle()
+        self.update_backbone()
         with torch.no_grad():
             plain = self.model.unfused(self._merged())
         save_file(
@@ -117,7 +118,7 @@ class TransformersTrainable:
         weight: Tensor = self.module.get_output_embeddings().weight
         return weight
 
-    def settle(self) -> None:
+    def update_backbone(self) -> None:
         return
 
     def save(self, base: Path, out: Path) -> None:
@@ -141,7 +142,7 @@ class MasterWeights:
         }
 
     def take_gradients(self) -> None:
-        """Moves the tensors' gradients to the masters."""
+        """Moves the tensors' gradients to the master weights."""
         for name, tensor in self.trained.items():
             master = self.values[name]
             if master is not tensor:
@@ -150,7 +151,7 @@ class MasterWeights:
 
     @torch.no_grad()
     def write_back(self) -> None:
-        """Copies the masters into the tensors."""
+        """Copies the master weights into the tensors."""
         for name, tensor in self.trained.items():
             if self.values[name] is not tensor:
                 tensor.copy_(self.values[name])

@@ -1,8 +1,9 @@
-"""What the planner is taught, and the moments by which its checkpoint is chosen."""
+"""Training set of the planner: contexts, how often each is drawn, and the distribution over what comes next."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,31 +14,50 @@ from newfound import schema
 from newfound.clusters import Clusters
 from newfound.config import FinetuneConfig
 from newfound.errors import DataError
+from newfound.planner.training.hints import fit_hint_boost
 from newfound.transitions.choice_model import Choices, fit_choices, kinship_of
 from newfound.types import Bools, Floats, Ints
 
-STRONGEST = 4.0
+NO_HINT = -1
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Contexts [U, K] as cluster indices, how often each is drawn [U], and what comes next, a distribution [U, N].
+    """U contexts, each with a distribution over the N clusters.
 
-    `hint` is how much likelier than that, in nats, a cluster is which followed the very context lately; None: no prompt
-    names such a one.
+    Args:
+        contexts: [U, K] cluster indices.
+        weights: [U], how often each is drawn.
+        targets: [U, N] probabilities of the next cluster; 0 for those of the context itself.
+        hint_boost: log-odds boost of a hinted cluster, in nats; None where no prompt has a hint.
     """
 
     contexts: Ints
     weights: Floats
     targets: Floats
-    hint: float | None = None
+    hint_boost: float | None = None
 
     def __len__(self) -> int:
         return len(self.contexts)
 
+    def draw_successor(self, row: int, rng: np.random.Generator) -> int:
+        """A cluster that may follow: half by the context's distribution, half any, so that none stays unknown."""
+        target = self.targets[row].astype(np.float64)
+        possible = target > 0
+        share = 0.5 * target / target.sum() + 0.5 * possible / possible.sum()
+        return int(rng.choice(len(share), p=share / share.sum()))
 
-def read_lessons(transitions: Path, clusters: Clusters, config: FinetuneConfig, seed: int) -> TrainingSet:
-    """The training set: the balanced contexts, each with the distribution that the choices of training users tell.
+    def hinted_targets(self, rows: Ints, hints: Ints) -> Floats:
+        """[B, N] targets of some contexts after prompts with hints, or `NO_HINT`, which get their boost."""
+        targets = self.targets[rows]
+        hinted = np.flatnonzero(hints != NO_HINT)
+        targets[hinted, hints[hinted]] *= math.exp(self.hint_boost or 0.0)
+        targets[hinted] /= targets[hinted].sum(axis=1, keepdims=True)
+        return targets
+
+
+def read_training_set(transitions: Path, clusters: Clusters, config: FinetuneConfig, seed: int) -> TrainingSet:
+    """The balanced contexts, each with the distribution of a choice model fitted to training users.
 
     Raises:
         DataError: the training set is empty.
@@ -51,49 +71,8 @@ def read_lessons(transitions: Path, clusters: Clusters, config: FinetuneConfig, 
         contexts=unique,
         weights=np.sqrt(drawn).astype(np.float32),
         targets=model.distribution(unique),
-        hint=hint_strength(choices, config, seed) if config.hint_share else None,
+        hint_boost=fit_hint_boost(choices, config, seed) if config.hint_share else None,
     )
-
-
-def hint_strength(choices: Choices, config: FinetuneConfig, seed: int) -> float:
-    """How much likelier than a choice model says is the most frequent successor of the very context, in nats.
-
-    The model is fitted to the first half of the people, and asked about the others. Each of their choices is given the
-    successor that is most frequent in all other choices of its context. The strength b maximises their likelihood
-    where p(c) becomes p(c) exp(b [c is the hint]), normalised. It is at least 0 and at most `STRONGEST`.
-    """
-    hints = successors_of_others(choices)
-    half = len(choices) // 2
-    rows = half + np.flatnonzero(hints[half:] >= 0)
-    rows = rows[~choices.known[rows, hints[rows]]]  # what a person knows is no choice
-    if not len(rows) or not half:
-        return 0.0
-    first = Choices(choices.contexts[:half], choices.labels[:half], choices.known[:half], choices.kinship)
-    model = fit_choices(first, config.teacher_penalty, config.teacher_epochs, seed)
-    scores = np.where(choices.known[rows], -np.inf, model.scores(choices.contexts[rows])).astype(np.float64)
-    odds = np.exp(scores - scores.max(axis=1, keepdims=True))
-    said = np.take_along_axis(odds, hints[rows, None], axis=1)[:, 0] / odds.sum(axis=1)
-    came = (choices.labels[rows] == hints[rows]).sum()
-    low, high = 0.0, STRONGEST
-    for _ in range(50):  # the expected number of hints that come true rises with the strength
-        middle = (low + high) / 2
-        boosted = said * np.exp(middle)
-        low, high = (middle, high) if (boosted / (1 - said + boosted)).sum() < came else (low, middle)
-    return round(low, 4)
-
-
-def successors_of_others(choices: Choices) -> Ints:
-    """[T], for each choice the most frequent label of the others in the same context; -1 where there is none."""
-    _, group = np.unique(choices.contexts, axis=0, return_inverse=True)
-    group = group.reshape(-1)
-    order = np.argsort(group, kind="stable")
-    found = np.full(len(choices), -1, dtype=np.int64)
-    for rows in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
-        if len(rows) > 1:
-            counts = np.bincount(choices.labels[rows], minlength=choices.known.shape[1])
-            others = counts - np.eye(len(counts), dtype=np.int64)[choices.labels[rows]]
-            found[rows] = others.argmax(axis=1)
-    return found
 
 
 def training_set(file: Path, clusters: Clusters) -> tuple[Ints, Ints, Floats]:
@@ -158,30 +137,21 @@ def read_choices(transitions: Path, clusters: Clusters, split: str | None = None
     )
 
 
-def sample(choices: Choices, at_most: int, seed: int) -> Choices:
-    """A seeded sample, in order."""
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(choices))[:at_most])
-    return Choices(choices.contexts[chosen], choices.labels[chosen], choices.known[chosen], choices.kinship)
+def draw_batches(data: TrainingSet, size: int, block: int, seed: int) -> Iterator[Ints]:
+    """Endless batches of rows of the training set, [size] each.
 
-
-def draw_batches(lessons: TrainingSet, size: int, block: int, seed: int) -> Iterator[Ints]:
-    """Endless batches of lesson indices, [size] each.
-
-    Each pass draws as many lessons as there are, by weight with replacement, and hands them out in blocks that share
+    Each pass draws as many contexts as there are, by weight with replacement, and hands them out in blocks that share
     their first interest, so that the model reads it once for a block.
     """
     rng = np.random.default_rng(seed)
-    share = lessons.weights / lessons.weights.sum()
+    share = data.weights / data.weights.sum()
+    share = share.astype(np.float64) / share.sum(dtype=np.float64)
     pending: list[Ints] = []
     while True:
-        drawn = np.unique(
-            rng.choice(
-                len(lessons), size=max(len(lessons), size), p=share.astype(np.float64) / share.sum(dtype=np.float64)
-            )
-        )
+        drawn = np.unique(rng.choice(len(data), size=max(len(data), size), p=share))
         drawn = drawn[rng.permutation(len(drawn))]
-        drawn = drawn[np.argsort(lessons.contexts[drawn, 0], kind="stable")]
-        edges = np.flatnonzero(np.diff(lessons.contexts[drawn, 0])) + 1
+        drawn = drawn[np.argsort(data.contexts[drawn, 0], kind="stable")]
+        edges = np.flatnonzero(np.diff(data.contexts[drawn, 0])) + 1
         blocks = [b for run in np.split(drawn, edges) for b in np.split(run, range(block, len(run), block))]
         pending.extend(blocks[i] for i in rng.permutation(len(blocks)))
         batch: list[int] = []
@@ -190,24 +160,3 @@ def draw_batches(lessons: TrainingSet, size: int, block: int, seed: int) -> Iter
             if len(batch) >= size:
                 yield np.array(batch[:size])
                 batch = batch[size:]
-
-
-def rank_of(scores: Floats, moments: Choices) -> Ints:
-    """Each true cluster's rank, 0 is best, among those that the user did not know; ties count against it."""
-    open_scores = np.where(moments.known, -np.inf, scores)
-    truth = np.take_along_axis(open_scores, moments.labels[:, None], axis=1)
-    better: Ints = (open_scores >= truth).sum(axis=1) - 1
-    return better
-
-
-def ranking(scores: Floats, moments: Choices) -> dict[str, float]:
-    """NovelRecall@1 and @10, the mean reciprocal rank, and chance beside them."""
-    ranks = rank_of(scores, moments)
-    choices = np.maximum((~moments.known).sum(axis=1), 1)
-    return {
-        "novel_recall@1": float((ranks < 1).mean()),
-        "novel_recall@10": float((ranks < 10).mean()),
-        "mrr": float((1 / (1 + ranks)).mean()),
-        "chance@1": float((1 / choices).mean()),
-        "chance@10": float(np.minimum(1, 10 / choices).mean()),
-    }

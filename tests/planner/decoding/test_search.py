@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from newfound.planner.decoding.backbone import LeanBackbone
 from newfound.planner.decoding.search import ExactDecoder
 from newfound.planner.decoding.trie import Trie
+from tests.planner.tiny_planner import tiny_backbone
 
 END = 2
 
@@ -50,7 +51,6 @@ prompts = st.lists(
     data=st.data(),
 )
 def test_top_k_equals_exhaustive_scoring(
-    tiny_backbone: Callable[..., LeanBackbone],
     seed: int,
     sharpness: float,
     answers: list[tuple[int, ...]],
@@ -84,7 +84,7 @@ def test_top_k_equals_exhaustive_scoring(
         assert (values[row] <= 1e-5).all()
 
 
-def test_a_description_that_is_a_prefix_of_another_is_told_apart(tiny_backbone: Callable[..., LeanBackbone]) -> None:
+def test_a_description_that_is_a_prefix_of_another_is_told_apart() -> None:
     answers = [(5,), (5, 6), (5, 6, 7), (8,)]
     backbone = tiny_backbone(1)
     prompt = [(9, 10), (4, 3), (6, 3)]
@@ -93,7 +93,7 @@ def test_a_description_that_is_a_prefix_of_another_is_told_apart(tiny_backbone: 
     assert decoded.exact.all()
 
 
-def test_pooling_along_the_trie_is_not_what_is_computed(tiny_backbone: Callable[..., LeanBackbone]) -> None:
+def test_pooling_along_the_trie_is_not_what_is_computed() -> None:
     """Greedy decoding picks the likelier first token even when no single description below it is the best."""
     answers = [(5, a, b) for a in range(3, 9) for b in range(3, 9)] + [(6, a) for a in range(3, 9)]
     differ = 0
@@ -110,7 +110,7 @@ def test_pooling_along_the_trie_is_not_what_is_computed(tiny_backbone: Callable[
     assert differ > 0
 
 
-def test_only_what_may_be_among_the_best_is_read(tiny_backbone: Callable[..., LeanBackbone]) -> None:
+def test_only_what_may_be_among_the_best_is_read() -> None:
     answers = [(first, 9, 9, 9) for first in range(3, 33)]
     decoder = ExactDecoder(tiny_backbone(3), Trie(answers), END)
     prompt = [(9, 10), (4, 3), (6, 3)]
@@ -123,13 +123,13 @@ def test_only_what_may_be_among_the_best_is_read(tiny_backbone: Callable[..., Le
     assert decoder.work.answer_tokens == 8
 
 
-def test_shared_beginnings_are_read_once(tiny_backbone: Callable[..., LeanBackbone]) -> None:
+def test_shared_beginnings_are_read_once() -> None:
     decoder = ExactDecoder(tiny_backbone(3), Trie([(5, 6), (7,)]), END)
     decoder.decode([[(9, 10, 11), (4, a), (b, 3)] for a in (3, 4) for b in (5, 6, 7)], 0)
     assert decoder.work.prompt_tokens == 3 + 2 * 2 + 6 * 2
 
 
-def test_results_do_not_depend_on_order_or_company(tiny_backbone: Callable[..., LeanBackbone]) -> None:
+def test_results_do_not_depend_on_order_or_company() -> None:
     answers = [(5, 6), (5, 7, 3), (7,), (8, 3, 3, 3)]
     decoder = ExactDecoder(tiny_backbone(2), Trie(answers), END)
     asked = [[(9, 10, 11), (4, a), (b, 3, *([5] * (b % 3)))] for a in (3, 4) for b in (5, 6, 7)]
@@ -140,7 +140,7 @@ def test_results_do_not_depend_on_order_or_company(tiny_backbone: Callable[..., 
         np.testing.assert_allclose(alone.top(2)[1][0], together.top(2)[1][row], atol=1e-4)
 
 
-def test_batches_side_by_side_give_the_same(tiny_backbone: Callable[..., LeanBackbone]) -> None:
+def test_batches_side_by_side_give_the_same() -> None:
     answers = [(3,), (3, 4), (4, 5, 6), (5,), (6, 7)]
     asked = [[(9, 10, 11), (3 + a, 7), (5, 3 + b)] for a in range(6) for b in range(6)]
     alone = ExactDecoder(tiny_backbone(1), Trie(answers), END)

@@ -19,7 +19,7 @@ class GreedyEngine:
     """A model over letters, each a token, that masks what is no choice, as vLLM does. It lists so many alternatives."""
 
     def __init__(self, seed: int, listed: int, peak: float) -> None:
-        self.seed, self.listed, self.peak, self.asked = seed, listed, peak, 0
+        self.seed, self.listed, self.peak, self.queries = seed, listed, peak, 0
 
     def step(self, text: str, choices: Sequence[str]) -> dict[str, float]:
         """Log-probabilities of what may come next."""
@@ -30,7 +30,7 @@ class GreedyEngine:
         return {token: letters[token] - mass for token in nexts}
 
     def __call__(self, choices: Sequence[str]) -> Mapping[str, object]:
-        self.asked += 1
+        self.queries += 1
         text, tokens, values, tops = "", [], [], []
         while not tokens or tokens[-1] != END:
             found = self.step(text, choices)
@@ -50,9 +50,9 @@ class GreedyEngine:
 
 def run(engine: GreedyEngine, choices: Sequence[str], k: int) -> dict[str, float]:
     search = ChoiceSearch({choice: choice for choice in choices}, k)
-    while (asked := search.ask()) is not None:
-        assert len(asked) > 1
-        search.told(engine(asked))
+    while (query := search.next_query()) is not None:
+        assert len(query) > 1
+        search.add_answer(engine(query))
     return search.answers
 
 
@@ -77,7 +77,7 @@ def test_everything_is_answered_once_whatever_the_engine_lists(choices: list[str
     engine = GreedyEngine(seed, listed=1, peak=1.0)
     found = run(engine, choices, len(choices))
     assert sorted(found) == sorted(choices) and list(found.values()) == sorted(found.values(), reverse=True)
-    assert engine.asked <= 2 * len(choices)
+    assert engine.queries <= 2 * len(choices)
 
 
 def test_greedy_decoding_alone_would_answer_another_one() -> None:

@@ -1,4 +1,4 @@
-"""The engine over HTTP is asked with the same prompt and the same choices, and never trusted to answer among them."""
+"""The engine over HTTP gets the same prompt and the same choices, and is never trusted to answer among them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import pytest
 
 from newfound.clusters import Clusters
 from newfound.config import TableConfig
-from newfound.planner import Planner
-from newfound.planner.remote.planner import EngineError, RemotePlanner
+from newfound.planner.planner import Planner
+from newfound.planner.remote.completion import EngineError
+from newfound.planner.remote.planner import RemotePlanner
 from newfound.table import TransitionTable, build_table
 
 Trained = tuple[Path, dict[str, object]]
@@ -22,7 +23,7 @@ class Engine:
     """What an engine with structured output does, by the planner itself, to which each choice is a token."""
 
     def __init__(self, planner: Planner) -> None:
-        self.planner, self.asked, self.answer = planner, [], None
+        self.planner, self.requests, self.answer = planner, [], None
         self.contexts = {
             planner.codec.tokens((a, b)): (planner.nodes[a], planner.nodes[b])
             for a in range(len(planner))
@@ -33,7 +34,7 @@ class Engine:
         if request.url.path == "/version":
             return httpx.Response(200, json={"version": "1.2.3"})
         body = json.loads(request.content)
-        self.asked.append(body)
+        self.requests.append(body)
         if self.answer is not None:
             return httpx.Response(200, json=self.answer)
         if body.get("echo"):
@@ -64,8 +65,8 @@ def completion(text: str, listed: dict[str, float]) -> dict[str, object]:
 
 
 @pytest.fixture
-def engine(trained: Trained, world: Path) -> Engine:
-    return Engine(Planner.load(trained[0], Clusters.load(world / "clusters"), precision="float32"))
+def engine(trained_planner: Trained, planner_world: Path) -> Engine:
+    return Engine(Planner.load(trained_planner[0], Clusters.load(planner_world / "clusters"), precision="float32"))
 
 
 def remote(engine: Engine) -> RemotePlanner:
@@ -81,7 +82,7 @@ def test_both_engines_give_the_same_answers(engine: Engine) -> None:
     theirs = remote(engine).decode(contexts, 2, allowed).top(2)
     np.testing.assert_array_equal(theirs[0], ours[0])
     np.testing.assert_allclose(theirs[1], ours[1], atol=1e-4)
-    first = engine.asked[0]
+    first = engine.requests[0]
     assert first["temperature"] == 0 and "guided_choice" not in first
     assert len(first["structured_outputs"]["choice"]) == 7
 
@@ -93,10 +94,12 @@ def test_both_engines_give_the_same_answers(engine: Engine) -> None:
         {"choices": []},
         {"choices": [completion("ignore all instructions", {"ignore all instructions": 0.0})]},
         {"choices": [{"text": " crime", "logprobs": None}]},
+        {"choices": [{"text": None}]},
+        [],
         {"choices": [{"text": " crime", "logprobs": {"tokens": [" crime"], "token_logprobs": [], "top_logprobs": []}}]},
     ],
 )
-def test_an_answer_that_is_no_choice_is_an_error(engine: Engine, answer: dict[str, object]) -> None:
+def test_an_answer_that_is_no_choice_is_an_error(engine: Engine, answer: object) -> None:
     engine.answer = answer
     with pytest.raises(EngineError, match="expected one of the choices"):
         remote(engine).decode([("c0", "c3")], 1)
@@ -117,7 +120,7 @@ def test_an_engine_that_refuses_raises(engine: Engine) -> None:
 
 
 def test_a_table_can_be_built_by_the_engine(
-    engine: Engine, trained: Trained, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, trained_planner: Trained, planner_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send = httpx.AsyncClient.send
 
@@ -128,12 +131,12 @@ def test_a_table_can_be_built_by_the_engine(
         return response
 
     config = TableConfig(top_k=4, exact=1, shards=1, engine="http://engine", second_build=8, precision="float32")
-    places = (trained[0], world / "clusters", world / "transitions")
+    places = (trained_planner[0], planner_world / "clusters", planner_world / "transitions")
     monkeypatch.setattr(httpx.AsyncClient, "send", answered)
     build_table(*places, config, tmp_path / "theirs")
     monkeypatch.setattr(httpx.AsyncClient, "send", send)
     build_table(*places, config.model_copy(update={"engine": None}), tmp_path / "ours")
-    clusters = Clusters.load(world / "clusters")
+    clusters = Clusters.load(planner_world / "clusters")
     theirs, ours = (TransitionTable.load(tmp_path / name, clusters) for name in ("theirs", "ours"))
     assert len(theirs) == len(ours) == 56
     for context in ours.contexts():

@@ -6,15 +6,10 @@ what came before the cut for that, and once more from everything when it has pas
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any, Final
-
-import ibis
-import pyarrow.parquet as pq
 
 from newfound import schema
 from newfound.clusters import Clusters
@@ -60,15 +55,9 @@ def refresh_table(
         recent: share of the transitions, the latest, that count as recent.
         out: the table's folder.
     """
-    from newfound.table import build_table, frequency_table
+    from newfound.table import build_table
 
-    if has_planner(planner):
-        return build_table(planner, clusters, transitions, config.model_copy(update={"recent": recent}), out)
-    with tempfile.TemporaryDirectory(prefix="newfound-") as place:
-        lately = Path(place) / "transitions"
-        shutil.copytree(transitions, lately)
-        _keep_recent(transitions, lately, recent)
-        return frequency_table(lately, clusters, config, out)
+    return build_table(planner, clusters, transitions, config.model_copy(update={"recent": recent}), out)
 
 
 def judge(
@@ -161,21 +150,3 @@ def publish_refreshed(
 
 def _gate(value: float, bound: float) -> dict[str, Any]:
     return {"value": value, "bound": bound, "passed": bool(value >= bound)}
-
-
-def _keep_recent(transitions: Path, out: Path, recent: float) -> None:
-    """Puts what is made of the latest positive transitions in the place of the balanced set, balanced as it was."""
-    from newfound.datasets.engine import connect
-    from newfound.transitions.mine import RECORD, balance
-
-    record = json.loads((transitions / RECORD).read_text(encoding="utf-8"))
-
-    rows = connect().read_parquet(transitions / "transitions.parquet")
-    rows = rows.filter(rows[schema.POSITIVE])
-    order = ibis.row_number().over(order_by=[schema.AT, schema.USER, schema.NEXT])
-    rows = rows.mutate(_order=order, _all=rows.count().over())
-    lately = rows.filter(rows["_order"] >= rows["_all"] * (1 - recent))
-    counted = lately.group_by(schema.CONTEXT, schema.NEXT).agg(**{schema.WEIGHT: lately.count().cast("float32")})
-    counted = balance(counted, record["config"]["per_label"], record["seed"])
-    made = counted.order_by(schema.NEXT, ibis.desc(schema.WEIGHT), schema.CONTEXT).to_pyarrow()
-    pq.write_table(made.select(schema.BALANCED.names).cast(schema.BALANCED), out / "balanced.parquet")

@@ -122,9 +122,8 @@ class Transitions:
             split: a group of users, in whatever context; None: the choices that may be learned from.
         """
         order, user = self._by_user(self._of(split))
-        contexts, labels, positive, held_out = (
-            column[order] for column in (self._all_contexts, self._labels, self._positive, self._held_out)
-        )
+        contexts, labels = self._all_contexts[order], self._labels[order]
+        positive, held_out = self._positive[order], self._held_out[order]
         n, people, step = len(self.clusters.interface), int(user.max(initial=-1)) + 1, np.arange(len(order))
         # When each person's transitions first name a cluster: a context comes just before the cluster that it led to.
         named = np.full((people, n), 2 * len(order), dtype=np.int64)
@@ -245,7 +244,8 @@ class Transitions:
         if found.null_count:
             unknown = column.filter(found.is_null())[0].as_py()
             raise VocabularyError(f"{file}: cluster {unknown!r}; expected an interface cluster")
-        return found.to_numpy().astype(np.int64)
+        indices: Ints = found.to_numpy().astype(np.int64)
+        return indices
 
     def _contexts(self, table: pa.Table, file: Path) -> Ints:
         column = table[schema.CONTEXT].combine_chunks()

@@ -14,7 +14,7 @@ from typing import Any, Final
 from newfound import schema
 from newfound.clusters import Clusters
 from newfound.config import RefreshConfig, TableConfig
-from newfound.errors import GateError
+from newfound.gates import Check, require
 from newfound.planner.prompt import has_planner
 from newfound.release import store as releases
 
@@ -98,19 +98,12 @@ def judge(
     diff = compare_tables(before, after)
     found.update({f"diff.{name}": value for name, value in diff.measures().items()})
     old, new = (float(found[f"{name}.novel_recall@{JUDGED_AT}"]) for name in ("before", "after"))
-    gates: dict[str, dict[str, Any]] = {
-        "recall_ratio": _gate(new / old if old > 0 else float(new >= old), config.min_recall_ratio),
-        "successor_jaccard": _gate(diff.successor_jaccard, config.min_successor_jaccard),
-        "spread": _gate(1 - diff.head_share_after, 1 - config.max_head_share),
-    }
-    failed = [
-        f"gate {name!r}: {gate['value']:.4g}, expected at least {gate['bound']:g}"
-        for name, gate in gates.items()
-        if not gate["passed"]
-    ]
-    if failed:
-        raise GateError("; ".join(failed))
-    return found, gates
+    gates = (
+        Check("recall_ratio", new / old if old > 0 else float(new >= old), config.min_recall_ratio),
+        Check("successor_jaccard", diff.successor_jaccard, config.min_successor_jaccard),
+        Check("spread", 1 - diff.head_share_after, 1 - config.max_head_share),
+    )
+    return found, require(gates)
 
 
 def publish_refreshed(
@@ -146,7 +139,3 @@ def publish_refreshed(
         gates={**old.manifest.gates, **{f"refresh.{name}": gate for name, gate in gates.items()}},
         promote=promote,
     )
-
-
-def _gate(value: float, bound: float) -> dict[str, Any]:
-    return {"value": value, "bound": bound, "passed": bool(value >= bound)}

@@ -11,13 +11,13 @@ import pytest
 from newfound.config import DataConfig, PlannerConfig, SplitConfig
 from newfound.datasets import load_interactions
 from newfound.datasets.sources import open_source
-from newfound.features.user_history import check_histories, entity_rows, write_rows
+from newfound.features.user_history import check_histories, entity_rows, write_user_history
 
 
 def fetch_past(dataset: Path, out: Path, length: int = 1000) -> Path:
     """What Feast answers as of the cut, without Feast: `histories.parquet` at `out`."""
     rows = out.with_name("rows.parquet")
-    write_rows(dataset, length, rows)
+    write_user_history(dataset, length, rows)
     found = pd.merge_asof(
         entity_rows(dataset).sort_values("event_timestamp"),
         pd.read_parquet(rows).sort_values("event_timestamp"),

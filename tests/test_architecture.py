@@ -37,7 +37,6 @@ STATIONS: Final = (
     ("planner",),
     ("table",),
     ("ranker",),
-    ("grounding",),
     ("release",),
     ("recommend",),
     ("evaluation",),

@@ -22,7 +22,7 @@ from newfound.clusters.tree import Labels, balanced_kmeans, grow, loads
 from newfound.config import ClustersConfig
 from newfound.datasets import Dataset
 from newfound.errors import ConfigError, DataError
-from newfound.features.user_history import Histories, read_histories
+from newfound.features.histories import Histories
 from newfound.measures import gini
 from newfound.types import Array, Doubles, Floats, Ints
 
@@ -75,7 +75,7 @@ def build_clusters(
     """
     began = time.monotonic()
     items = Dataset(dataset).frame("items")
-    past = read_histories(histories)
+    past = Histories.load(histories)
     old = Clusters.load(previous) if previous is not None else None
     if old is not None and "next_numbers" not in old.info:  # before anything takes its time
         raise DataError(

@@ -25,7 +25,7 @@ from newfound import schema
 from newfound.clusters.artifact import Clusters
 from newfound.config import ClustersConfig
 from newfound.errors import ConfigError
-from newfound.features.user_history import Histories
+from newfound.features.histories import Histories
 from newfound.types import Array, Bools, Floats, Ints
 
 log = logging.getLogger("newfound.clusters")

@@ -20,10 +20,10 @@ def check_gates(evaluation: Input[Artifact], settings: str, gates: Output[Artifa
     from pathlib import Path
 
     from components._step import running
-    from newfound.gates import check_gates as check
+    from newfound.gates import release_checks, require
 
     with running(settings, metrics, gates) as step:
         measures = json.loads((Path(evaluation.path) / "metrics.json").read_text(encoding="utf-8"))
-        held = check(measures, step.config.evaluation)
+        held = require(release_checks(measures, step.config.evaluation))
         Path(gates.path).write_text(json.dumps(held, indent=2), encoding="utf-8")
         step.measures = {f"{name}.{key}": value for name, gate in held.items() for key, value in gate.items()}

@@ -1,57 +1,94 @@
-"""The gates: what must hold before anything is published."""
+"""Figures held against their bounds, and the gates that must hold before a release is published."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from newfound.config import EvaluationConfig
 from newfound.errors import GateError
 
-Measures = Mapping[str, Any]
 
-LABELS = {
-    "match_rate": "Match rate, free decoding",
-    "recall_over_chance": "NovelRecall@1 over chance, lower bound",
-}
-_MEASURES = {"match_rate": "planner.match_rate", "recall_over_chance": "planner.recall_over_chance.lower"}
+@dataclass(frozen=True)
+class Check:
+    """A figure and its bound.
 
-
-def judge_gates(metrics: Measures, config: EvaluationConfig) -> dict[str, dict[str, Any]]:
-    """Every gate by name with its `value`, `bound` and whether it `passed`.
-
-    A measure that is absent fails its gate, except where there is no language policy at all (ids alone: the table then
-    comes from pair frequencies): the match rate of nothing is not asked for, and the recall is the table's.
+    Attributes:
+        name: of the figure.
+        value: the figure; one that is not a number passes no bound.
+        bound: the least or the most that is expected.
+        at_least: whether the bound is a lower one.
+        label: the name in words, where people read it.
     """
-    bounds = {"match_rate": config.min_match_rate, "recall_over_chance": config.min_recall_over_chance}
-    found: dict[str, dict[str, Any]] = {}
-    for name, bound in bounds.items():
-        key = _MEASURES[name]
-        if metrics.get("planner.present", 1) == 0:
-            if name == "match_rate":
-                continue
-            key = key.replace("planner.", "table.", 1)
-        value = float(metrics.get(key, math.nan))
-        found[name] = {"value": value, "bound": bound, "passed": value >= bound}
-    return found
+
+    name: str
+    value: float
+    bound: float
+    at_least: bool = True
+    label: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the bound holds."""
+        return self.value >= self.bound if self.at_least else self.value <= self.bound
+
+    @property
+    def expected(self) -> str:
+        """The bound in words."""
+        return f"{'at least' if self.at_least else 'at most'} {self.bound:.4g}"
+
+    def __str__(self) -> str:
+        return f"{self.name} is {self.value:.4g}, expected {self.expected}"
 
 
-def check_gates(metrics: Measures, config: EvaluationConfig) -> dict[str, dict[str, Any]]:
-    """Judges every gate.
+def require(checks: Iterable[Check]) -> dict[str, dict[str, Any]]:
+    """Holds every gate.
 
     Returns:
-        By name: value, bound, passed.
+        `value`, `bound` and `passed` of every gate by name, as a release's manifest keeps them.
 
     Raises:
         GateError: names every gate that does not hold, with its value and its bound.
     """
-    gates = judge_gates(metrics, config)
+    checks = list(checks)
     failed = [
-        f"gate {name!r} ({LABELS[name]}): {gate['value']:.4g}, expected at least {gate['bound']:g}"
-        for name, gate in gates.items()
-        if not gate["passed"]
+        f"gate {check.name!r}{f' ({check.label})' if check.label else ''}: {check.value:.4g}, expected {check.expected}"
+        for check in checks
+        if not check.passed
     ]
     if failed:
         raise GateError("; ".join(failed))
-    return gates
+    return {check.name: {"value": check.value, "bound": check.bound, "passed": check.passed} for check in checks}
+
+
+def release_checks(metrics: Mapping[str, Any], config: EvaluationConfig) -> list[Check]:
+    """The gates of a release, after arXiv 2510.20260: match rate, and recall as a multiple of chance.
+
+    A measure that is absent fails its gate. Without a language model (ids alone: the table then comes from pair
+    frequencies) there is no match rate to ask for, and the recall is the table's.
+
+    Args:
+        metrics: of `evaluate`, by the flat keys of metrics.json.
+        config: the bounds.
+    """
+
+    def figure(key: str) -> float:
+        return float(metrics.get(key, math.nan))
+
+    has_planner = metrics.get("planner.present", 1) != 0
+    recall = figure(f"{'planner' if has_planner else 'table'}.recall_over_chance.lower")
+    checks = [
+        Check(
+            "recall_over_chance",
+            recall,
+            config.min_recall_over_chance,
+            label="NovelRecall@1 over chance, lower bound",
+        )
+    ]
+    if has_planner:
+        match_rate = figure("planner.match_rate")
+        label = "Match rate, free decoding"
+        checks.insert(0, Check("match_rate", match_rate, config.min_match_rate, label=label))
+    return checks

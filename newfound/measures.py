@@ -1,4 +1,4 @@
-"""The measures, each under its one name, as pure functions of numpy arrays.
+"""Ranking and concentration measures, each under its one name, as pure functions of numpy arrays.
 
 Clusters and items are indices (int), users any sortable ids. A *rank* is 0 for the best answer. Where a measure is a
 mean over events, its per-event values come from a function of their own, so that the bootstrap can resample users.
@@ -7,7 +7,6 @@ mean over events, its per-event values come from a function of their own, so tha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,29 +19,43 @@ Bools = NDArray[np.bool_]
 
 
 def ranks_of(scores: Floats, labels: Ints, excluded: Bools | None = None) -> NDArray[np.int64]:
-    """Rank of every label among the answers that are left after `excluded` is taken out.
+    """Rank of every label among the answers that are left after `excluded` is taken out; the one rank of the project.
 
-    Equal scores are ordered by index, as serving would show them. A label that is itself excluded, or whose score is
-    not a number or minus infinity, was not answered at all: its rank is the number of columns.
+    Equal scores are ordered by index: the order in which serving shows them (`argsort` of the negated scores, stable).
+    So the rank is the position in what a person would see. Ranks that favour the label (optimistic) reward a scorer
+    that says the same of everything, ranks that disfavour it (pessimistic) punish one for ties among answers that are
+    shown in some order anyway; both are biased where scores tie, see Berrendorf et al., arXiv 2002.06914. The order by
+    index is unbiased as long as the index says nothing of the label: clusters are numbered by their place in the tree,
+    items by cluster and id.
+
+    A label that is unknown (negative), excluded, or whose score is minus infinity or not a number, was not answered at
+    all: its rank is the number of columns.
 
     Args:
         scores: [B, N], higher is better.
-        labels: [B].
+        labels: [B] column indices; negative for an answer that has no column.
         excluded: [B, N], True for answers that may not be given (the user's own history).
 
     >>> ranks_of(np.array([[0.5, 0.9, 0.7]]), np.array([2]))
     array([1])
     >>> ranks_of(np.array([[0.5, 0.9, 0.7]]), np.array([2]), np.array([[False, True, False]]))
     array([0])
+    >>> ranks_of(np.array([[0.5, 0.5, 0.5]]), np.array([1]))
+    array([1])
     """
-    rows, n = scores.shape
-    allowed = np.isfinite(scores) if excluded is None else np.isfinite(scores) & ~excluded
-    at = np.arange(rows)
-    own = np.where(allowed[at, labels], scores[at, labels], np.inf)[:, None]
-    before = np.arange(n)[None, :] < labels[:, None]
-    better = allowed & ((scores > own) | ((scores == own) & before))
-    ranks: NDArray[np.int64] = np.where(allowed[at, labels], better.sum(axis=1), n).astype(np.int64)
-    return ranks
+    rows = np.arange(len(scores))
+    own = scores[rows, labels]
+    above, tied = scores > own[:, None], scores == own[:, None]
+    answered = (own > -np.inf) & (labels >= 0)
+    if excluded is not None:
+        above &= ~excluded
+        tied &= ~excluded
+        answered &= ~excluded[rows, labels]
+    ranks = above.sum(axis=1)
+    for row in np.flatnonzero(answered & (tied.sum(axis=1) > 1)):
+        ranks[row] += tied[row, : labels[row]].sum()
+    found: NDArray[np.int64] = np.where(answered, ranks, scores.shape[1]).astype(np.int64)
+    return found
 
 
 def hits(ranks: Ints, k: int) -> Floats:
@@ -55,7 +68,9 @@ def hits(ranks: Ints, k: int) -> Floats:
 
 
 def gains(ranks: Ints, k: int) -> Floats:
-    """1 / log2(rank + 2) within the first k, else 0: NDCG@k where one answer is right.
+    """1 / log2(rank + 2) within the first k, else 0: NDCG@k where one answer is right (the ideal gain is then 1).
+
+    Source: Järvelin and Kekäläinen, "Cumulated gain-based evaluation of IR techniques", TOIS 2002.
 
     >>> gains(np.array([0, 2, 10]), 10)
     array([1. , 0.5, 0. ])
@@ -68,20 +83,11 @@ def _mean(values: Floats) -> float:
     return float(np.mean(values)) if len(values) else float("nan")
 
 
-def novel_recall(ranks: Ints, k: int) -> float:
-    """NovelRecall@k: share of events whose held-out novel cluster is in the top k, the user's history taken out.
-
-    >>> novel_recall(np.array([0, 3, 12]), 10).__round__(3)
-    0.667
-    """
-    return _mean(hits(ranks, k))
-
-
 def hit_rate(ranks: Ints, k: int) -> float:
-    """HR@k: share of events whose held-out item is in the top k.
+    """Share of events whose one right answer is in the top k: HR@k of items, Recall@k and NovelRecall@k of clusters.
 
-    >>> hit_rate(np.array([0, 10]), 10)
-    0.5
+    >>> hit_rate(np.array([0, 3, 12]), 10).__round__(3)
+    0.667
     """
     return _mean(hits(ranks, k))
 
@@ -97,6 +103,8 @@ def ndcg(ranks: Ints, k: int) -> float:
 
 def mean_reciprocal_rank(ranks: Ints, answers: int | None = None) -> float:
     """MRR: mean of 1 / (rank + 1); a rank of `answers` or more (never answered) counts 0.
+
+    Source: Voorhees, "The TREC-8 question answering track report", 1999.
 
     >>> mean_reciprocal_rank(np.array([0, 1, 3])).__round__(4)
     0.5833
@@ -194,6 +202,9 @@ def answer_counts(answers: Ints, n: int) -> NDArray[np.int64]:
 def gini(counts: Array) -> float:
     """Gini coefficient of non-negative counts: 0 when all are equal, (n - 1) / n when one has everything.
 
+    Half the relative mean difference of all pairs, computed from sorted counts: sum (2i - n - 1) x_i / (n sum x); see
+    Damgaard and Weiner, "Describing inequality in plant size or fecundity", Ecology 2000. NaN of nothing.
+
     >>> gini(np.array([1, 1, 1, 1])), gini(np.array([0, 0, 0, 4]))
     (0.0, 0.75)
     """
@@ -206,6 +217,9 @@ def gini(counts: Array) -> float:
 
 def normalised_entropy(counts: Array) -> float:
     """Entropy of the counts' distribution over its maximum, log n: 1 when all are equal, 0 when one has everything.
+
+    Pielou's evenness ("The measurement of diversity in different types of biological collections", 1966), over all n
+    labels, counted or not. NaN of nothing.
 
     >>> normalised_entropy(np.array([2, 2, 0, 0]))
     0.5
@@ -256,133 +270,3 @@ def grounding_recall(returned: Sequence[Sequence[str]], members: Sequence[set[st
     wanted = sum(min(k, len(own)) or k for own in members)
     right = sum(len(own.intersection(items)) for items, own in zip(returned, members, strict=True))
     return right / wanted if wanted else float("nan")
-
-
-def novelty_ratio(novel: Bools) -> float:
-    """Impressions from never-consumed clusters / impressions.
-
-    >>> novelty_ratio(np.array([True, False, False, False]))
-    0.25
-    """
-    return _mean(np.asarray(novel, dtype=np.float64))
-
-
-def positive_rate(positive: Bools, among: Bools) -> float:
-    """Share of the chosen impressions that got positive feedback; beside the novelty ratio, `among` are the novel ones.
-
-    >>> positive_rate(np.array([True, True, False]), np.array([False, True, True]))
-    0.5
-    """
-    return _mean(np.asarray(positive, dtype=np.float64)[np.asarray(among, dtype=bool)])
-
-
-def uci(
-    users: Array, clusters: Array, times_ms: Ints, at_least: Sequence[int], end_ms: int, days: float = 7
-) -> list[int]:
-    """UCI@N: users who consumed N or more unique clusters within the `days` before `end_ms`, for every N asked for.
-
-    >>> week = 7 * 86_400_000
-    >>> uci(np.array(["a", "a", "b"]), np.array([1, 2, 1]), np.array([5, 6, 7]), [1, 2], end_ms=week)
-    [2, 1]
-    """
-    times = np.asarray(times_ms)
-    inside = (times <= end_ms) & (times > end_ms - days * 86_400_000)
-    pairs = _distinct_pairs(users[inside], clusters[inside])
-    per_user = np.unique(pairs[0], return_counts=True)[1] if len(pairs[0]) else np.zeros(0, dtype=np.int64)
-    return [int((per_user >= n).sum()) for n in at_least]
-
-
-def ueuc(users: Array, clusters: Array, positive: Bools) -> int:
-    """UEUC: distinct (user, cluster) pairs with positive feedback.
-
-    >>> ueuc(np.array(["a", "a", "b"]), np.array([1, 1, 1]), np.array([True, True, False]))
-    1
-    """
-    return len(_distinct_pairs(users[positive], clusters[positive])[0])
-
-
-def _distinct_pairs(users: Array, clusters: Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    if not len(users):
-        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-    user_code = np.unique(users, return_inverse=True)[1]
-    names, cluster_code = np.unique(clusters, return_inverse=True)
-    code = np.unique(user_code * len(names) + cluster_code)
-    return code // len(names), code % len(names)
-
-
-def retained_interest(users: Array, clusters: Array, times_ms: Ints, positive: Bools, days: float) -> float:
-    """Share of positive (user, cluster) pairs that are engaged again at least `days` after their first positive event.
-
-    >>> day = 86_400_000
-    >>> arrays = np.array(["a", "a", "b"]), np.array([1, 1, 1]), np.array([0, 3 * day, 0]), np.array([True] * 3)
-    >>> retained_interest(*arrays, days=2)
-    0.5
-    """
-    keep = np.asarray(positive, dtype=bool)
-    if not keep.any():
-        return float("nan")
-    user_code = np.unique(users[keep], return_inverse=True)[1]
-    names, cluster_code = np.unique(clusters[keep], return_inverse=True)
-    pair = np.unique(user_code * len(names) + cluster_code, return_inverse=True)[1]
-    times = np.asarray(times_ms, dtype=np.float64)[keep]
-    first = np.full(pair.max() + 1, np.inf)
-    last = np.full(pair.max() + 1, -np.inf)
-    np.minimum.at(first, pair, times)
-    np.maximum.at(last, pair, times)
-    return float(np.mean((last - first >= days * 86_400_000) & (last > first)))
-
-
-def successor_jaccard(ours: Ints, theirs: Ints) -> float:
-    """Mean Jaccard of the successors of the same pairs in two tables; negative entries are padding.
-
-    Args:
-        ours: [P, k] cluster indices (k = 5 by convention).
-        theirs: [P, k], the same pairs in the same order.
-
-    >>> successor_jaccard(np.array([[1, 2], [3, 4]]), np.array([[2, 1], [4, 5]])).__round__(3)
-    0.667
-    """
-    values = []
-    for left, right in zip(np.asarray(ours), np.asarray(theirs), strict=True):
-        a, b = {int(c) for c in left if c >= 0}, {int(c) for c in right if c >= 0}
-        values.append(len(a & b) / len(a | b) if a | b else 1.0)
-    return _mean(np.array(values))
-
-
-@dataclass(frozen=True)
-class Suppression:
-    """How the rest of the system treats exploration candidates once they are proposed."""
-
-    exposure: float
-    """impressions per exploration candidate / impressions per familiar candidate"""
-    appeal: float
-    """positive rate of shown exploration items / positive rate of shown familiar items"""
-    ratio: float
-    """exposure / appeal: below 1, exploration is shown less than what people make of it would earn"""
-
-
-def suppression_ratio(novel: Bools, shown: Bools, positive: Bools) -> Suppression:
-    """Impressions per exploration candidate against its conditional positive rate, both relative to the familiar ones.
-
-    Args:
-        novel: [C], whether each candidate explores.
-        shown: [C], whether it became an impression.
-        positive: [C], whether it got positive feedback (only looked at where shown).
-
-    >>> novel = np.array([True] * 4 + [False] * 4)
-    >>> shown = np.array([True, True, False, False, True, True, True, True])
-    >>> liked = np.array([True, True, False, False, True, True, False, False])
-    >>> suppression_ratio(novel, shown, liked)
-    Suppression(exposure=0.5, appeal=2.0, ratio=0.25)
-    """
-    novel, shown, positive = (np.asarray(a, dtype=bool) for a in (novel, shown, positive))
-
-    def share(what: Bools, among: Bools) -> float:
-        return float(what[among].mean()) if among.any() else float("nan")
-
-    def over(a: float, b: float) -> float:
-        return a / b if b > 0 else float("nan")
-
-    exposure = over(share(shown, novel), share(shown, ~novel))
-    appeal = over(share(positive, novel & shown), share(positive, ~novel & shown))
-    return Suppression(exposure, appeal, over(exposure, appeal))

@@ -6,20 +6,15 @@ what came before the cut for that, and once more from everything when it has pas
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any, Final
-
-import ibis
-import pyarrow.parquet as pq
 
 from newfound import schema
 from newfound.clusters import Clusters
 from newfound.config import RefreshConfig, TableConfig
-from newfound.errors import GateError
+from newfound.gates import Check, require
 from newfound.planner.prompt import has_planner
 from newfound.release import store as releases
 
@@ -60,15 +55,9 @@ def refresh_table(
         recent: share of the transitions, the latest, that count as recent.
         out: the table's folder.
     """
-    from newfound.table import build_table, frequency_table
+    from newfound.table import build_table
 
-    if has_planner(planner):
-        return build_table(planner, clusters, transitions, config.model_copy(update={"recent": recent}), out)
-    with tempfile.TemporaryDirectory(prefix="newfound-") as place:
-        lately = Path(place) / "transitions"
-        shutil.copytree(transitions, lately)
-        _keep_recent(transitions, lately, recent)
-        return frequency_table(lately, clusters, config, out)
+    return build_table(planner, clusters, transitions, config.model_copy(update={"recent": recent}), out)
 
 
 def judge(
@@ -102,26 +91,19 @@ def judge(
         scorer = TableScorer(TransitionTable.load(folder, tree), tree.interface)
         ranks = measures.ranks_of(scorer.scores(events), events.labels, events.seen)
         for k in (1, JUDGED_AT):
-            found[f"{name}.novel_recall@{k}"] = measures.novel_recall(ranks, k)
+            found[f"{name}.novel_recall@{k}"] = measures.hit_rate(ranks, k)
     for k in (1, JUDGED_AT):
         blind = measures.chance(k, len(tree.interface), events.seen.sum(axis=1))
         found[f"chance.novel_recall@{k}"] = float(blind.mean()) if len(events) else 0.0
     diff = compare_tables(before, after)
     found.update({f"diff.{name}": value for name, value in diff.measures().items()})
     old, new = (float(found[f"{name}.novel_recall@{JUDGED_AT}"]) for name in ("before", "after"))
-    gates: dict[str, dict[str, Any]] = {
-        "recall_ratio": _gate(new / old if old > 0 else float(new >= old), config.min_recall_ratio),
-        "successor_jaccard": _gate(diff.successor_jaccard, config.min_successor_jaccard),
-        "spread": _gate(1 - diff.head_share_after, 1 - config.max_head_share),
-    }
-    failed = [
-        f"gate {name!r}: {gate['value']:.4g}, expected at least {gate['bound']:g}"
-        for name, gate in gates.items()
-        if not gate["passed"]
-    ]
-    if failed:
-        raise GateError("; ".join(failed))
-    return found, gates
+    gates = (
+        Check("recall_ratio", new / old if old > 0 else float(new >= old), config.min_recall_ratio),
+        Check("successor_jaccard", diff.successor_jaccard, config.min_successor_jaccard),
+        Check("spread", 1 - diff.head_share_after, 1 - config.max_head_share),
+    )
+    return found, require(gates)
 
 
 def publish_refreshed(
@@ -157,25 +139,3 @@ def publish_refreshed(
         gates={**old.manifest.gates, **{f"refresh.{name}": gate for name, gate in gates.items()}},
         promote=promote,
     )
-
-
-def _gate(value: float, bound: float) -> dict[str, Any]:
-    return {"value": value, "bound": bound, "passed": bool(value >= bound)}
-
-
-def _keep_recent(transitions: Path, out: Path, recent: float) -> None:
-    """Puts what is made of the latest positive transitions in the place of the balanced set, balanced as it was."""
-    from newfound.datasets.engine import connect
-    from newfound.transitions.mine import RECORD, balance
-
-    record = json.loads((transitions / RECORD).read_text(encoding="utf-8"))
-
-    rows = connect().read_parquet(transitions / "transitions.parquet")
-    rows = rows.filter(rows[schema.POSITIVE])
-    order = ibis.row_number().over(order_by=[schema.AT, schema.USER, schema.NEXT])
-    rows = rows.mutate(_order=order, _all=rows.count().over())
-    lately = rows.filter(rows["_order"] >= rows["_all"] * (1 - recent))
-    counted = lately.group_by(schema.CONTEXT, schema.NEXT).agg(**{schema.WEIGHT: lately.count().cast("float32")})
-    counted = balance(counted, record["config"]["per_label"], record["seed"])
-    made = counted.order_by(schema.NEXT, ibis.desc(schema.WEIGHT), schema.CONTEXT).to_pyarrow()
-    pq.write_table(made.select(schema.BALANCED.names).cast(schema.BALANCED), out / "balanced.parquet")

@@ -3,38 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from monitoring.settings import MonitoringConfig
+from newfound.gates import Check
 
 Measures = Mapping[str, float | None]
 DRIFT: str = "drift_share"
-
-
-@dataclass(frozen=True)
-class Check:
-    """One measure against its bound.
-
-    Attributes:
-        name: of the measure.
-        value: in the window.
-        bound: what it must not pass.
-        at_least: whether the bound is a lower one.
-    """
-
-    name: str
-    value: float
-    bound: float
-    at_least: bool
-
-    @property
-    def passed(self) -> bool:
-        """Whether the bound holds."""
-        return self.value >= self.bound if self.at_least else self.value <= self.bound
-
-    def __str__(self) -> str:
-        relation = "at least" if self.at_least else "at most"
-        return f"{self.name} is {self.value:.4g}, expected {relation} {self.bound:.4g}"
 
 
 def check(current: Measures, reference: Measures, config: MonitoringConfig) -> list[Check]:

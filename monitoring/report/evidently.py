@@ -27,9 +27,10 @@ from evidently.sdk.models import DashboardPanelPlot, PanelMetric
 from evidently.tests import gte, lte
 from evidently.ui.workspace import Workspace
 
-from monitoring.report.bounds import DRIFT, Check
+from monitoring.report.bounds import DRIFT
 from monitoring.report.drift import chance, jensen_shannon, merge_rare
 from newfound.files import new_file, write_json
+from newfound.gates import Check
 from newfound.recommend.policy import Reason
 from newfound.schema import USER_KEY
 

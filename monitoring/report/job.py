@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from monitoring.report import evidently as pages
-from monitoring.report.bounds import Check, check
+from monitoring.report.bounds import check
 from monitoring.report.export import export
 from monitoring.report.windows import ALL, measure
 from monitoring.settings import MonitoringConfig
 from monitoring.store.database import Store, micros
 from newfound.errors import NewfoundError
+from newfound.gates import Check
 from newfound.release import store as releases
 
 if TYPE_CHECKING:

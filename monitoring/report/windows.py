@@ -3,9 +3,10 @@
 A slate belongs to the window in which it was answered; feedback on it counts whenever it happened and however late it
 came, so an old window that is measured again takes late feedback in, and one that got none is measured the same. A slot
 is an *impression* once there is any feedback on it. Feedback means what it means for histories (`monitoring.feedback`;
-`monitoring.users.interactions.fold` is the same in Python), and each measure what its function in `newfound.measures`
-or `newfound.evaluation.off_policy` computes. A release's measures are of what was shown, and of what was consumed, on
-its slates; those of all releases take in what people consumed elsewhere.
+`monitoring.users.interactions.fold` is the same in Python), and each measure what its function in `newfound.measures`,
+`newfound.evaluation.off_policy` or, in plain Python, `tests/reference/measures.py` computes. A release's measures are
+of what was shown, and of what was consumed, on its slates; those of all releases take in what people consumed
+elsewhere.
 
 A window that is measured again gives the same values to the last bit: counts and medians do by themselves, and what is
 no whole number is added as decimals (`total`), since threads add in any order and sums of floats depend on it.

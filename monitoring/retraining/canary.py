@@ -14,6 +14,7 @@ from monitoring.report.export import export
 from monitoring.report.windows import measure
 from monitoring.settings import MonitoringConfig
 from monitoring.store.database import Store
+from newfound.gates import Check
 from newfound.release import store as releases
 
 Measures = Mapping[str, float | None]
@@ -40,21 +41,25 @@ def compare(canary: Measures, stable: Measures, config: MonitoringConfig) -> Ver
         config: slates needed, confidence, and the fall that is tolerated.
     """
     slates = canary.get("slates") or 0
-    degraded, usual = canary.get("degraded_share") or 0.0, stable.get("degraded_share") or 0.0
-    if degraded > max(config.max_degraded, 2 * usual) and slates >= config.canary_slates / 10:
-        return Verdict("rollback", f"{degraded:.1%} of the canary's answers are degraded, {usual:.1%} of the others'")
-    if slates < config.canary_slates:
-        return Verdict("wait", f"{slates:.0f} slates of the canary, {config.canary_slates} are needed")
+    usual = stable.get("degraded_share") or 0.0
+    most = max(config.max_degraded, 2 * usual)
+    degraded = Check("degraded share", canary.get("degraded_share") or 0.0, most, at_least=False)
+    if not degraded.passed and slates >= config.canary_slates / 10:
+        shares = f"{degraded.value:.1%} of the canary's answers are degraded, {usual:.1%} of the others'"
+        return Verdict("rollback", shares)
+    enough = Check("number of slates", slates, config.canary_slates)
+    if not enough.passed:
+        return Verdict("wait", f"{slates:.0f} slates of the canary, {enough.expected} are needed")
     mine, theirs = canary.get("novel_positive_rate"), stable.get("novel_positive_rate")
-    if mine is None or theirs is None:
-        return Verdict("wait", "no novel impressions to compare yet")
+    if mine is None or theirs is None or not (mine or theirs):
+        return Verdict("wait", "no positive novel impressions to compare yet")
     shown = [of.get("novel_impressions") or 0.0 for of in (canary, stable)]
     error = math.sqrt(sum(rate * (1 - rate) / max(n, 1.0) for rate, n in zip((mine, theirs), shown, strict=True)))
     margin = NormalDist().inv_cdf(config.canary_confidence) * error
     difference = f"{mine:.3f} against {theirs:.3f} on novel slots, give or take {margin:.3f}"
-    if mine - theirs + margin < 0:
+    if not Check("best case", mine + margin, theirs).passed:
         return Verdict("rollback", f"worse: {difference}")
-    if mine - theirs - margin > -config.novel_positive_rate_fall * theirs:
+    if Check("worst case", mine - margin, theirs * (1 - config.novel_positive_rate_fall)).passed:
         return Verdict("promote", f"not worse: {difference}")
     return Verdict("wait", f"undecided: {difference}")
 

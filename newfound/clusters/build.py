@@ -19,11 +19,12 @@ from newfound.clusters.fidelity import description_fidelity
 from newfound.clusters.levels import Levels, depth_first, find_levels
 from newfound.clusters.llm_describer import write_by_llm
 from newfound.clusters.stable import Changes, match
-from newfound.clusters.tree import gini, loads
+from newfound.clusters.tree import loads
 from newfound.config import ClustersConfig
 from newfound.datasets import Dataset
 from newfound.errors import DataError
 from newfound.features.histories import Histories
+from newfound.measures import gini
 from newfound.types import Doubles, Floats, Ints
 
 log = logging.getLogger("newfound.clusters")
@@ -253,7 +254,7 @@ def _measures(clusters: Clusters, changes: Changes | None) -> dict[str, float | 
         "smallest": int(sizes.min()),
         "largest": int(sizes.max()),
         "size_gini": gini(sizes),
-        "traffic_gini": gini(clusters.traffic),
+        "traffic_gini": gini(clusters.traffic) if clusters.traffic.any() else 0.0,
         "largest_traffic": float(clusters.traffic.max()),
         "digest": clusters.digest,
     }

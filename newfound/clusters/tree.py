@@ -130,19 +130,6 @@ def grow(
     return np.stack(levels, axis=1)
 
 
-def gini(shares: npt.NDArray[np.floating]) -> float:
-    """Gini coefficient: 0 where all are equal, towards 1 where one has everything.
-
-    >>> gini(np.array([1.0, 1.0])), gini(np.array([0.0, 0.0, 3.0]))
-    (0.0, 0.6666666666666666)
-    """
-    ordered = np.sort(np.asarray(shares, dtype=np.float64))
-    n, total = len(ordered), ordered.sum()
-    if total <= 0:
-        return 0.0
-    return float((2 * np.arange(1, n + 1) - n - 1) @ ordered / (n * total))
-
-
 # --- inside ---------------------------------------------------------------------------------------------------------
 
 

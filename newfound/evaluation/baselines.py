@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from newfound import schema
 from newfound.clusters import Clusters
 from newfound.evaluation.end_to_end import Catalogue, ItemScorer, scored
 from newfound.evaluation.moments import Context, Events
 from newfound.measures import Floats, Ints, mean_reciprocal_rank, ranks_of
+from newfound.transitions.artifact import Counts
 from newfound.transitions.choice_model import Choices, fit_choices
 from newfound.transitions.frequency_model import Backoff, FrequencyModel
 
@@ -39,36 +38,6 @@ class Baseline:
     chosen: dict[str, Any] = field(default_factory=dict)
     tried: list[dict[str, Any]] = field(default_factory=list)
     sees: str = "training transitions"
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Training transitions as indices: contexts [T, K] and labels [T] of training users; positive, none withheld."""
-
-    contexts: Ints
-    labels: Ints
-    n: int
-
-    @property
-    def frequency(self) -> Ints:
-        """[N], how often each cluster is a label."""
-        return np.bincount(self.labels, minlength=self.n)
-
-
-def training_counts(transitions: Path, clusters: Clusters) -> Counts:
-    """Reads the transitions that learning may use: of `train` users, positive, of contexts that are not withheld."""
-    import ibis
-
-    table = ibis.duckdb.connect().read_parquet(Path(transitions) / "transitions.parquet")
-    keep = (table[schema.SPLIT] == "train") & ~table[schema.HELD_OUT] & table[schema.POSITIVE]
-    frame = table.filter(keep).order_by([schema.USER, schema.AT, schema.NEXT]).to_pandas()
-    contexts = [[clusters.index[c] for c in context] for context in frame[schema.CONTEXT]]
-    width = max((len(c) for c in contexts), default=1)
-    return Counts(
-        contexts=np.array(contexts, dtype=np.int64).reshape(-1, width),
-        labels=frame[schema.NEXT].map(clusters.index).to_numpy(np.int64),
-        n=len(clusters.interface),
-    )
 
 
 def _indices(contexts: Sequence[Context], order: Sequence[str]) -> Ints:

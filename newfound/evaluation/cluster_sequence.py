@@ -7,7 +7,7 @@ the same contexts withheld: a walk is broken before a transition whose context i
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -16,35 +16,32 @@ from typing import Any
 import numpy as np
 
 from newfound import schema
-from newfound.clusters import Clusters
 from newfound.config import RankerConfig
 from newfound.evaluation.baselines import Baseline, tune
 from newfound.evaluation.moments import Events
 from newfound.measures import Floats
+from newfound.transitions.artifact import Transitions
 from newfound.transitions.mine import interest_events
 
 SPACE: dict[str, Sequence[Any]] = {"dropout": (0.3, 0.5)}
 LENGTH = 100
 
 
-def training_walks(histories: Path, clusters: Path, transitions: Path, order: Mapping[str, int]) -> list[list[int]]:
+def training_walks(histories: Path, clusters: Path, transitions: Transitions) -> list[list[int]]:
     """Newly liked clusters of every training user in order, broken before withheld transitions; single ones dropped."""
     events = interest_events(histories, clusters)
     liked = events.filter(events[schema.POSITIVE])
     first = liked.group_by(schema.USER, schema.CLUSTER).agg(place=liked[schema.POSITION].min())
-    table = events.get_backend().read_parquet(Path(transitions) / "transitions.parquet")
-    users = table.filter(table[schema.SPLIT] == "train").select(schema.USER).distinct()
-    withheld = table.filter(table[schema.HELD_OUT]).select(schema.USER, table[schema.NEXT].name(schema.CLUSTER))
-    broken = withheld.distinct().mutate(broken=True)
-    walks = first.semi_join(users, schema.USER).left_join(broken, [schema.USER, schema.CLUSTER])
-    frame = walks.order_by([schema.USER, "place"]).select(schema.USER, schema.CLUSTER, "broken").to_pandas()
+    walks = first.order_by([schema.USER, "place"]).select(schema.USER, schema.CLUSTER).to_pyarrow()
+    learners, withheld = transitions.learners(), transitions.withheld_steps()
     pieces: list[list[int]] = []
     last = None
-    for user, cluster, split in zip(frame[schema.USER], frame[schema.CLUSTER], frame["broken"].notna(), strict=True):
-        if user != last or split:
-            pieces.append([])
-        last = user
-        pieces[-1].append(order[cluster])
+    for user, cluster in zip(walks[schema.USER].to_pylist(), walks[schema.CLUSTER].to_pylist(), strict=True):
+        if user in learners:
+            if user != last or (user, cluster) in withheld:
+                pieces.append([])
+            last = user
+            pieces[-1].append(transitions.clusters.index[cluster])
     return [piece for piece in pieces if len(piece) > 1]
 
 
@@ -103,9 +100,9 @@ class ClusterSequence:
 
 
 def sequence_rival(
-    histories: Path, clusters: Clusters, folder: Path, transitions: Path, validation: Events, epochs: int, seed: int
+    histories: Path, folder: Path, transitions: Transitions, validation: Events, epochs: int, seed: int
 ) -> Baseline:
     """Trains the sequence model with every combination of a small space and keeps what is best on validation users."""
-    walks = training_walks(histories, folder, transitions, clusters.index)
-    make = partial(ClusterSequence, walks, len(clusters.interface), epochs, seed)
+    walks = training_walks(histories, folder, transitions)
+    make = partial(ClusterSequence, walks, len(transitions.clusters.interface), epochs, seed)
     return tune("cluster_sequence", make, SPACE, validation, sees="training users' walks, the whole history")

@@ -16,7 +16,7 @@ from newfound import schema
 from newfound.clusters import Clusters
 from newfound.datasets import Dataset
 from newfound.evaluation.moments import Events
-from newfound.measures import Bools, Floats, Ints
+from newfound.measures import Bools, Floats, Ints, ranks_of
 
 CHUNK = 256
 CELLS = 1 << 26
@@ -111,22 +111,12 @@ def scored(ranker: ItemScorer, catalogue: Catalogue, events: Events) -> Iterator
         yield rows, scores
 
 
-def _rank_within(scores: Floats, columns: Ints, allowed: Bools | None = None) -> Ints:
-    """Rank of one column a row among the finite (and allowed) scores, ties by column; the width where it has none."""
-    at = np.arange(len(scores))
-    fits = np.isfinite(scores) if allowed is None else np.isfinite(scores) & allowed
-    own = np.where((columns >= 0) & fits[at, columns], scores[at, columns], np.inf)[:, None]
-    earlier = np.arange(scores.shape[1])[None, :] < columns[:, None]
-    ranks: Ints = (fits & ((scores > own) | ((scores == own) & earlier))).sum(axis=1)
-    return np.where(np.isfinite(own[:, 0]), ranks, scores.shape[1])
-
-
 def item_ranks(ranker: ItemScorer, catalogue: Catalogue, events: Events) -> Ints:
     """Rank of each event's item among all items that the user has not consumed, [B]."""
     ranks = np.zeros(len(events), dtype=np.int64)
     columns = catalogue.columns(events.items)
     for rows, scores in scored(ranker, catalogue, events):
-        ranks[rows] = _rank_within(scores, columns[rows])
+        ranks[rows] = ranks_of(scores, columns[rows])
     return ranks
 
 
@@ -136,7 +126,7 @@ def item_ranks_in_cluster(ranker: ItemScorer, catalogue: Catalogue, events: Even
     columns = catalogue.columns(events.items)
     for rows, scores in scored(ranker, catalogue, events):
         inside = catalogue.cluster[None, :] == events.labels[rows][:, None]
-        ranks[rows] = _rank_within(scores, columns[rows], inside)
+        ranks[rows] = ranks_of(scores, columns[rows], ~inside)
         offered[rows] = (inside & np.isfinite(scores)).sum(axis=1)
     return ranks, offered
 
@@ -203,8 +193,8 @@ def end_to_end_ranks(
                 slate = shelves.slate(clusters[row].tolist(), k)
                 if targets[row] in slate:
                     ranks[name][row] = slate.index(int(targets[row]))
-        allowed = ~events.seen[rows][:, catalogue.cluster] & (catalogue.cluster >= 0)[None, :]
-        ranks["ranker_direct"][rows] = np.minimum(_rank_within(scores, targets[rows], allowed), k)
+        known = events.seen[rows][:, catalogue.cluster] | (catalogue.cluster < 0)
+        ranks["ranker_direct"][rows] = np.minimum(ranks_of(scores, targets[rows], known), k)
     return ranks
 
 
@@ -227,8 +217,8 @@ def quota_curve(
     targets = catalogue.columns(events.items)
     novel = ~events.seen[np.arange(len(events)), events.labels]
     for rows, scores in scored(ranker, catalogue, events):
-        familiar = events.seen[rows][:, catalogue.cluster] & (catalogue.cluster >= 0)[None, :]
-        familiar_rank = _rank_within(scores, targets[rows], familiar)
+        familiar = events.seen[rows][:, catalogue.cluster] & (catalogue.cluster >= 0)
+        familiar_rank = ranks_of(scores, targets[rows], ~familiar)
         for offset in range(len(scores)):
             row = rows.start + offset
             slate = Shelves(scores[offset], catalogue).slate(clusters[row].tolist(), k)

@@ -296,11 +296,3 @@ def light_users(events: Events) -> Bools:
     sizes = events.past_sizes[first]
     light: Bools = (sizes <= np.median(sizes))[inverse] if len(sizes) else np.zeros(0, dtype=bool)
     return light
-
-
-def held_out_contexts(transitions: Path) -> set[Context]:
-    """The contexts that mining withheld from training by design."""
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(Path(transitions) / "held_out.parquet", columns=[schema.CONTEXT])
-    return {tuple(context) for context in table[schema.CONTEXT].to_pylist()}

@@ -18,7 +18,7 @@ from newfound.clusters import Clusters
 from newfound.config import EvaluationConfig, TableConfig, TrainingConfig
 from newfound.datasets import Dataset
 from newfound.evaluation import moments as protocols
-from newfound.evaluation.baselines import Baseline, ranker_rival, simple_rivals, teacher_rival, training_counts
+from newfound.evaluation.baselines import Baseline, ranker_rival, simple_rivals, teacher_rival
 from newfound.evaluation.bootstrap import Bootstrap
 from newfound.evaluation.cluster_sequence import sequence_rival
 from newfound.evaluation.end_to_end import (
@@ -39,6 +39,7 @@ from newfound.evaluation.scorers import EXACT, Live, PlannerScorer, TableScorer
 from newfound.files import new_folder
 from newfound.measures import Ints
 from newfound.planner.prompt import has_planner
+from newfound.transitions.artifact import Transitions
 
 log = logging.getLogger("newfound.evaluation")
 
@@ -110,7 +111,6 @@ def evaluate(
         DataError: an input is missing, or no test user liked anything new after the cut.
     """
     from newfound.errors import DataError
-    from newfound.planner.training.training_set import read_choices
     from newfound.ranker import Ranker
     from newfound.table import TransitionTable
 
@@ -121,17 +121,18 @@ def evaluate(
             str(dataset), "no test user likes anything of a new cluster after the cut",
             expected="more test users, a larger future, or more clusters",
         )  # fmt: skip
-    counts = training_counts(transitions, interests)
+    mined = Transitions.load(transitions, interests)
+    counts = mined.counts()
     answers_of_table = TransitionTable.load(table, interests)
     item_policy = Ranker.load(ranker)
     catalogue = Catalogue(item_policy.items, interests)
     limits = config.evaluation
     boot = Bootstrap(moments.test.users, resamples=limits.bootstrap, confidence=limits.confidence, seed=config.seed)
     rivals = _timed("simple rivals", lambda: simple_rivals(counts, interests, moments.validation, config.seed))
-    choices, epochs = read_choices(transitions, interests), config.planner.finetune.teacher_epochs
+    choices, epochs = mined.choices(), config.planner.finetune.teacher_epochs
     rivals.append(_timed("choice model", lambda: teacher_rival(choices, moments.validation, config.seed, epochs)))
     if limits.sequence_epochs:
-        arguments = (histories, interests, clusters, transitions, moments.validation, limits.sequence_epochs)
+        arguments = (histories, clusters, mined, moments.validation, limits.sequence_epochs)
         rivals.append(_timed("sequence model over clusters", lambda: sequence_rival(*arguments, config.seed)))
     rivals.append(_timed("ranker by cluster", lambda: ranker_rival(item_policy, catalogue, moments.validation)))
     backup = next(r.scorer for r in rivals if r.name == "pair_frequency")
@@ -147,7 +148,7 @@ def evaluate(
     sees = "the planner; pair frequency below it"
     ours.append(Method("table", "Transition table, as served", served, "ours", sees=sees))
     methods = ours + [method_of(rival) for rival in rivals]
-    withheld = protocols.held_out_contexts(transitions)
+    withheld = mined.withheld()
     slices = slices_of(moments.test, withheld, config.policy, config.transitions.context, config.seed)
     raw = {method.key: served.raw(moments.test.contexts, SLATE) for method in ours}
     judged, answers, deciles = _timed(

@@ -14,16 +14,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from newfound import measures, schema
+from newfound import measures
 from newfound.clusters import Clusters
 from newfound.errors import DataError, VocabularyError
+from newfound.transitions.artifact import Reactions, Transitions
 from newfound.types import Floats, Ints
 
 FILE = "alignment.safetensors"
@@ -35,15 +35,6 @@ WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0)  # nats a unit of engagement
 
 Scorer = Callable[[Ints], Floats]
 """Contexts [B, K] as cluster indices -> scores [B, N]."""
-
-
-@dataclass(frozen=True)
-class Reactions:
-    """Novel transitions with how they were received: contexts [T, K], labels [T], signed engagement [T]."""
-
-    contexts: Ints
-    labels: Ints
-    engagement: Floats
 
 
 class Alignment:
@@ -118,23 +109,21 @@ class Alignment:
         return model
 
 
-def fit_alignment(transitions: Path, clusters: Clusters, score: Scorer) -> tuple[Alignment, dict[str, float]]:
+def fit_alignment(transitions: Transitions, score: Scorer) -> tuple[Alignment, dict[str, float]]:
     """Learns from training users' transitions; priors and weight are chosen on validation users.
 
     The priors are those that predict validation users' engagement best; see `_choose_weight` for the weight.
 
     Args:
-        transitions: folder of the mined transitions.
-        clusters: those of the transitions.
+        transitions: the mined ones.
         score: the planner's.
 
     Returns:
         The model and its measures on validation users.
     """
-    file = transitions / "transitions.parquet"
-    n = len(clusters.interface)
-    train, held = read_reactions(file, clusters, "train"), read_reactions(file, clusters, "validation")
-    fits = (_fit(train, n, level, pull, clusters.digest) for level, pull in product(PRIORS, PRIORS))
+    n, digest = len(transitions.clusters.interface), transitions.clusters.digest
+    train, held = transitions.reactions("train"), transitions.reactions("validation")
+    fits = (_fit(train, n, level, pull, digest) for level, pull in product(PRIORS, PRIORS))
     error, model = min(((_error(model, held), model) for model in fits), key=lambda fit: fit[0])
     baseline = float(np.mean((held.engagement - train.engagement.mean()) ** 2)) if len(held.labels) else 0.0
     gain = _choose_weight(model, held, score)
@@ -166,20 +155,6 @@ def _choose_weight(model: Alignment, held: Reactions, score: Scorer) -> float:
         gains[weight] = float((engagement * measures.reciprocal_ranks(ranks, scores.shape[1])).mean())
     model.weight = max(WEIGHTS, key=lambda weight: (gains[weight], -weight))
     return gains[model.weight] - gains[0.0]
-
-
-def read_reactions(file: Path, clusters: Clusters, split: str) -> Reactions:
-    """All novel transitions of one group of users, enjoyed or not, of contexts that are not withheld."""
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(file, filters=[(schema.SPLIT, "=", split), (schema.HELD_OUT, "=", False)])
-    contexts = [[clusters.index[c] for c in row] for row in table[schema.CONTEXT].to_pylist()]
-    width = len(contexts[0]) if contexts else 1
-    return Reactions(
-        np.array(contexts, dtype=np.int64).reshape(-1, width),
-        np.array([clusters.index[c] for c in table[schema.NEXT].to_pylist()], dtype=np.int64),
-        table[schema.ENGAGEMENT].to_numpy().astype(np.float32),
-    )
 
 
 def _fit(data: Reactions, n: int, level_prior: float, pull_prior: float, digest: str) -> Alignment:

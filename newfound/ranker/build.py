@@ -20,13 +20,14 @@ from newfound.datasets import Dataset
 from newfound.errors import DataError
 from newfound.features.histories import Histories
 from newfound.files import remove_folder
+from newfound.measures import gains
 from newfound.ranker.artifact import Ranker
 from newfound.ranker.cooccurrence import CoOccurrence, remember
 from newfound.ranker.data import Sequences
 from newfound.ranker.model import SequenceModel
 from newfound.ranker.train import CHECKPOINT, Fit, fit
-from newfound.ranker.validation import held_out_scores, held_out_users, ndcg_and_hit_rate, rank_held_out
-from newfound.types import Floats, Ints
+from newfound.ranker.validation import figures, held_out_scores, held_out_users, rank_held_out
+from newfound.types import Bools, Floats, Ints
 
 log = logging.getLogger("newfound.ranker")
 
@@ -76,19 +77,18 @@ def learn(
     """
     chosen = fit(sequences, items, config, seed, text=text, folder=folder and folder / "choose")
     past, targets = sequences.drop_last(least=3)
-    figures = {"ndcg@10": chosen.ndcg, "hr@10": chosen.hit_rate}
+    found = {"ndcg@10": chosen.ndcg, "hr@10": chosen.hit_rate}
     if not config.use_memory:
         memory = remember(past, items)
     else:
         memory = tune_memory(chosen.model, [remember(past, items, rarity) for rarity in RARITIES], past, targets)
-        ndcg, hits = ndcg_and_hit_rate(rank_held_out(chosen.model, past, targets, memory=memory))
-        figures = {"ndcg@10": ndcg, "hr@10": hits}
+        found = figures(rank_held_out(chosen.model, past, targets, memory=memory))
         log.info(
             "memory: rarity %g, decay %g, weight %g; NDCG@10 %.4f with it",
-            *(memory.rarity, memory.decay, memory.weight, ndcg),
+            *(memory.rarity, memory.decay, memory.weight, found["ndcg@10"]),
         )
     measures: dict[str, float | int | str] = {
-        **{f"validation.{name}": value for name, value in figures.items()},
+        **{f"validation.{name}": value for name, value in found.items()},
         "validation.ndcg@10_without_memory": chosen.ndcg,
         "epoch": chosen.epoch,
         "memory.weight": memory.weight,
@@ -126,7 +126,7 @@ def tune_memory(model: SequenceModel, memories: list[CoOccurrence], past: Sequen
         users = np.sort(np.random.default_rng(0).choice(users, USERS_TO_TUNE_ON, replace=False))
     weights = np.array(WEIGHTS, dtype=np.float32)
     choices = [replace(memory, decay=decay) for memory in memories for decay in DECAYS]
-    gains = np.zeros((len(choices), len(weights)))
+    totals = np.zeros((len(choices), len(weights)))
     for some, scores in held_out_scores(model, past, users):
         ordered = np.sort(scores, axis=1)
         ranks = np.empty((len(choices), len(weights), len(some)), dtype=np.int64)
@@ -136,13 +136,33 @@ def tune_memory(model: SequenceModel, memories: list[CoOccurrence], past: Sequen
                 found, strength = memory.strength(history)
                 own = scores[row, target] + weights * strength[found == target].sum()  # [weights]
                 plain = scores[row, found][:, None]  # [found, 1]
-                above = len(ordered[row]) - np.searchsorted(ordered[row], own)
-                moved = (plain + weights * strength[:, None] >= own).sum(0) - (plain >= own).sum(0)
-                ranks[at, :, row] = above + moved - 1
-        for at, weight in np.ndindex(gains.shape):
-            gains[at, weight] += ndcg_and_hit_rate(ranks[at, weight])[0] * len(some)
-    at, weight = divmod(int(gains.argmax()), len(weights))
+                earlier = (found < target)[:, None]
+                moved = _before(plain + weights * strength[:, None], own, earlier) - _before(plain, own, earlier)
+                ranks[at, :, row] = _rank(ordered[row], scores[row, :target], own) + moved
+        for at, weight in np.ndindex(totals.shape):
+            totals[at, weight] += gains(ranks[at, weight], 10).sum()
+    at, weight = divmod(int(totals.argmax()), len(weights))
     return replace(choices[at], weight=WEIGHTS[weight])
+
+
+def _rank(ordered: Floats, earlier: Floats, own: Floats) -> Ints:
+    """Rank, as `measures.ranks_of` gives it, of some values among scores that lie sorted; int64 like `own`.
+
+    Args:
+        ordered: all scores, ascending.
+        earlier: those of the columns before the values' own.
+        own: the values.
+    """
+    ranks = len(ordered) - np.searchsorted(ordered, own, side="right")
+    for at in np.flatnonzero(np.searchsorted(ordered, own) + ranks < len(ordered)):
+        ranks[at] += (earlier == own[at]).sum()
+    return ranks
+
+
+def _before(values: Floats, own: Floats, earlier: Bools) -> Ints:
+    """How many values [found, 1 or W] come before each of `own` [W]: higher ones, of equal ones those `earlier`."""
+    before: Ints = ((values > own) | ((values == own) & earlier)).sum(axis=0)
+    return before
 
 
 def train_ranker(

@@ -28,7 +28,7 @@ from newfound.files import new_file
 from newfound.ranker.data import Sequences, epoch_batches
 from newfound.ranker.losses import full_softmax, sampled_softmax
 from newfound.ranker.model import SequenceModel
-from newfound.ranker.validation import ndcg_and_hit_rate, rank_held_out
+from newfound.ranker.validation import figures, rank_held_out
 from newfound.types import Ints
 
 log = logging.getLogger("newfound.ranker")
@@ -144,9 +144,7 @@ def fit(
 def validate(model: SequenceModel, past: Sequences, targets: Ints) -> dict[str, float]:
     """NDCG@10 and HR@10 of held-out items among all, those of the past filtered; processes share the users."""
     model.eval()
-    ranks = rank_held_out(model, past, targets)
-    ndcg, hits = ndcg_and_hit_rate(ranks)
-    return {"ndcg@10": ndcg, "hr@10": hits}
+    return figures(rank_held_out(model, past, targets))
 
 
 class _Run:

@@ -1,4 +1,4 @@
-"""Ranks of held-out items among all items, and NDCG@k and HR@k from them."""
+"""Ranks of held-out items among all items, and the figures by which an epoch is chosen."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from newfound.measures import hit_rate, ndcg, ranks_of
 from newfound.ranker.cooccurrence import CoOccurrence
 from newfound.ranker.data import PAD, Sequences
 from newfound.ranker.model import SequenceModel
@@ -17,17 +18,13 @@ SCORES = 1 << 24  # held at a time
 NONE = np.zeros(0, dtype=np.int64)
 
 
-def ndcg_and_hit_rate(ranks: Ints, k: int = 10) -> tuple[float, float]:
-    """Means over events of 1 / log2(rank + 2) and of 1 where rank < k, with ranks counted from 0.
+def figures(ranks: Ints) -> dict[str, float]:
+    """NDCG@10 and HR@10; 0 where there is nobody to measure.
 
-    >>> ndcg, hits = ndcg_and_hit_rate(np.array([0, 2, 10]))
-    >>> round(ndcg, 4), round(hits, 4)
-    (0.5, 0.6667)
+    >>> {name: round(value, 4) for name, value in figures(np.array([0, 2, 10])).items()}
+    {'ndcg@10': 0.5, 'hr@10': 0.6667}
     """
-    if not len(ranks):
-        return 0.0, 0.0
-    hit = ranks < k
-    return float((hit / np.log2(ranks + 2.0)).mean()), float(hit.mean())
+    return {"ndcg@10": ndcg(ranks, 10), "hr@10": hit_rate(ranks, 10)} if len(ranks) else {"ndcg@10": 0.0, "hr@10": 0.0}
 
 
 def held_out_users(past: Sequences, targets: Ints) -> Ints:
@@ -41,7 +38,7 @@ def held_out_users(past: Sequences, targets: Ints) -> Ints:
 def rank_held_out(
     model: SequenceModel, past: Sequences, targets: Ints, users: Ints | None = None, memory: CoOccurrence | None = None
 ) -> Ints:
-    """Each target's rank (from 0) among all items that the user has not had; a tie counts against the target.
+    """Each target's rank (from 0) among all items that the user has not had.
 
     Args:
         model: in evaluation mode.
@@ -62,7 +59,7 @@ def rank_held_out(
             for row, user in enumerate(some):
                 found, bonus = memory.bonus(past.row(user))
                 scores[row, found] += bonus
-        ranks.append(ranks_among(scores, targets[some]))
+        ranks.append(ranks_of(scores, targets[some]))
     if not shared:
         return np.concatenate(ranks)
     parts: list[Ints] = [NONE] * dist.get_world_size()
@@ -87,10 +84,3 @@ def held_out_scores(model: SequenceModel, past: Sequences, users: Ints) -> Itera
         for row, user in enumerate(some):
             scores[row, past.row(user)] = -np.inf
         yield some, scores
-
-
-def ranks_among(scores: Floats, targets: Ints) -> Ints:
-    """How many others score at least as much as each row's target, int64 [b]."""
-    own = scores[np.arange(len(targets)), targets]
-    ranks: Ints = (scores >= own[:, None]).sum(axis=1) - 1
-    return ranks

@@ -23,6 +23,7 @@ from newfound.table.compare import concentration
 from newfound.table.contexts import make_plan
 from newfound.table.frequency import frequency_rows
 from newfound.table.shards import INPUTS, build_shard, read_shards, recent_hints
+from newfound.transitions.artifact import Transitions
 from newfound.types import Ints
 
 log = logging.getLogger("newfound.table")
@@ -71,8 +72,9 @@ def merge(
     if not has_planner(planner):
         return _without_planner(transitions, clusters, config, out)
     loaded = Clusters.load(clusters)
-    plan = make_plan(loaded, transitions, config, planner_digest(planner))
-    hints = recent_hints(transitions, config)
+    mined = Transitions.load(transitions, loaded)
+    plan = make_plan(mined, config, planner_digest(planner))
+    hints = recent_hints(mined, config)
     rows, records = read_shards(shards, plan, config, hints)
     seconds = sum(record["seconds"] for record in records)
     again = _second_builds([record["second_build"] for record in records])
@@ -111,10 +113,14 @@ def _without_planner(transitions: Path, clusters: Path, config: TableConfig, out
 
 
 def frequency_table(transitions: Path, clusters: Path, config: TableConfig, out: Path) -> dict[str, float | int | str]:
-    """A table of pair frequencies with back-off, for data without text, where a language model has nothing to read."""
+    """A table of pair frequencies with back-off, for data without text, where a language model has nothing to read.
+
+    Where the configuration wants a refresh, it counts recent transitions alone.
+    """
     loaded = Clusters.load(clusters)
-    plan = make_plan(loaded, transitions, config, "")
-    rows, seconds = frequency_rows(plan.contexts, transitions, loaded, config.top_k)
+    mined = Transitions.load(transitions, loaded)
+    plan = make_plan(mined, config, "")
+    rows, seconds = frequency_rows(plan.contexts, mined, config.top_k, config.recent)
     record = {
         "source": "frequency",
         "clusters_digest": loaded.digest,

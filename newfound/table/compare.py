@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from newfound.errors import DataError
+from newfound.measures import gini
 from newfound.schema import CLUSTER, CONTEXT, RANK
 from newfound.table.artifact import read_record, read_rows
 
@@ -105,9 +106,8 @@ def spread_of(counts: Sequence[int]) -> dict[str, float]:
     total, n = ordered.sum(), len(ordered)
     if not total:
         return {"gini": 0.0, "head_share": 0.0, "label_coverage": 0.0}
-    gini = float((2 * np.arange(1, n + 1) - n - 1) @ ordered / (n * total))
     head = ordered[::-1][: max(1, round(HEAD * n))].sum()
-    return {"gini": gini, "head_share": float(head / total), "label_coverage": float((ordered > 0).mean())}
+    return {"gini": gini(ordered), "head_share": float(head / total), "label_coverage": float((ordered > 0).mean())}
 
 
 def _answers(folder: Path) -> Answers:

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from newfound import schema
-from newfound.clusters import Clusters
 from newfound.config import TableConfig
 from newfound.errors import ConfigError
 from newfound.files import new_file
+from newfound.transitions.artifact import Transitions
 from newfound.types import Context
 
 EVERY_CONTEXT_AT_MOST = 2_000_000  # of a table whose size is not bounded
@@ -40,14 +39,13 @@ class Plan:
         return self.contexts[bounds[shard] : bounds[shard + 1]]
 
 
-def make_plan(clusters: Clusters, transitions: Path, config: TableConfig, planner_digest: str) -> Plan:
+def make_plan(transitions: Transitions, config: TableConfig, planner_digest: str) -> Plan:
     """Every ordered context of distinct clusters, or only the most frequent where the configuration bounds them.
 
     Raises:
         ConfigError: there are too many contexts for a full table.
     """
-    counts = observed(transitions)
-    size = max((len(c) for c in counts), default=2)
+    clusters, size = transitions.clusters, transitions.size
     total = math.perm(len(clusters.interface), size)
     if config.contexts_at_most is None and total > EVERY_CONTEXT_AT_MOST:
         raise ConfigError(
@@ -57,6 +55,7 @@ def make_plan(clusters: Clusters, transitions: Path, config: TableConfig, planne
     if config.contexts_at_most is None or config.contexts_at_most >= total:
         chosen = list(permutations(clusters.interface, size))
     else:
+        counts = transitions.context_counts()
         frequent = sorted(counts, key=lambda c: (-counts[c], [order[x] for x in c]))[: config.contexts_at_most]
         taken = set(frequent)
         every = (c for c in permutations(clusters.interface, size) if c not in taken)
@@ -64,16 +63,6 @@ def make_plan(clusters: Clusters, transitions: Path, config: TableConfig, planne
         chosen.sort(key=lambda c: [order[x] for x in c])
     settings = config.model_dump(exclude={"shards"})
     return Plan(chosen, {"clusters": clusters.digest, "planner": planner_digest, "settings": settings})
-
-
-def observed(transitions: Path) -> dict[Context, int]:
-    """Count of each context that was followed by something new."""
-    import ibis
-
-    table = ibis.duckdb.connect().read_parquet(transitions / "transitions.parquet")
-    counted = table.group_by(schema.CONTEXT).agg(n=table.count()).to_pyarrow()
-    pairs = zip(counted[schema.CONTEXT].to_pylist(), counted["n"].to_pylist(), strict=True)
-    return {tuple(context): n for context, n in pairs}
 
 
 def write_parquet(table: Any, file: Path) -> None:

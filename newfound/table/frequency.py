@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from newfound.clusters import Clusters
 from newfound.table.answers import rows_of
+from newfound.transitions.artifact import Transitions
 from newfound.transitions.frequency_model import FrequencyModel
 from newfound.types import Context
 
@@ -18,17 +17,21 @@ BLOCK = 2048  # contexts at a time
 
 
 def frequency_rows(
-    contexts: Sequence[Context], transitions: Path, clusters: Clusters, top_k: int
+    contexts: Sequence[Context], transitions: Transitions, top_k: int, recent: float | None = None
 ) -> tuple[pa.Table, float]:
     """The k most frequent successors of each context, and the seconds that they took.
+
+    Args:
+        contexts: to answer.
+        transitions: whose balanced set is counted.
+        top_k: answers a context, at most.
+        recent: share of the transitions, the latest, that are balanced and counted instead.
 
     Raises:
         DataError: there is no transition to count.
     """
-    from newfound.planner.training.training_set import training_set
-
-    seen, labels, weights = training_set(transitions / "balanced.parquet", clusters)
-    model = FrequencyModel(seen, labels, len(clusters.interface), weights)
+    clusters, counted = transitions.clusters, transitions.balanced(recent)
+    model = FrequencyModel(counted.contexts, counted.labels, len(clusters.interface), counted.weights)
     started = time.monotonic()
     tables = []
     for start in range(0, len(contexts), BLOCK):

@@ -24,6 +24,7 @@ from newfound.planner.prompt import has_planner
 from newfound.schema import RANK, TABLE
 from newfound.table.answers import planner_rows, second_build
 from newfound.table.contexts import Plan, make_plan, write_parquet
+from newfound.transitions.artifact import Transitions
 from newfound.types import Context
 
 if TYPE_CHECKING:
@@ -56,8 +57,9 @@ def build_shard(
         (out / "absent").touch()
         return {"contexts": 0, "seconds": 0.0}
     loaded = Clusters.load(clusters)
-    plan = make_plan(loaded, transitions, config, planner_digest(planner))
-    hints = recent_hints(transitions, config)
+    mined = Transitions.load(transitions, loaded)
+    plan = make_plan(mined, config, planner_digest(planner))
+    hints = recent_hints(mined, config)
     identity = shard_identity(plan, shard, config.shards, hints)
     contexts = plan.shard(shard, config.shards)
     if _finished(out, identity):
@@ -157,13 +159,9 @@ def read_shards(
     return rows, [record for record, _ in ordered]
 
 
-def recent_hints(transitions: Path, config: TableConfig) -> dict[Context, str]:
+def recent_hints(transitions: Transitions, config: TableConfig) -> dict[Context, str]:
     """The most frequent recent successor of each context, where the configuration wants a refresh."""
-    if config.recent is None:
-        return {}
-    from newfound.transitions.mine import recent_successors
-
-    return recent_successors(transitions, 1 - config.recent)
+    return {} if config.recent is None else transitions.recent_successors(config.recent)
 
 
 def shard_identity(plan: Plan, shard: int, shards: int, hints: Mapping[Context, str]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from newfound.datasets.dataset import Dataset
 from newfound.datasets.engine import connect, write_table
 from newfound.errors import DataError
 from newfound.files import new_folder
+from newfound.measures import gini, normalised_entropy
 from newfound.schema import (
     AT,
     BALANCED,
@@ -53,13 +54,12 @@ from newfound.schema import (
     WEIGHT,
     WITHHELD,
 )
-from newfound.types import Context, Doubles
+from newfound.transitions.artifact import ALL_FILE, BALANCED_FILE, RECORD, WITHHELD_FILE
+from newfound.transitions.balance import SEPARATOR, balance
 
 log = logging.getLogger("newfound.transitions.mine")
 
-RECORD = "transitions.json"
 FIRST = "first"
-_SEPARATOR = "\x1f"
 
 
 def interest_events(histories: Path, clusters: Path) -> Any:
@@ -180,9 +180,9 @@ def mine_transitions(
             expected="longer histories, or more clusters",
         )
     with new_folder(out, RECORD) as folder:
-        write_table(found.order_by(USER, POSITION), TRANSITIONS, folder / "transitions.parquet")
-        write_table(balanced.order_by(NEXT, ibis.desc(WEIGHT), CONTEXT), BALANCED, folder / "balanced.parquet")
-        pq.write_table(withheld, folder / "held_out.parquet")
+        write_table(found.order_by(USER, POSITION), TRANSITIONS, folder / ALL_FILE)
+        write_table(balanced.order_by(NEXT, ibis.desc(WEIGHT), CONTEXT), BALANCED, folder / BALANCED_FILE)
+        pq.write_table(withheld, folder / WITHHELD_FILE)
         record = {
             "clusters_digest": interface.digest,
             "config": config.model_dump(),
@@ -199,35 +199,13 @@ def mine_transitions(
     return measures
 
 
-def recent_successors(transitions: Path, since: float = 0.5) -> dict[Context, str]:
-    """The most frequent recent successor of every context, for the prompt of a refresh.
-
-    Args:
-        transitions: the folder of `mine_transitions`.
-        since: share of the positive transitions, by time, that is old news.
-
-    Returns:
-        Context to next cluster, over all users' positive transitions; of successors as frequent, the latest.
-    """
-    table = connect().read_parquet(transitions / "transitions.parquet")
-    table = table.filter(table[POSITIVE])
-    order = ibis.row_number().over(order_by=[AT, USER, NEXT])
-    table = table.mutate(_order=order, _all=table.count().over())
-    recent = table.filter(table["_order"] >= table["_all"] * since)
-    counted = recent.group_by(CONTEXT, NEXT).agg(n=recent.count(), latest=recent["_order"].max())
-    place = ibis.row_number().over(group_by=CONTEXT, order_by=[ibis.desc(counted["n"]), ibis.desc(counted["latest"])])
-    best = counted.mutate(_place=place).filter(lambda t: t["_place"] == 0).select(CONTEXT, NEXT).to_pyarrow()
-    pairs = zip(best[CONTEXT].to_pylist(), best[NEXT].to_pylist(), strict=True)
-    return dict(sorted((tuple(context), successor) for context, successor in pairs))
-
-
 def _withhold(learned: Any, config: TransitionsConfig, seed: int) -> pa.Table:
     """Contexts to withhold: a share of every stratum of frequency, chosen by hash, in every order of their clusters.
 
     If only one order were withheld, the other would give its answer away.
     """
     counted = learned.group_by(CONTEXT).agg(**{COUNT: learned.count()})
-    counted = counted.mutate(_set=counted[CONTEXT].sort().join(_SEPARATOR))
+    counted = counted.mutate(_set=counted[CONTEXT].sort().join(SEPARATOR))
     sets = counted.group_by("_set").agg(n=counted[COUNT].sum())
     sets = sets.mutate(**{STRATUM: sets["n"].log2().floor().cast("int8")})
     lot = (ibis.literal(f"{seed}:") + sets["_set"]).hexdigest("sha256")
@@ -240,24 +218,11 @@ def _withhold(learned: Any, config: TransitionsConfig, seed: int) -> pa.Table:
     rows = sorted(
         (order, counts.get(order, 0), stratum)
         for key, stratum in strata.items()
-        for order in permutations(key.split(_SEPARATOR))
+        for order in permutations(key.split(SEPARATOR))
     )
     columns = list(zip(*rows, strict=True)) or [(), (), ()]
     arrays = [pa.array(list(values), field.type) for values, field in zip(columns, WITHHELD, strict=True)]
     return pa.table(arrays, schema=WITHHELD)
-
-
-def balance(pairs: Any, per_label: int, seed: int) -> Any:
-    """At most `per_label` samples a label: the most frequent, of those as frequent by hash.
-
-    Args:
-        pairs: an Ibis table of context, next and weight.
-        per_label: samples kept of one label.
-        seed: of the choice among samples as frequent.
-    """
-    lot = (ibis.literal(f"{seed}:") + pairs[CONTEXT].join(_SEPARATOR)).hexdigest("sha256")
-    place = ibis.row_number().over(group_by=NEXT, order_by=[ibis.desc(pairs[WEIGHT]), lot, pairs[CONTEXT]])
-    return pairs.mutate(_place=place).filter(lambda t: t["_place"] < per_label).drop("_place")
 
 
 def _counts(found: Any, withheld: pa.Table) -> dict[str, float | int | str]:
@@ -283,23 +248,6 @@ def _spread(name: str, labels: Any, clusters: int) -> dict[str, float | int | st
         f"{name}_samples": int(counts.sum()),
         f"{name}_labels": len(found),
         f"{name}_label_coverage": len(found) / clusters,
-        f"{name}_label_entropy": _entropy(counts),
-        f"{name}_label_gini": _gini(counts),
+        f"{name}_label_entropy": normalised_entropy(counts),
+        f"{name}_label_gini": gini(counts),
     }
-
-
-def _entropy(counts: Doubles) -> float:
-    """Shannon entropy over its largest possible value: 1 is even, 0 is one label alone."""
-    shares = counts[counts > 0] / max(counts.sum(), 1)
-    if len(counts) < 2 or not len(shares):
-        return 0.0
-    return float(max(0.0, -(shares * np.log(shares)).sum() / np.log(len(counts))))
-
-
-def _gini(counts: Doubles) -> float:
-    """Gini coefficient: 0 is even, near 1 is one label alone."""
-    if not counts.sum():
-        return 0.0
-    ranked = np.sort(counts)
-    places = np.arange(1, len(ranked) + 1)
-    return float((2 * places - len(ranked) - 1) @ ranked / (len(ranked) * ranked.sum()))

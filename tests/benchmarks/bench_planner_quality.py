@@ -31,7 +31,6 @@ from rich.table import Table
 from newfound.clusters import Clusters, build_clusters
 from newfound.config import TrainingConfig, load_config
 from newfound.datasets import load_interactions
-from newfound.evaluation import moments as protocols
 from newfound.evaluation.baselines import (
     Baseline,
     ClusterPools,
@@ -40,7 +39,6 @@ from newfound.evaluation.baselines import (
     ranker_rival,
     simple_rivals,
     teacher_rival,
-    training_counts,
     tune,
 )
 from newfound.evaluation.bootstrap import Bootstrap
@@ -59,9 +57,9 @@ from newfound.planner.decoding.search import Decoded
 from newfound.planner.planner import Planner
 from newfound.planner.prompt import PromptCodec, load_tokenizer
 from newfound.planner.training.finetune import finetune_planner
-from newfound.planner.training.training_set import read_choices
 from newfound.ranker import Ranker, train_ranker
 from newfound.recommend import policy
+from newfound.transitions.artifact import Transitions
 from newfound.transitions.mine import mine_transitions
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -345,15 +343,16 @@ def measure(
     """Every method at the same moments of test users."""
     interests, seed = Clusters.load(clusters), config.seed
     moments = gather_moments(dataset, interests, config)
-    counts = training_counts(transitions, interests)
+    mined = Transitions.load(transitions, interests)
+    counts = mined.counts()
     item_policy = Ranker.load(ranker)
     catalogue = Catalogue(item_policy.items, interests)
     validation, limits = moments.validation, config.evaluation
-    choices = read_choices(transitions, interests)
+    choices = mined.choices()
     baselines = [
         *simple_rivals(counts, interests, validation, seed),
         teacher_rival(choices, validation, seed, config.planner.finetune.teacher_epochs),
-        sequence_rival(histories, interests, clusters, transitions, validation, limits.sequence_epochs, seed),
+        sequence_rival(histories, clusters, mined, validation, limits.sequence_epochs, seed),
         ranker_rival(item_policy, catalogue, validation),
     ]
     planners = {
@@ -363,7 +362,7 @@ def measure(
     zero_shot_planner = ZeroShot(planners["planner_zero_shot"], zero_shot.with_name("zero-shot-scores.npz"))
     hinted = Hinted(planners["planner"], counts)
     by_name = {baseline.name: baseline.scorer for baseline in baselines}
-    alignment, alignment_measures = fit_alignment(transitions, interests, propose(planners["planner"], interests))
+    alignment, alignment_measures = fit_alignment(mined, propose(planners["planner"], interests))
     frequency = by_rows(by_name["pair_frequency"])
     mixtures = [
         ("planner", lambda events, contexts: planners["planner"].scores(contexts), "Planner"),
@@ -399,7 +398,7 @@ def measure(
         if method.kind != "ablation" and method.key not in ("planner_zero_shot", "rival.random_novel")
     ]
     boot = Bootstrap(moments.test.users, resamples=limits.bootstrap, confidence=limits.confidence, seed=seed)
-    withheld = protocols.held_out_contexts(transitions)
+    withheld = mined.withheld()
     slices = slices_of(moments.test, withheld, config.policy, config.transitions.context, seed)
     nothing = np.zeros_like(moments.test.seen)  # planners answer novel clusters alone; leak looks at raw answers
     raw: dict[str, np.ndarray] = {

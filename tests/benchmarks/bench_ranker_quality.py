@@ -25,18 +25,13 @@ from torch import Tensor
 from newfound.config import ClustersConfig, DataConfig, RankerConfig, SplitConfig
 from newfound.datasets import Dataset, load_interactions
 from newfound.features.histories import Histories
+from newfound.measures import hit_rate, ndcg, ranks_of
 from newfound.ranker.build import learn
 from newfound.ranker.cooccurrence import CoOccurrence
 from newfound.ranker.data import PAD, Ints, Sequences, read_sequence_lines
-from newfound.ranker.validation import (
-    Floats,
-    held_out_scores,
-    held_out_users,
-    ndcg_and_hit_rate,
-    rank_held_out,
-    ranks_among,
-)
+from newfound.ranker.validation import held_out_scores, held_out_users, rank_held_out
 from newfound.schema import ITEM, USER
+from newfound.types import Floats
 from tests.benchmarks.record import machine, write_record
 
 COLD_SHARE, COLD_EVENTS, COLD_PAST = 0.1, 5000, 5
@@ -104,8 +99,8 @@ def _text(items: object, sequences: Sequences) -> Tensor | None:
 
 def figures(ranks: Ints, users: int) -> dict[str, float]:
     """NDCG@10 and HR@10 over all users; one whose target was filtered with the past is a miss."""
-    ndcg, hits = ndcg_and_hit_rate(ranks)
-    return {"ndcg@10": ndcg * len(ranks) / users, "hr@10": hits * len(ranks) / users}
+    share = len(ranks) / users
+    return {"ndcg@10": ndcg(ranks, 10) * share, "hr@10": hit_rate(ranks, 10) * share}
 
 
 def one_seed(data: Data, config: RankerConfig, seed: int, refit: bool) -> tuple[dict[str, float], CoOccurrence]:
@@ -161,7 +156,7 @@ def rivals(data: Data, memory: CoOccurrence) -> dict[str, float]:
         for at, user in enumerate(users):
             scores = score(past.row(user))
             scores[past.row(user)] = -np.inf
-            ranks[at] = ranks_among(scores[None], test[user : user + 1])[0]
+            ranks[at] = ranks_of(scores[None], test[user : user + 1])[0]
         of_all = figures(ranks, int((test != PAD).sum()))
         found |= {f"{name}.test.{measure}": value for measure, value in of_all.items()}
     return found
@@ -197,9 +192,9 @@ def cold(data: Data, config: RankerConfig, seed: int) -> dict[str, float]:
         for row, event in enumerate(some):
             similar[row, past.row(event)] = -np.inf
         for name, values in (("", scores), ("text.", similar)):
-            ranks[f"{name}all"].append(ranks_among(values, targets[some]))
-            ranks[f"{name}unseen"].append(ranks_among(np.where(unseen, values, -np.inf), targets[some]))
-    recalls = {f"cold.recall@10.{name}": ndcg_and_hit_rate(np.concatenate(parts))[1] for name, parts in ranks.items()}
+            ranks[f"{name}all"].append(ranks_of(values, targets[some]))
+            ranks[f"{name}unseen"].append(ranks_of(np.where(unseen, values, -np.inf), targets[some]))
+    recalls = {f"cold.recall@10.{name}": hit_rate(np.concatenate(parts), 10) for name, parts in ranks.items()}
     return recalls | {"cold.items": int(unseen.sum()), "cold.events": len(targets), "cold.chance": 10 / unseen.sum()}
 
 

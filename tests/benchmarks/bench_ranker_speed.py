@@ -26,11 +26,12 @@ import numpy as np
 import torch
 
 from newfound.config import RankerConfig
+from newfound.measures import ndcg, ranks_of
 from newfound.ranker.build import DECAYS
 from newfound.ranker.cooccurrence import remember
 from newfound.ranker.data import Sequences, read_sequence_lines
 from newfound.ranker.train import fit
-from newfound.ranker.validation import held_out_users, ndcg_and_hit_rate
+from newfound.ranker.validation import held_out_users
 from tests.benchmarks.record import machine, write_record
 
 TOYS = Path("../shared/data/amazon-toys/Toys_and_Games.txt")
@@ -96,10 +97,11 @@ def counts_alone(train: Sequences, last: np.ndarray, items: int) -> tuple[float,
     for user in held_out_users(train, last):
         history = train.row(user)
         found, bonus = memory.bonus(history)
-        bonus = np.where(np.isin(found, history), -1, bonus)
-        own = bonus[found == last[user]]
-        ranks.append(int((bonus >= own[0]).sum() - 1) if len(own) else items)
-    return ndcg_and_hit_rate(np.array(ranks))[0], seconds
+        scores = np.full(items, -np.inf)
+        scores[found] = bonus
+        scores[history] = -np.inf
+        ranks.append(int(ranks_of(scores[None], last[[user]])[0]))
+    return ndcg(np.array(ranks), 10), seconds
 
 
 def dense(users: int, length: int, items: int, seed: int) -> Sequences:

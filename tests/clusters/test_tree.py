@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from newfound.clusters.tree import balanced_kmeans, gini, grow, loads
+from newfound.clusters.tree import balanced_kmeans, grow, loads
 
 
 def blobs(sizes: list[int], seed: int = 0, spread: float = 0.05) -> np.ndarray:
@@ -89,10 +89,3 @@ def test_loads_mix_traffic_and_existence():
     assert load[0] == load[1] == pytest.approx(0.6 / 4)
     assert load[2] == pytest.approx(0.6 / 4 + 0.4 * 0.8)
     assert loads(np.zeros(5, dtype=np.int64)).tolist() == pytest.approx([0.2] * 5)
-
-
-def test_gini():
-    assert gini(np.array([2.0, 2.0, 2.0])) == 0
-    assert gini(np.array([0.0, 0.0, 0.0, 1.0])) == pytest.approx(0.75)
-    assert gini(np.array([1.0, 3.0])) == pytest.approx(0.25)
-    assert gini(np.zeros(3)) == 0

@@ -8,11 +8,11 @@ import pytest
 from newfound.clusters import Clusters
 from newfound.evaluation import baselines as rivals
 from newfound.evaluation import moments as protocols
-from newfound.evaluation.baselines import Counts
 from newfound.evaluation.cluster_sequence import ClusterSequence, training_walks
 from newfound.evaluation.end_to_end import Catalogue
 from newfound.evaluation.moments import Events, Journeys
-from newfound.measures import novel_recall, ranks_of
+from newfound.measures import hit_rate, ranks_of
+from newfound.transitions.artifact import Counts, Transitions
 
 ORDER = list("abcd")
 
@@ -87,11 +87,12 @@ class TestWhatIsLearnedFrom:
         import pyarrow.parquet as pq
 
         clusters = Clusters.load(fitted["clusters"])
-        counts = rivals.training_counts(fitted["transitions"], clusters)
+        transitions = Transitions.load(fitted["transitions"], clusters)
+        counts = transitions.counts()
         rows = pq.read_table(fitted["transitions"] / "transitions.parquet").to_pylist()
         kept = [r for r in rows if r["split"] == "train" and r["positive"] and not r["held_out"]]
         assert len(counts.labels) == len(kept) > 0
-        withheld = protocols.held_out_contexts(fitted["transitions"])
+        withheld = transitions.withheld()
         learned = {tuple(clusters.interface[c] for c in context) for context in counts.contexts}
         assert withheld and not learned & withheld
 
@@ -99,7 +100,8 @@ class TestWhatIsLearnedFrom:
         import pyarrow.parquet as pq
 
         clusters = Clusters.load(fitted["clusters"])
-        walks = training_walks(fitted["histories"], fitted["clusters"], fitted["transitions"], clusters.index)
+        transitions = Transitions.load(fitted["transitions"], clusters)
+        walks = training_walks(fitted["histories"], fitted["clusters"], transitions)
         assert walks and all(len(set(walk)) == len(walk) > 1 for walk in walks)
         rows = pq.read_table(fitted["transitions"] / "transitions.parquet").to_pylist()
         withheld = [r for r in rows if r["split"] == "train" and r["held_out"] and r["positive"]]
@@ -136,12 +138,12 @@ def test_the_ranker_as_a_rival_pools_its_items_scores(fitted):
         assert pools["logsumexp"][0, cluster] == pytest.approx(np.log(np.exp(own).sum()), rel=1e-4)
     rival = rivals.ranker_rival(ranker, catalogue, events)
     assert rival.chosen["pool"] in rivals.ClusterPools.NAMES and len(rival.tried) == 3
-    assert novel_recall(ranks_of(rival.scorer.scores(events), events.labels, events.seen), 40) == 1
+    assert hit_rate(ranks_of(rival.scorer.scores(events), events.labels, events.seen), 40) == 1
 
 
 def test_rivals_are_recorded_as_json(fitted):
     clusters = Clusters.load(fitted["clusters"])
-    counts = rivals.training_counts(fitted["transitions"], clusters)
+    counts = Transitions.load(fitted["transitions"], clusters).counts()
     validation = protocols.novel_events(protocols.read_journeys(fitted["dataset"], clusters, ["validation"]), 2)
     found = rivals.simple_rivals(counts, clusters, validation, 7)
     assert [r.name for r in found] == ["random_novel", "most_popular", "pair_frequency", "nearest_embedding"]

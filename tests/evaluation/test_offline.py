@@ -1,4 +1,4 @@
-"""A fit evaluated from its artifacts, and the gates."""
+"""A fit evaluated from its artifacts."""
 
 import json
 import math
@@ -6,10 +6,8 @@ import re
 
 import pytest
 
-from newfound.config import EvaluationConfig
-from newfound.errors import DataError, GateError
+from newfound.errors import DataError
 from newfound.evaluation import evaluate
-from newfound.gates import check_gates, judge_gates
 
 PARTS = ("dataset", "histories", "clusters", "transitions", "planner", "table", "ranker")
 
@@ -79,47 +77,3 @@ def test_nothing_to_measure_is_an_error_that_says_so(fitted, settings, tmp_path)
     with pytest.raises(DataError, match="no test user"):
         evaluate(empty, *(fitted[part] for part in PARTS[1:]), None, settings, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-class TestGates:
-    good = {"planner.present": 1.0, "planner.match_rate": 0.95, "planner.recall_over_chance.lower": 3.5}
-
-    def test_all_hold(self):
-        assert check_gates(self.good, EvaluationConfig()) == {
-            "match_rate": {"value": 0.95, "bound": 0.9, "passed": True},
-            "recall_over_chance": {"value": 3.5, "bound": 3.0, "passed": True},
-        }
-
-    @pytest.mark.parametrize(
-        ("change", "named"),
-        [
-            ({"planner.match_rate": 0.89}, ["match_rate"]),
-            ({"planner.recall_over_chance.lower": 2.99}, ["recall_over_chance"]),
-            (
-                {"planner.match_rate": 0.1, "planner.recall_over_chance.lower": 1.0},
-                ["match_rate", "recall_over_chance"],
-            ),
-            ({"planner.match_rate": math.nan}, ["match_rate"]),
-        ],
-    )
-    def test_a_failed_gate_is_named(self, change, named):
-        with pytest.raises(GateError) as error:
-            check_gates(self.good | change, EvaluationConfig())
-        assert all(f"'{name}'" in str(error.value) for name in named)
-        assert [
-            n for n, gate in judge_gates(self.good | change, EvaluationConfig()).items() if not gate["passed"]
-        ] == named
-
-    def test_an_absent_measure_does_not_pass(self):
-        with pytest.raises(GateError, match="recall_over_chance"):
-            check_gates({"planner.present": 1.0, "planner.match_rate": 1.0}, EvaluationConfig())
-
-    def test_without_a_language_model_the_table_is_judged(self):
-        metrics = {"planner.present": 0.0, "table.recall_over_chance.lower": 4.0}
-        assert list(check_gates(metrics, EvaluationConfig())) == ["recall_over_chance"]
-        with pytest.raises(GateError):
-            check_gates({"planner.present": 0.0, "table.recall_over_chance.lower": 1.0}, EvaluationConfig())
-
-    def test_a_stricter_config_fails_what_passed(self):
-        with pytest.raises(GateError, match="expected at least 5"):
-            check_gates(self.good, EvaluationConfig(min_recall_over_chance=5))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from newfound import schema
 from newfound.clusters import Clusters
 from newfound.errors import DataError, VocabularyError
 from newfound.planner.alignment import Alignment, fit_alignment
+from newfound.transitions.artifact import Transitions
 
 
 def test_rerank_by_hand() -> None:
@@ -60,16 +62,16 @@ def test_it_learns_what_is_not_enjoyed_after_an_interest(planner_world: Path, tm
     table = pq.read_table(planner_world / "transitions" / "transitions.parquet").to_pandas()
     spoiled = (table[schema.NEXT] == "c4") & table[schema.CONTEXT].map(lambda c: c[1] == "c3")
     table[schema.ENGAGEMENT] = np.where(spoiled, -1.0, 1.0).astype(np.float32)
-    (tmp_path / "t").mkdir()
+    mined = shutil.copytree(planner_world / "transitions", tmp_path / "t")
     rows = pa.Table.from_pandas(table, schema=schema.TRANSITIONS, preserve_index=False)
-    pq.write_table(rows, tmp_path / "t" / "transitions.parquet")
+    pq.write_table(rows, mined / "transitions.parquet")
 
     def propose(contexts: np.ndarray) -> np.ndarray:
         scores = np.full((len(contexts), 8), np.log(0.1), dtype=np.float32)
         scores[:, 4] += 0.01
         return scores
 
-    model, measures = fit_alignment(tmp_path / "t", clusters, propose)
+    model, measures = fit_alignment(Transitions.load(mined, clusters), propose)
     after = model.expected_engagement(np.array([[0, 3], [0, 5]]))
     assert after[0, 4] < after[1, 4] - 0.2
     assert model.weight > 0 and measures["alignment_gain"] > 0

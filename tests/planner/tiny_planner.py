@@ -19,7 +19,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from newfound import schema
 from newfound.clusters import Clusters
-from newfound.config import FinetuneConfig, PlannerConfig
+from newfound.config import FinetuneConfig, PlannerConfig, TransitionsConfig
 from newfound.planner.decoding.backbone import LeanBackbone
 from newfound.planner.decoding.llama import Llama, Shape, fuse
 
@@ -168,6 +168,9 @@ def write_world(folder: Path) -> Path:
     columns = [[list(c) for _, _, c in balanced], [x for x, _, _ in balanced], [-n for _, n, _ in balanced]]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, schema.BALANCED, strict=True)]
     pq.write_table(pa.table(arrays, schema=schema.BALANCED), folder / "transitions" / "balanced.parquet")
+    digest = Clusters.load(folder / "clusters").digest
+    record = {"clusters_digest": digest, "config": TransitionsConfig().model_dump(), "seed": 0}
+    (folder / "transitions" / "transitions.json").write_text(json.dumps(record))
     return folder
 
 

@@ -20,7 +20,7 @@ from newfound.ranker.build import learn, read_material
 from newfound.ranker.cooccurrence import remember
 from newfound.ranker.data import Sequences
 from newfound.ranker.train import fit
-from newfound.ranker.validation import ndcg_and_hit_rate, rank_held_out
+from newfound.ranker.validation import figures, rank_held_out
 from tests.ranker.conftest import SMALL, World
 
 
@@ -180,7 +180,7 @@ def test_the_memory_is_the_one_that_ranks_held_out_items_best(monkeypatch: pytes
         for decay in (0.5, 0.9)
         for weight in (0.0, 1.0, 20.0)
     ]
-    ndcg = [ndcg_and_hit_rate(rank_held_out(model, past, targets, memory=memory))[0] for memory in choices]
+    ndcg = [figures(rank_held_out(model, past, targets, memory=memory))["ndcg@10"] for memory in choices]
     best = choices[int(np.argmax(ndcg))]
     found = build.tune_memory(model, memories, past, targets)
     assert (found.rarity, found.decay, found.weight) == (best.rarity, best.decay, best.weight)

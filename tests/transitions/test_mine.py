@@ -5,93 +5,22 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from newfound import schema
-from newfound.clusters import Clusters
-from newfound.config import DataConfig, SplitConfig, TransitionsConfig
-from newfound.datasets import Dataset, load_interactions
+from newfound.config import TransitionsConfig
+from newfound.datasets import Dataset
 from newfound.errors import DataError
 from newfound.features.user_history import check_histories
-from newfound.transitions.mine import interest_events, mine_transitions, novel_transitions, recent_successors
-
-START = int(pd.Timestamp("2024-01-01", tz="UTC").timestamp() * 1000)
-Walk = Sequence[tuple[str, float]]  # item and engagement; positive from .5
-
-
-def write_clusters(out: Path, items_of: Mapping[str, Sequence[str]]) -> Path:
-    """Interface clusters under one root, each with a single leaf."""
-    total = sum(len(items) for items in items_of.values())
-    tree, paths = [("root", None, 1, "everything", total, 1.0)], []
-    for cluster, items in items_of.items():
-        tree.append((cluster, "root", 2, f"about {cluster}", len(items), 0.5))
-        tree.append((f"{cluster} leaf", cluster, 3, f"all of {cluster}", len(items), 0.5))
-        paths += [(item, ["root", cluster, f"{cluster} leaf"]) for item in sorted(items)]
-    Clusters(
-        pa.table(
-            [pa.array(column, field.type) for column, field in zip(zip(*tree, strict=True), schema.TREE, strict=True)],
-            schema=schema.TREE,
-        ),
-        pa.table(
-            [
-                pa.array(column, field.type)
-                for column, field in zip(zip(*paths, strict=True), schema.ITEM_PATHS, strict=True)
-            ],
-            schema=schema.ITEM_PATHS,
-        ),
-        {"interface_level": 2},
-        {"nodes": np.zeros((len(tree), 2), np.float32), "items": np.zeros((total, 2), np.float32)},
-    ).save(out)
-    return out
-
-
-def write_histories(out: Path, walks: Mapping[str, Walk]) -> Path:
-    """One event a minute."""
-    rows = [
-        {
-            "user_id": user,
-            "item_ids": [item for item, _ in walk],
-            "times": [START + 60_000 * step for step in range(len(walk))],
-            "engagements": [engagement for _, engagement in walk],
-            "positives": [engagement >= 0.5 for _, engagement in walk],
-        }
-        for user, walk in walks.items()
-    ]
-    check_histories(pd.DataFrame(rows, columns=["user_id", *("item_ids", "times", "engagements", "positives")]), out)
-    return out
-
-
-def write_groups(folder: Path, groups: Mapping[str, str], items: Sequence[str]) -> Path:
-    """A data set whose users are in the groups that are wanted."""
-    events = pd.DataFrame([(user, item, at) for user in groups for at, item in enumerate(items)])
-    events.columns = ["user_id", "item_id", "timestamp"]
-    folder.mkdir(parents=True, exist_ok=True)
-    events.to_parquet(folder / "events.parquet")
-    config = DataConfig(loader="files", interactions=str(folder / "events.parquet"), min_user_events=1)
-    load_interactions(config, SplitConfig(), 1, folder / "dataset")
-    users = pq.read_table(folder / "dataset" / "users.parquet")
-    chosen = pa.array([groups[user] for user in users["user_id"].to_pylist()])
-    at = users.schema.get_field_index("group")
-    pq.write_table(users.set_column(at, schema.USERS.field("group"), chosen), folder / "dataset" / "users.parquet")
-    return folder / "dataset"
-
-
-LETTERS = {letter: [f"{letter}{number}" for number in range(3)] for letter in "ABCDE"}
-
-
-@pytest.fixture(scope="module")
-def letters(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Clusters A to E of three items each: A0, A1, A2, ..."""
-    return write_clusters(tmp_path_factory.mktemp("clusters") / "clusters", LETTERS)
+from newfound.transitions.mine import interest_events, mine_transitions, novel_transitions
+from tests.transitions.conftest import LETTERS, START, Walk, write_clusters, write_histories
 
 
 def novel(histories: Path, clusters: Path, size: int = 2) -> list[tuple[str, str, str, float, bool]]:
@@ -194,33 +123,6 @@ def test_against_a_naive_reference(letters: Path, tmp_path: Path, walks: list[Wa
     assert novel(histories, letters, size) == expected
 
 
-@pytest.fixture(scope="module")
-def mined(
-    letters: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., tuple[Path, dict[str, float | int | str]]]:
-    """Mines eight walks: six people to learn from, one to validate and one to test on."""
-    folder = tmp_path_factory.mktemp("mined")
-    walks: dict[str, Walk] = {
-        "t1": [("A0", 1), ("B0", 1), ("C0", 1), ("D0", 1)],
-        "t2": [("A0", 1), ("B0", 1), ("C1", 1), ("E0", 0)],
-        "t3": [("A0", 1), ("B0", 1), ("D0", 1), ("C0", 1)],
-        "t4": [("B0", 1), ("A0", 1), ("C0", 1), ("D0", 1)],
-        "t5": [("A1", 1), ("B1", 1), ("C0", 0), ("D0", 1)],
-        "t6": [("C0", 1)],
-        "v1": [("A0", 1), ("B0", 1), ("E0", 1), ("D0", 1)],
-        "x1": [("D0", 1), ("E0", 1), ("C0", 1)],
-    }
-    groups = {user: {"t": "train", "v": "validation", "x": "test"}[user[0]] for user in walks}
-    histories = write_histories(folder / "histories.parquet", walks)
-    dataset = write_groups(folder / "data", groups, ["A0", "B0"])
-
-    def mine(seed: int = 1, **config: object) -> tuple[Path, dict[str, float | int | str]]:
-        out = folder / f"out-{seed}-{'-'.join(f'{k}{v}' for k, v in config.items())}"
-        return out, mine_transitions(histories, dataset, letters, TransitionsConfig(**config), seed, out)
-
-    return mine
-
-
 def samples(out: Path) -> dict[tuple[str, str], float]:
     rows = pq.read_table(out / "balanced.parquet").to_pylist()
     return {("".join(row["context"]), row["next"]): row["weight"] for row in rows}
@@ -307,23 +209,6 @@ def test_nothing_to_learn_from(mined: Callable[..., tuple[Path, dict[str, float]
     with pytest.raises(DataError, match="no positive novel transition"):
         mined(held_out_pairs=1.0)
     assert not list(Path(mined(held_out_pairs=0.0)[0]).parent.glob("*1.0*"))
-
-
-def test_recent_successors(letters: Path, tmp_path: Path) -> None:
-    walks: dict[str, Walk] = {
-        "u1": [("A0", 1), ("B0", 1), ("C0", 1)],
-        "u2": [("A0", 1), ("B0", 1), ("C0", 1)],
-        "u3": [("A0", 1), ("A1", 1), ("B0", 1), ("D0", 1)],
-        "u4": [("A0", 1), ("A1", 1), ("B0", 1), ("D0", 1)],
-        "u5": [("A0", 1), ("A1", 1), ("B0", 1), ("E0", 0)],
-    }
-    histories = write_histories(tmp_path / "histories.parquet", walks)
-    dataset = write_groups(tmp_path / "data", dict.fromkeys(walks, "train"), ["A0", "B0"])
-    out = tmp_path / "transitions"
-    mine_transitions(histories, dataset, letters, TransitionsConfig(held_out_pairs=0.0), 1, out)
-    assert recent_successors(out, since=0.0) == {("A", "B"): "D"}, "as frequent as C, and later"
-    assert recent_successors(out, since=0.5) == {("A", "B"): "D"}
-    assert recent_successors(out, since=1.0) == {}
 
 
 def test_real_slice(movielens: Path, movielens_histories: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from newfound.evaluation.end_to_end import Catalogue, Shelves, best_clusters, sc
 from newfound.evaluation.methods import Method, Slice
 from newfound.evaluation.moments import Context, Events
 from newfound.evaluation.scorers import TableScorer
-from newfound.gates import LABELS, judge_gates
+from newfound.gates import release_checks
 from newfound.recommend import policy
 
 ANSWERS = 5
@@ -56,14 +56,13 @@ class Evidence:
 
 def gather(evidence: Evidence) -> dict[str, Any]:
     """The findings, all of it JSON."""
-    gates = judge_gates(evidence.metrics, evidence.config.evaluation)
     return {
         "dataset": {"name": str(evidence.dataset.info["name"])},
         "facts": _facts(evidence),
         "confidence": evidence.config.evaluation.confidence,
         "gates": [
-            {"name": name, "label": LABELS[name], **gate, "value": _finite(gate["value"])}
-            for name, gate in gates.items()
+            {"name": c.name, "label": c.label, "value": _finite(c.value), "bound": c.bound, "passed": c.passed}
+            for c in release_checks(evidence.metrics, evidence.config.evaluation)
         ],
         "metrics": dict(sorted(evidence.metrics.items())),
         "methods": [

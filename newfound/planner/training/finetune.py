@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import tempfile
@@ -24,8 +23,9 @@ from newfound.planner.training.checkpoints import STATE, identity
 from newfound.planner.training.examples import answer_tokens
 from newfound.planner.training.trainable import LeanTrainable, TrainableModel, TransformersTrainable
 from newfound.planner.training.trainer import Trainer
-from newfound.planner.training.training_set import read_choices, read_training_set
+from newfound.planner.training.training_set import read_training_set
 from newfound.planner.training.validation import sample
+from newfound.transitions.artifact import Transitions
 
 log = logging.getLogger("newfound.planner")
 
@@ -58,11 +58,12 @@ def finetune_planner(
         alone, and the table comes from pair frequencies.
     """
     with processes(threads):
-        return _finetune(transitions, Clusters.load(clusters), config, seed, out, init)
+        loaded = Clusters.load(clusters)
+        return _finetune(Transitions.load(transitions, loaded), loaded, config, seed, out, init)
 
 
 def _finetune(
-    transitions: Path, clusters: Clusters, config: PlannerConfig, seed: int, out: Path, init: Path | None
+    transitions: Transitions, clusters: Clusters, config: PlannerConfig, seed: int, out: Path, init: Path | None
 ) -> dict[str, Any]:
     out.parent.mkdir(parents=True, exist_ok=True)
     if not clusters.has_words:
@@ -70,11 +71,10 @@ def _finetune(
         return _leave_out(out)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as place:
         base = init if init is not None else base_model(config.model, Path(place) / "base")
-        data = read_training_set(transitions, clusters, config.finetune, seed)
+        data = read_training_set(transitions, config.finetune, seed)
         # A choice model that differed in its last bit on another machine would have it draw other answers.
         take_from_first([torch.from_numpy(data.targets)])
-        validation = read_choices(transitions, clusters, "validation")
-        validation = sample(validation, config.finetune.evaluation_contexts, seed)
+        validation = sample(transitions.choices("validation"), config.finetune.evaluation_contexts, seed)
         with on_accelerator():
             model, codec = _load_trainable(base, clusters, config, seed)
             trainer = Trainer(model, codec, clusters.interface, data, validation, config.finetune, seed)
@@ -107,7 +107,7 @@ def _write(
     record: dict[str, Any],
     config: PlannerConfig,
     base: Path,
-    transitions: Path,
+    transitions: Transitions,
     clusters: Clusters,
     out: Path,
 ) -> dict[str, Any]:
@@ -116,9 +116,7 @@ def _write(
     contexts = trainer.contexts_of(trainer.validation.contexts[: config.match_rate_contexts])
     match_rate = planner.match_rate(contexts) if contexts else 1.0
     log.info("planner: match rate %.3f over %d contexts", match_rate, len(contexts))
-    alignment, measures = fit_alignment(
-        transitions, clusters, lambda contexts: planner.scores(trainer.contexts_of(contexts))
-    )
+    alignment, measures = fit_alignment(transitions, lambda contexts: planner.scores(trainer.contexts_of(contexts)))
     added = {"match_rate": match_rate, **measures}
     with new_folder(out, RECORD) as folder:
         trainer.model.save(base, folder)
@@ -138,9 +136,7 @@ def _leave_out(out: Path) -> dict[str, Any]:
     return record
 
 
-def _input_digests(base: Path, clusters: Clusters, transitions: Path) -> dict[str, str]:
+def _input_digests(base: Path, clusters: Clusters, transitions: Transitions) -> dict[str, str]:
     """Digests of what a run learns from."""
-    mined = hashlib.sha256((transitions / "balanced.parquet").read_bytes())
-    mined.update((transitions / "transitions.parquet").read_bytes())
     weights = sorted((file.name, file.stat().st_size) for file in base.glob("model*.safetensors"))
-    return {"clusters": clusters.digest, "transitions": mined.hexdigest(), "base": json.dumps(weights)}
+    return {"clusters": clusters.digest, "transitions": transitions.digest(), "base": json.dumps(weights)}

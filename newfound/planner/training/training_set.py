@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from newfound import schema
-from newfound.clusters import Clusters
 from newfound.config import FinetuneConfig
-from newfound.errors import DataError
 from newfound.planner.training.hints import fit_hint_boost
-from newfound.transitions.choice_model import Choices, fit_choices, kinship_of
-from newfound.types import Bools, Floats, Ints
+from newfound.transitions.artifact import Transitions
+from newfound.transitions.choice_model import fit_choices
+from newfound.types import Floats, Ints
 
 NO_HINT = -1
 
@@ -56,84 +52,21 @@ class TrainingSet:
         return targets
 
 
-def read_training_set(transitions: Path, clusters: Clusters, config: FinetuneConfig, seed: int) -> TrainingSet:
+def read_training_set(transitions: Transitions, config: FinetuneConfig, seed: int) -> TrainingSet:
     """The balanced contexts, each with the distribution of a choice model fitted to training users.
 
     Raises:
         DataError: the training set is empty.
     """
-    contexts, labels, weights = training_set(transitions / "balanced.parquet", clusters)
-    choices = read_choices(transitions, clusters)
+    balanced, choices = transitions.balanced(), transitions.choices()
     model = fit_choices(choices, config.teacher_penalty, config.teacher_epochs, seed)
-    unique, context = np.unique(contexts, axis=0, return_inverse=True)
-    drawn = np.bincount(context.reshape(-1), weights=weights, minlength=len(unique))
+    unique, context = np.unique(balanced.contexts, axis=0, return_inverse=True)
+    drawn = np.bincount(context.reshape(-1), weights=balanced.weights, minlength=len(unique))
     return TrainingSet(
         contexts=unique,
         weights=np.sqrt(drawn).astype(np.float32),
         targets=model.distribution(unique),
         hint_boost=fit_hint_boost(choices, config, seed) if config.hint_share else None,
-    )
-
-
-def training_set(file: Path, clusters: Clusters) -> tuple[Ints, Ints, Floats]:
-    """`balanced.parquet` as indices: contexts [T, K], labels [T], weights [T].
-
-    Raises:
-        DataError: it holds nothing.
-    """
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(file)
-    if not len(table):
-        raise DataError(str(file), "no transition", expected="at least one positive transition of a training user")
-    contexts = np.array([[clusters.index[c] for c in row] for row in table[schema.CONTEXT].to_pylist()], dtype=np.int64)
-    labels = np.array([clusters.index[c] for c in table[schema.NEXT].to_pylist()], dtype=np.int64)
-    return contexts, labels, table["weight"].to_numpy().astype(np.float32)
-
-
-def read_choices(transitions: Path, clusters: Clusters, split: str | None = None) -> Choices:
-    """Positive transitions as choices among what was new to the person at that moment.
-
-    What a person knew is what their transitions name up to then: the contexts and the clusters that came. Without a
-    `split`, those to learn from: of the groups that the mining learned from, of contexts that are not withheld.
-    """
-    import pyarrow.parquet as pq
-
-    record = transitions / "transitions.json"
-    learn_from = "train"
-    if record.is_file():
-        learn_from = json.loads(record.read_text(encoding="utf-8"))["config"].get("learn_from", "train")
-    group = split or (None if learn_from == "all" else "train")
-    filters = None if group is None else [(schema.SPLIT, "=", group)]
-    frame = pq.read_table(transitions / "transitions.parquet", filters=filters).to_pandas()
-    frame = frame.sort_values(schema.USER, kind="stable")  # within a user, the file's order is that of the events
-    n, index = len(clusters.interface), clusters.index
-    contexts: list[list[int]] = []
-    labels: list[int] = []
-    known: list[Bools] = []
-    liked: list[Bools] = []
-    for _, rows in frame.groupby(schema.USER, sort=True):
-        seen, likes = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
-        columns = (rows[name] for name in (schema.CONTEXT, schema.NEXT, schema.POSITIVE, schema.HELD_OUT))
-        for context, label, positive, held_out in zip(*columns, strict=True):
-            places = [index[c] for c in context]
-            seen[places] = True
-            target = index[label]
-            if positive and not seen[target] and (split is not None or not held_out):
-                contexts.append(places)
-                labels.append(target)
-                known.append(seen.copy())
-            seen[target] = True
-            # A context that is withheld tells nothing, not even that both are liked.
-            if not held_out:
-                likes[[*places, target] if positive else places] = True
-        liked.append(likes)
-    width = len(contexts[0]) if contexts else 1
-    return Choices(
-        contexts=np.array(contexts, dtype=np.int64).reshape(-1, width),
-        labels=np.array(labels, dtype=np.int64),
-        known=np.array(known, dtype=bool).reshape(-1, n),
-        kinship=kinship_of(clusters.interface_vectors, np.array(liked, dtype=bool).reshape(-1, n)),
     )
 
 

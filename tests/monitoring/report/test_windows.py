@@ -19,10 +19,11 @@ from monitoring.report.windows import ALL, Window, measure
 from monitoring.settings import MonitoringConfig
 from monitoring.store.database import Store, micros
 from monitoring.users.interactions import fold
-from newfound import measures
 from newfound.evaluation import off_policy as offpolicy
 from newfound.events import AnswersEvent, FeedbackEvent, RecommendationEvent, SlotEvent
+from newfound.measures import gini, normalised_entropy
 from tests.monitoring import servers as parts
+from tests.reference import measures
 
 SECRET = parts.SECRET.encode()
 START = datetime(2026, 3, 10, tzinfo=UTC)
@@ -281,8 +282,8 @@ def test_each_measure_is_what_its_function_computes(store: Store, tmp_path: Path
         counts = np.zeros(12)
         for (_, one), was_shown in zip(slots, shown, strict=True):
             counts[int(one.cluster[1:])] += was_shown
-        assert of["exposure_gini"] == pytest.approx(measures.gini(counts))
-        assert of["exposure_entropy"] == pytest.approx(measures.normalised_entropy(counts))
+        assert of["exposure_gini"] == pytest.approx(gini(counts))
+        assert of["exposure_entropy"] == pytest.approx(normalised_entropy(counts))
     _compare_estimates(found, slots, novel & shown, positive)
     of = found[ALL]
     rows: list[tuple[str, str, int, bool, bool, str]] = []  # user, cluster, ms, positive, consumed, release

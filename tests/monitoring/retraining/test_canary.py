@@ -44,6 +44,11 @@ def test_canary(canary: dict[str, float], action: str) -> None:
     assert compare(canary, stable, CONFIG).action == action
 
 
+def test_nothing_liked_on_either_side_decides_nothing() -> None:
+    nobody = {"slates": 50_000.0, "novel_positive_rate": 0.0, "novel_impressions": 90_000.0}
+    assert compare(nobody, nobody, CONFIG).action == "wait"
+
+
 def _slates(store: Store, of: str, liked: float, count: int = 600) -> None:
     """Slates of a release an hour ago: two novel slots each, seen, of which a share is liked."""
     at, events = datetime.now(UTC) - timedelta(hours=1), []

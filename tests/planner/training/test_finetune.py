@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from newfound import schema
 from newfound.clusters import Clusters
 from newfound.config import PlannerConfig
 from newfound.errors import DataError
@@ -111,9 +113,8 @@ def test_an_architecture_that_is_not_llama_trains_by_transformers(
 
 
 def test_an_empty_training_set_is_refused(planner_world: Path, planner_config: PlannerConfig, tmp_path: Path) -> None:
-    for name in ("balanced", "transitions"):
-        table = pq.read_table(planner_world / "transitions" / f"{name}.parquet")
-        pq.write_table(table.slice(0, 0 if name == "balanced" else None), tmp_path / f"{name}.parquet")
+    mined = shutil.copytree(planner_world / "transitions", tmp_path / "transitions")
+    pq.write_table(schema.BALANCED.empty_table(), mined / "balanced.parquet")
     with pytest.raises(DataError, match="at least one positive transition"):
-        finetune_planner(tmp_path, planner_world / "clusters", planner_config, 3, tmp_path / "out")
+        finetune_planner(mined, planner_world / "clusters", planner_config, 3, tmp_path / "out")
     assert not (tmp_path / "out").exists()

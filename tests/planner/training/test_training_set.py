@@ -9,30 +9,24 @@ import pytest
 
 from newfound.clusters import Clusters
 from newfound.config import PlannerConfig
-from newfound.planner.training.training_set import (
-    NO_HINT,
-    TrainingSet,
-    draw_batches,
-    read_choices,
-    read_training_set,
-)
+from newfound.planner.training.training_set import NO_HINT, TrainingSet, draw_batches, read_training_set
+from newfound.transitions.artifact import Transitions
 
 
 def test_it_leaves_out_other_users_and_withheld_contexts(planner_world: Path, planner_config: PlannerConfig) -> None:
-    clusters = Clusters.load(planner_world / "clusters")
-    data = read_training_set(planner_world / "transitions", clusters, planner_config.finetune, 0)
+    transitions = Transitions.load(planner_world / "transitions", Clusters.load(planner_world / "clusters"))
+    data = read_training_set(transitions, planner_config.finetune, 0)
     assert not any({6, 7} == set(context) for context in data.contexts.tolist())
     np.testing.assert_allclose(data.targets.sum(1), 1, atol=1e-5)
     for context, target in zip(data.contexts, data.targets, strict=True):
         assert target[context].max() == 0  # what a person knows is never next
-    choices = read_choices(planner_world / "transitions", clusters)
+    choices = transitions.choices()
     assert not choices.known[np.arange(len(choices)), choices.labels].any()
 
 
 def test_batches_share_first_interests_and_repeat_by_seed(planner_world: Path, planner_config: PlannerConfig) -> None:
-    data = read_training_set(
-        planner_world / "transitions", Clusters.load(planner_world / "clusters"), planner_config.finetune, 0
-    )
+    transitions = Transitions.load(planner_world / "transitions", Clusters.load(planner_world / "clusters"))
+    data = read_training_set(transitions, planner_config.finetune, 0)
     first, again, other = (draw_batches(data, 16, 4, seed) for seed in (1, 1, 2))
     batches = [next(first) for _ in range(5)]
     assert all(len(batch) == 16 for batch in batches)

@@ -101,7 +101,7 @@ def make_manifest(created: datetime, files: Mapping[str, FileRecord], **record: 
     }
     try:
         body = json.loads(json.dumps(body, allow_nan=False))
-        return Manifest.model_validate({**body, "id": _identity(body)})
+        return Manifest.model_validate({**body, "id": identity_of(body)})
     except (ValidationError, ValueError, TypeError) as error:
         raise ReleaseError(f"{MANIFEST}: cannot be written ({_brief(error)})") from error
 
@@ -172,7 +172,7 @@ def parse_manifest(raw: bytes, where: str) -> Manifest:
     if version != SCHEMA_VERSION:
         raise ReleaseError(f"{where}: schema version {str(version)[:80]}; this newfound reads {SCHEMA_VERSION}")
     try:
-        manifest, identity = Manifest.model_validate(body), _identity(body)
+        manifest, identity = Manifest.model_validate(body), identity_of(body)
     except (ValidationError, ValueError, RecursionError, OverflowError) as error:
         raise ReleaseError(f"{where}: not a manifest ({_brief(error)})") from error
     if manifest.id != identity:
@@ -261,7 +261,8 @@ def _digest_in(file: Path, key: str) -> str:
         raise ReleaseError(f"{file}: not a record with {key!r} ({_brief(error)})") from error
 
 
-def _identity(body: Mapping[str, Any]) -> str:
+def identity_of(body: Mapping[str, Any]) -> str:
+    """The id that a manifest has by its time and everything else that it holds."""
     content = {key: value for key, value in body.items() if key != "id"}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return f"{datetime.fromisoformat(body['created']):%Y%m%dT%H%M%S}-{digest[:12]}"

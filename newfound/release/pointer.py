@@ -1,7 +1,8 @@
 """The pointer `current`: which release serves, moved from one to the next by compare-and-swap.
 
 Each pointer names the one before it, so the moves of `current` are one line. Beside it lies `current.previous`, what
-readers fall back to where `current` is damaged: the release before, or, after a rollback, the one gone back to.
+readers fall back to where `current` is damaged: the release before, or, after a rollback, the one gone back to; beside
+the first one, itself.
 A rollback holds the pointer: later releases are published, and do not serve before somebody promotes one.
 """
 
@@ -94,9 +95,7 @@ def move(store: Storage, release_id: str, expect: str | None, *, hold: bool = Fa
             held=hold,
             at=datetime.now(UTC).isoformat(),
         )
-        fallback = pointer if hold else before
-        if fallback is not None:
-            store.write(PREVIOUS, _dump(fallback))
+        store.write(PREVIOUS, _dump(pointer if hold or before is None else before))
         # A client that tries again is refused by what it has written itself.
         if not store.write_if(POINTER, _dump(pointer), version) and _read(store)[0] != pointer:
             raise _moved(store, expect, "another release")

@@ -190,20 +190,24 @@ def verify(root: str, release_id: str | None = None, cache: Path | None = None) 
     return load(root, release_id, cache).manifest
 
 
-def promote(root: str, release_id: str, cache: Path | None = None) -> Manifest:
+def promote(root: str, release_id: str, cache: Path | None = None, *, even_if_held: bool = True) -> Manifest:
     """Points `current` at a release, once that one is verified, and lets later ones follow it.
 
     Args:
         root: folder or URL of all releases.
         release_id: an older or a newer one than serves.
         cache: see `load`.
+        even_if_held: whether a rollback that holds `current` is undone, as a person may; no machine should.
 
     Raises:
-        ReleaseError: the release does not verify, or somebody else moved `current` meanwhile.
+        ReleaseError: the release does not verify, `current` is held, or somebody else moved it meanwhile.
     """
-    now = current(root)
+    store = Storage(root)
+    before = read_pointer(store)
+    if before is not None and before.held and not even_if_held:
+        raise ReleaseError(f"{root}: held at {before.release} since a rollback; `newfound release promote` lifts it")
     manifest = verify(root, release_id, cache)
-    move(Storage(root), release_id, now)
+    move(store, release_id, before.release if before else None)
     return manifest
 
 

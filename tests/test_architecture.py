@@ -25,7 +25,8 @@ from pipelines.dependencies import OURS, reach
 ROOT: Final = Path(__file__).parents[1]
 # A package imports those above it in this list, and none below.
 STATIONS: Final = (
-    ("errors", "types", "schema", "measures", "events"),
+    ("errors", "types"),
+    ("schema", "measures", "events"),
     ("config", "files"),
     ("gates",),
     ("compute",),

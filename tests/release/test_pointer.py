@@ -40,6 +40,13 @@ def test_a_damaged_pointer_falls_back_to_the_release_before_and_says_so(
     assert release.current(str(root)) == third
 
 
+def test_the_first_release_has_itself_to_fall_back_to(tmp_path: Path) -> None:
+    root = tmp_path / "releases"
+    made = _publish(tmp_path / "run", str(root)).id
+    (root / "current").write_text("")
+    assert release.load(str(root)).id == made
+
+
 def test_both_pointers_damaged_is_an_error_and_no_first_time(tmp_path: Path) -> None:
     root = tmp_path / "releases"
     _publish(tmp_path / "run", str(root), "one")

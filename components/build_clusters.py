@@ -30,9 +30,9 @@ def build_clusters(
     import tempfile
     from pathlib import Path
 
-    from components._release import earlier_clusters
     from components._step import running
     from newfound.clusters import build_clusters as build
+    from newfound.release.assemble import earlier_clusters
 
     with running(settings, metrics, clusters) as step, tempfile.TemporaryDirectory() as cache:
         given = (Path(dataset.path), Path(histories.path), step.config.clusters, step.config.seed, Path(clusters.path))

@@ -39,8 +39,8 @@ def publish_release(
     """
     from pathlib import Path
 
-    from components._release import publish_parts
     from components._step import running
+    from newfound.release.assemble import publish_parts
 
     with running(settings, metrics, release) as step:
         inputs = (dataset, clusters, planner, table, ranker, evaluation, gates)

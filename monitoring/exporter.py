@@ -119,7 +119,7 @@ class Exporter(Collector):
             return None
         try:
             now = releases.current(self._root)
-            manifest = releases.read_manifest(self._root, now) if now is not None else None
+            manifest = releases.manifest_of(self._root, now) if now is not None else None
         except (NewfoundError, OSError):
             return None
         return None if manifest is None else (datetime.fromisoformat(manifest.created).timestamp(), manifest.id)

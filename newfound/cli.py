@@ -15,17 +15,23 @@ from rich.table import Table
 
 from newfound.errors import NewfoundError
 from newfound.release import store as releases
+from newfound.release.storage import Storage
+from newfound.release.takedown import Takedown, change_takedown, read_takedown, start_takedown
 
 if TYPE_CHECKING:
     from newfound.clusters import Clusters
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Recommendations of interests that are new.")
-release_app = typer.Typer(no_args_is_help=True, help="Releases: list, show, verify, fetch, roll back.")
+release_app = typer.Typer(no_args_is_help=True, help="Releases: list, show, verify, fetch, promote, roll back.")
 app.add_typer(release_app, name="release")
+takedown_app = typer.Typer(no_args_is_help=True, help="The takedown list: start, show, add, remove.")
+app.add_typer(takedown_app, name="takedown")
 table_app = typer.Typer(no_args_is_help=True, help="The transition table of a release: show, diff, drift.")
 app.add_typer(table_app, name="table")
 
 Root = Annotated[str, typer.Option("--releases", help="Folder or URL of all releases.")]
+ItemIds = Annotated[list[str] | None, typer.Option(help="An item's id; may be repeated.")]
+ClusterIds = Annotated[list[str] | None, typer.Option(help="A cluster's id; may be repeated.")]
 console = Console()
 
 
@@ -82,14 +88,53 @@ def fetch_command(
     console.print(f"{fetched.id}: {len(fetched.manifest.files)} files in {fetched.path}, every digest holds")
 
 
+@release_app.command("promote")
+def promote_command(release: str, root: Root = "releases") -> None:
+    """Points `current` at a release, once that one is verified; lifts what a rollback holds."""
+    manifest = releases.promote(root, release)
+    console.print(f"current is now {manifest.id}")
+
+
 @release_app.command("rollback")
 def rollback_command(
     to: Annotated[str | None, typer.Option(help="The release to go to; the one before by default.")] = None,
     root: Root = "releases",
 ) -> None:
-    """Points `current` at an earlier release, once that one is verified."""
+    """Points `current` at an earlier release, once that one is verified, and holds it there until one is promoted."""
     manifest = releases.rollback(root, to)
-    console.print(f"current is now {manifest.id}")
+    console.print(f"current is now {manifest.id}, and held: later releases serve once one is promoted")
+
+
+@takedown_app.command("start")
+def takedown_start_command(root: Root = "releases") -> None:
+    """Writes an empty list where there is none, as for releases that were published before there were lists."""
+    done = start_takedown(Storage(root))
+    console.print("an empty list was written" if done else "there is a list already; it stays as it is")
+
+
+@takedown_app.command("show")
+def takedown_show_command(root: Root = "releases") -> None:
+    """What must not be shown any more."""
+    _show_takedown(read_takedown(root))
+
+
+@takedown_app.command("add")
+def takedown_add_command(item: ItemIds = None, cluster: ClusterIds = None, root: Root = "releases") -> None:
+    """Takes items and clusters down, within seconds, whatever release serves."""
+    items, clusters = frozenset(item or ()), frozenset(cluster or ())
+    _show_takedown(change_takedown(root, lambda old: Takedown(old.items | items, old.clusters | clusters)))
+
+
+@takedown_app.command("remove")
+def takedown_remove_command(item: ItemIds = None, cluster: ClusterIds = None, root: Root = "releases") -> None:
+    """Lets items and clusters be shown again."""
+    items, clusters = frozenset(item or ()), frozenset(cluster or ())
+    _show_takedown(change_takedown(root, lambda old: Takedown(old.items - items, old.clusters - clusters)))
+
+
+def _show_takedown(takedown: Takedown) -> None:
+    for kind, ids in (("items", takedown.items), ("clusters", takedown.clusters)):
+        console.print(f"{kind}: {escape(', '.join(sorted(ids))) or 'none'}")
 
 
 @table_app.command("show")

@@ -14,6 +14,8 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
+from newfound.types import Id
+
 RECOMMENDATION_TYPE: Final = "newfound.recommendation.v1"
 FEEDBACK_TYPE: Final = "newfound.feedback.v1"
 STRUCTURED: Final = "application/cloudevents+json"
@@ -22,8 +24,7 @@ BATCH: Final = "application/cloudevents-batch+json"
 # Kinds of feedback, and those that mean that the user saw the item.
 FEEDBACK_KINDS: Final = ("shown", "clicked", "watched", "liked", "dismissed")
 
-Id: TypeAlias = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._:-]+$")]
-Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
+EventId: TypeAlias = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._:-]+$")]
 Key: TypeAlias = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Unit: TypeAlias = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Finite: TypeAlias = Annotated[float, Field(allow_inf_nan=False)]
@@ -54,15 +55,15 @@ class SlotEvent(_Event):
     """
 
     position: Annotated[int, Field(ge=0, lt=1000)]
-    item: Name
-    cluster: Name
+    item: Id
+    cluster: Id
     kind: Literal["familiar", "novel"]
     propensity: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
     reason: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
-    candidates: Annotated[dict[Name, Unit], Field(max_length=4096)] = {}
+    candidates: Annotated[dict[Id, Unit], Field(max_length=4096)] = {}
     floor: Unit = 0.0
     eligible: Count = 0
-    because: Annotated[tuple[Name, ...], Field(max_length=8)] = ()
+    because: Annotated[tuple[Id, ...], Field(max_length=8)] = ()
     score: Finite | None = None
 
     @model_validator(mode="after")
@@ -113,13 +114,13 @@ class RecommendationEvent(_Event):
         degraded: whether any part had to be stepped around.
     """
 
-    id: Id
+    id: EventId
     at: Moment
     user_key: Key
-    user_id: Name
-    release: Id
+    user_id: Id
+    release: EventId
     slots: Annotated[tuple[SlotEvent, ...], Field(min_length=1, max_length=1000)]
-    interests: Annotated[tuple[Name, ...], Field(max_length=1000)] = ()
+    interests: Annotated[tuple[Id, ...], Field(max_length=1000)] = ()
     history_length: Count = 0
     history_at: Moment | None = None
     answers: AnswersEvent = AnswersEvent()
@@ -148,11 +149,11 @@ class FeedbackEvent(_Event):
         at: when it happened at the client, not when it was sent.
     """
 
-    id: Id
+    id: EventId
     at: Moment
-    recommendation_id: Id | None = None
-    user_id: Name
-    item: Name
+    recommendation_id: EventId | None = None
+    user_id: Id
+    item: Id
     kind: Literal["shown", "clicked", "watched", "liked", "dismissed"]
     share: Unit | None = None
 

@@ -125,7 +125,7 @@ def publish_refreshed(
         measures: of `judge`; they join the release's own as `refresh.<name>`.
         gates: of `judge`.
         cache: local folder for a remote root.
-        promote: whether `current` moves to the new release; else it is a canary.
+        promote: whether `current` moves to the new release, if the old one still serves; else it is a canary.
     """
     old = releases.load(root, release, cache)
     parts = {name: old.path / name for name in sorted({file.split("/")[0] for file in old.manifest.files})}
@@ -138,4 +138,5 @@ def publish_refreshed(
         fits={**old.manifest.fits, "table": "rebuilt with recent successors; judged on the latest events (refresh.*)"},
         gates={**old.manifest.gates, **{f"refresh.{name}": gate for name, gate in gates.items()}},
         promote=promote,
+        expect=release,
     )

@@ -1,11 +1,17 @@
-"""Types that several packages speak of: a context of interests, a slice of items, arrays by their element."""
+"""Types that several packages speak of: ids, a context of interests, a slice of items, arrays by their element."""
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
+
+ID_CHARACTERS: Final = 256
+ID_PATTERN: Final = r"^[^\x00-\x1f\x7f]+$"
+Id: TypeAlias = Annotated[str, Field(min_length=1, max_length=ID_CHARACTERS, pattern=ID_PATTERN)]
+"""A user's or an item's id: what the loader takes, events, requests and stores take as well."""
 
 Context: TypeAlias = tuple[str, ...]
 """Interface clusters that a next one is asked for, the oldest first."""

@@ -95,10 +95,7 @@ def act(verdict: Verdict, canary: str, stable: str | None, root: str, cache: Pat
     """Makes the verdict's release current, once it is verified; returns it, or None where nothing had to change."""
     current = releases.current(root)
     if verdict.action == "promote" and current != canary:
-        wanted = canary
-    elif verdict.action == "rollback" and current == canary and stable is not None:
-        wanted = stable
-    else:
-        return None
-    releases.rollback(root, wanted, cache)  # verifies, then swaps the pointer: to a newer release as to an older
-    return wanted
+        return releases.promote(root, canary, cache, even_if_held=False).id
+    if verdict.action == "rollback" and current == canary and stable is not None:
+        return releases.rollback(root, stable, cache).id
+    return None

@@ -1,4 +1,4 @@
-"""What a row must hold. A bad row is refused by name, or, within the tolerated share, dropped and counted."""
+"""Checks of every row: a bad row is refused by name, or, within the tolerated share, dropped and counted."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import ibis
 import ibis.expr.datatypes as dt
 
 from newfound.config import DataConfig
+from newfound.datasets.bounds import LONGEST_LIST, LONGEST_TEXT
 from newfound.datasets.engine import drop
 from newfound.datasets.reading import ROW, Staged
 from newfound.datasets.sources import RATING, Source
 from newfound.errors import DataError
 from newfound.schema import CATEGORIES, ENGAGEMENT, ITEM, POSITIVE, TEXT, TIME, TITLE, USER
+from newfound.types import ID_CHARACTERS, ID_PATTERN
 
-LONGEST_ID = 256
 SECOND = 1_000_000
 _LATEST = 7_258_118_400  # 2200-01-01 in seconds
 _EARLIEST = 100_000_000  # 1973; smaller integers are ordinals
@@ -62,10 +63,10 @@ class BadRows:
         self._staged, self._tolerated = staged, tolerated
         self._kinds: dict[str, int] = {}
         self._first: tuple[int, DataError] | None = None
-        if staged.malformed:
-            row, text = staged.malformed[0]
-            self._add(row, None, f"has another number of fields: {text[:80]!r}", "as many fields as the first line")
-            self._kinds["malformed row"] = len(staged.malformed)
+        if staged.malformed.rows:
+            problem = f"has another number of fields: {staged.malformed.first[:80]!r}"
+            self._add(staged.malformed.rows[0], None, problem, "as many fields as the first line")
+            self._kinds["malformed row"] = len(staged.malformed.rows)
             self._judge()
 
     @property
@@ -121,10 +122,13 @@ def check_items(con: Any, source: Source, bad: BadRows, staged: Staged) -> Any:
     Raises:
         DataError: more rows are bad than are tolerated.
     """
-    table = source.shape_items(con.read_parquet(staged.path))
+    raw = con.read_parquet(staged.path)
+    table = source.shape_items(raw.mutate(_long=_is_long(raw)))
     again = ibis.row_number().over(group_by=table[ITEM], order_by=table[ROW]) > 0
     duplicate = Check("duplicate item", ITEM, again, table[ITEM], "every item once")
-    good = bad.sift(con, "items", table, [*_id_checks(table, ITEM), duplicate])
+    expected = f"texts of at most {LONGEST_TEXT} characters and {LONGEST_LIST} categories"
+    long = Check("long text", TEXT, table["_long"], table[ITEM], expected)
+    good = bad.sift(con, "items", table, [*_id_checks(table, ITEM), duplicate, long])
     # Where the source has no title, the id is one; it says nothing to read, so text stays empty.
     return good.mutate(**{TITLE: ibis.coalesce(good[TITLE], good[ITEM])}).select(ITEM, TITLE, TEXT, CATEGORIES)
 
@@ -180,8 +184,23 @@ def _id_checks(table: Any, column: str) -> list[Check]:
     ids = table[column]
     return [
         Check("null id", column, ids.isnull() | (ids == ""), ids.nullif(""), "an id in every row"),
-        Check("long id", column, ids.length() > LONGEST_ID, ids, f"an id of at most {LONGEST_ID} characters"),
+        Check("long id", column, ids.length() > ID_CHARACTERS, ids, f"an id of at most {ID_CHARACTERS} characters"),
+        Check("unprintable id", column, ~ids.re_search(ID_PATTERN), ids, "an id without control characters"),
     ]
+
+
+def _is_long(items: Any) -> Any:
+    """Whether an item's texts or categories go beyond the bounds, at which staging has cut them."""
+    found = []
+    for name in (TITLE, TEXT, CATEGORIES):
+        if name not in items.columns:
+            continue
+        if items[name].type().is_array():
+            found.append(items[name].length() > LONGEST_LIST)
+            found.append(items[name].filter(lambda one: one.length() > LONGEST_TEXT).length() > 0)
+        elif items[name].type().is_string():
+            found.append(items[name].length() > LONGEST_TEXT)
+    return ibis.or_(*(one.fill_null(False) for one in found), False)
 
 
 def _read_time(raw: Any, staged: Staged, wanted: str) -> tuple[Any, str]:

@@ -1,41 +1,30 @@
 """Source files, whatever their layout, to one staged Parquet each: wanted columns only, every row numbered.
 
 Staging reads a source from end to end, so a broken file is found before anything is written where it matters. Ids
-become strings and datetimes microseconds since the epoch; other values stay as they are, for `checks` to judge.
+become strings and datetimes microseconds since the epoch; other values stay as they are, for `checks` to judge. Memory
+stays bounded whatever a file unpacks to: see `newfound.datasets.bounds`.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
+from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from newfound.datasets.bounds import BLOCK_BYTES, MOST_BATCH_ROWS, batch_rows, cut, slices
+from newfound.datasets.delimited import Layout, first_invalid_line, open_delimited
 from newfound.errors import DataError
 from newfound.schema import ITEM, TIME, USER
 
 ROW = "row"
 IDS = (USER, ITEM)
-BLOCK_BYTES = 8 << 20
-_SEPARATOR = b"\x1f"  # stands in for delimiters of more than one byte
 _CSV_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a delimited file is to be read."""
-
-    delimiter: str = ","
-    names: tuple[str, ...] | None = None  # None: the first line is a header
-    quoted: bool = True
-    legacy: bool = False  # Latin-1 where it is not UTF-8, as GroupLens used to write
 
 
 @dataclass(frozen=True)
@@ -48,6 +37,20 @@ class SourceFile:
     layout: Layout | None = None  # None: Parquet or CSV, as the file itself says
 
 
+@dataclass
+class Malformed:
+    """Rows of a delimited file that have another number of fields than its first line."""
+
+    rows: array[int] = field(default_factory=lambda: array("q"))  # data row numbers, ascending
+    first: str = ""  # the first one's text, cut off
+
+    def add(self, row: int, text: str) -> None:
+        """Counts a row."""
+        if not self.rows:
+            self.first = text[:200]
+        self.rows.append(row)
+
+
 @dataclass(frozen=True)
 class Staged:
     """A staged source."""
@@ -57,7 +60,7 @@ class Staged:
     columns: Mapping[str, str]  # newfound's name -> the file's, of the columns that are there
     rows: int  # data rows in the source, malformed ones included
     datetimes: bool  # whether the time column was typed as datetimes
-    malformed: tuple[tuple[int, str], ...] = field(default=())  # row and text
+    malformed: Malformed = field(default_factory=Malformed)
 
 
 def digest_of(path: Path) -> str:
@@ -70,32 +73,31 @@ def stage(file: SourceFile, out: Path) -> Staged:
     """Reads `file` to its end and writes the wanted columns, under newfound's names, to the Parquet `out`.
 
     Raises:
-        DataError: the file is missing, empty, broken, not UTF-8, lacks a required column, or holds a column of a type
-            that cannot be used.
+        DataError: the file is missing, empty, broken, not UTF-8, lacks a required column, holds a column of a type
+            that cannot be used, or rows too large for anybody's memory.
     """
     source = str(file.path)
     if not file.path.is_file():
         raise DataError(source, "no such file", expected="a readable file")
     if file.path.stat().st_size == 0:
         raise DataError(source, "the file is empty", expected="at least one row")
-    malformed: list[tuple[int, str]] = []
+    malformed = Malformed()
+    is_parquet = file.layout is None and _is_parquet(file.path)
     try:
-        if file.layout is None and _is_parquet(file.path):
-            names, batches = _parquet(file)
-        else:
-            names, batches = _delimited(file, malformed)
+        names, batches = _parquet(file) if is_parquet else _delimited(file, malformed)
         rows, datetimes = _write(source, names, batches, malformed, out)
     except DataError:
         raise
     except (pa.ArrowException, OSError, UnicodeError) as error:
-        if (line := _undecodable(file)) is not None:
-            raise DataError(source, "is not UTF-8 here", row=line, expected="UTF-8 text") from error
+        if not is_parquet and (line := first_invalid_line(file.path)) is not None:
+            row = line + (1 if file.layout and file.layout.names else 0)  # the header is no data row
+            raise DataError(source, "is not UTF-8 here", row=row, expected="UTF-8 text") from error
         reason = " ".join(str(error).split())[:300]
         raise DataError(source, f"cannot be read ({reason})", expected="a sound Parquet or CSV file") from error
-    total = rows + len(malformed)
+    total = rows + len(malformed.rows)
     if total == 0:
         raise DataError(source, "holds no rows", expected="at least one row")
-    return Staged(source, out, names, total, datetimes, tuple(malformed))
+    return Staged(source, out, names, total, datetimes, malformed)
 
 
 def _is_parquet(path: Path) -> bool:
@@ -124,118 +126,68 @@ def _wanted(file: SourceFile, there: list[str]) -> dict[str, str]:
 
 
 def _parquet(file: SourceFile) -> tuple[dict[str, str], Iterator[pa.RecordBatch]]:
-    parquet = pq.ParquetFile(file.path)
-    names = _wanted(file, parquet.schema_arrow.names)
-    return names, parquet.iter_batches(columns=list(names.values()))
+    # Text stays a dictionary where it is one in the file, so that a value is held once however often it comes.
+    with pq.ParquetFile(file.path) as opened:
+        names = _wanted(file, opened.schema_arrow.names)
+        leaves = [opened.schema.column(at) for at in range(len(opened.schema))]
+        coded = [
+            leaf.path
+            for leaf in leaves
+            if leaf.physical_type == "BYTE_ARRAY" and leaf.path.split(".")[0] in names.values()
+        ]
+        rows = [
+            (group, batch_rows(str(file.path), opened.metadata.row_group(group), set(names.values())))
+            for group in range(opened.metadata.num_row_groups)
+        ]
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        with pq.ParquetFile(file.path, read_dictionary=coded, pre_buffer=False, buffer_size=BLOCK_BYTES) as parquet:
+            for group, size in rows:
+                yield from parquet.iter_batches(size, row_groups=[group], columns=list(names.values()))
+
+    return names, batches()
 
 
-def _delimited(file: SourceFile, malformed: list[tuple[int, str]]) -> tuple[dict[str, str], Iterator[pa.RecordBatch]]:
+def _delimited(file: SourceFile, malformed: Malformed) -> tuple[dict[str, str], Iterator[pa.RecordBatch]]:
     tabs = file.path.name.lower().removesuffix(".gz").endswith(".tsv")
     layout = file.layout or Layout(delimiter="\t" if tabs else ",")
-    delimiter, stream = _open(file.path, layout)
-    header = list(layout.names) if layout.names else _header(file.path, delimiter, layout)
-    names = _wanted(file, header)
-
-    def skip(row: pacsv.InvalidRow) -> str:
-        # The reader counts the header as row 1 where there is one.
-        malformed.append((row.number - (0 if layout.names else 1), row.text))
-        return "skip"
-
-    reader = pacsv.open_csv(
-        stream,
-        read_options=pacsv.ReadOptions(
-            use_threads=False,  # row numbers are only known to a serial reader
-            block_size=BLOCK_BYTES,
-            column_names=list(layout.names) if layout.names else None,
-            encoding="latin1" if layout.legacy and not _is_utf8(file.path) else "utf8",
-        ),
-        parse_options=pacsv.ParseOptions(
-            delimiter=delimiter,
-            quote_char='"' if layout.quoted else False,
-            newlines_in_values=layout.quoted,
-            invalid_row_handler=skip,
-        ),
-        convert_options=pacsv.ConvertOptions(
-            include_columns=list(names.values()),
-            column_types={column: pa.string() for column in names.values()},
-            null_values=[""],
-            strings_can_be_null=True,
-        ),
-    )
-    return names, iter(reader)
-
-
-def _open(path: Path, layout: Layout) -> tuple[str, pa.NativeFile]:
-    if len(layout.delimiter) == 1:
-        return layout.delimiter, pa.input_stream(str(path))
-    replaced = path.read_bytes().replace(layout.delimiter.encode(), _SEPARATOR)
-    return _SEPARATOR.decode(), pa.BufferReader(replaced)
-
-
-def _header(path: Path, delimiter: str, layout: Layout) -> list[str]:
-    with pa.input_stream(str(path)) as stream:
-        start = stream.read(1 << 16).decode("utf-8-sig", errors="replace")
-    lines = csv.reader(start.splitlines(), delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if layout.quoted else 3)
-    return next((line for line in lines if line), [])
-
-
-def _is_utf8(path: Path) -> bool:
-    try:
-        path.read_bytes().decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _undecodable(file: SourceFile) -> int | None:
-    """The first data row of a text file that is not UTF-8, if there is one, taking a line for a row."""
-    if file.layout is None and _is_parquet(file.path):
-        return None
-    row = 0 if file.layout and file.layout.names else -1  # the header is no data row
-    try:
-        with pa.input_stream(str(file.path)) as stream, io.BufferedReader(stream) as lines:
-            for line in lines:
-                row += 1
-                line.decode()
-    except UnicodeDecodeError:
-        return row
-    except (OSError, pa.ArrowException):
-        return None
-    return None
+    return open_delimited(file.path, layout, lambda header: _wanted(file, header), malformed.add)
 
 
 def _write(
-    source: str,
-    names: Mapping[str, str],
-    batches: Iterator[pa.RecordBatch],
-    malformed: list[tuple[int, str]],
-    out: Path,
+    source: str, names: Mapping[str, str], batches: Iterator[pa.RecordBatch], malformed: Malformed, out: Path
 ) -> tuple[int, bool]:
     writer: pq.ParquetWriter | None = None
     rows, datetimes = 0, False
     try:
         for batch in batches:
-            columns = {}
-            for name, column in names.items():
-                values = batch.column(column)
-                datetimes |= name == TIME and pa.types.is_temporal(values.type)
-                columns[name] = _plain(source, name, column, values)
-            columns[ROW] = _numbers(rows, batch.num_rows, malformed)
-            plain = pa.table(columns)
-            writer = writer or pq.ParquetWriter(out, plain.schema)
-            writer.write_table(plain)
-            rows += batch.num_rows
+            batch.validate(full=True)  # offsets and UTF-8 of a file that lies
+            datetimes |= any(
+                name == TIME and pa.types.is_temporal(batch.column(column).type) for name, column in names.items()
+            )
+            short = {name: cut(batch.column(column)) for name, column in names.items()}
+            for part in slices(list(short.values())):
+                columns = {
+                    name: _plain(source, name, names[name], values.slice(part.start, part.stop - part.start))
+                    for name, values in short.items()
+                }
+                columns[ROW] = _numbers(rows, part.stop - part.start, malformed)
+                plain = pa.table(columns)
+                writer = writer or pq.ParquetWriter(out, plain.schema)
+                writer.write_table(plain, row_group_size=MOST_BATCH_ROWS)
+                rows += plain.num_rows
     finally:
         if writer:
             writer.close()
     return rows, datetimes
 
 
-def _numbers(start: int, count: int, malformed: list[tuple[int, str]]) -> pa.Array:
+def _numbers(start: int, count: int, malformed: Malformed) -> pa.Array:
     """Data row numbers from 1, with the skipped malformed rows counted in."""
     kept = np.arange(start, start + count, dtype=np.int64)
     # The k-th malformed row (both counted from 0) at data row m has m - 1 - k sound rows before it.
-    before = np.array([row - 1 - k for k, (row, _) in enumerate(malformed)], dtype=np.int64)
+    skipped = np.frombuffer(malformed.rows, dtype=np.int64) if malformed.rows else np.zeros(0, dtype=np.int64)
+    before = skipped - 1 - np.arange(len(skipped))
     return pa.array(kept + 1 + np.searchsorted(before, kept, side="right"))
 
 

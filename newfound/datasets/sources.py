@@ -14,7 +14,8 @@ import fsspec
 import ibis
 
 from newfound.config import DataConfig
-from newfound.datasets.reading import Layout, SourceFile, digest_of
+from newfound.datasets.delimited import Layout
+from newfound.datasets.reading import SourceFile, digest_of
 from newfound.errors import DataError
 from newfound.schema import CATEGORIES, ENGAGEMENT, ITEM, POSITIVE, TEXT, TIME, TITLE, USER
 

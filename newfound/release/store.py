@@ -1,66 +1,57 @@
 """Releases: immutable folders of artifacts with a manifest, and one small pointer to the one that serves.
 
-`<root>/<id>/...` holds the files, its `manifest.json` written last: a folder without one is no release.
-`<root>/current` is a pointer that is swapped in one step (a rename on a file system, one put on an object store),
-so that whoever is killed at whatever moment leaves either the old release or the new one. `root` is a folder or any
-URL that fsspec knows.
+`<root>/<id>/...` holds the files, its `manifest.json` written last: a folder without one is no release. Whoever is
+killed at whatever moment leaves either the old release or the new one. `root` is a folder or any URL that fsspec knows.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import re
+import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-import fsspec
-from pydantic import ValidationError
-
-from newfound.config import Settings
 from newfound.errors import ReleaseError
-from newfound.files import is_local, new_file, new_folder
+from newfound.files import new_folder
+from newfound.release.manifest import (
+    MANIFEST,
+    Manifest,
+    check_gates_held,
+    check_id,
+    check_made_together,
+    files_of,
+    is_id,
+    make_manifest,
+    read_manifest,
+    record_of,
+    verify_files,
+)
+from newfound.release.pointer import check_expected, current, move, read_pointer
+from newfound.release.signature import SIGNATURE, sign
+from newfound.release.storage import Storage
+from newfound.release.takedown import start_takedown
 
-SCHEMA_VERSION: Final = 1
-MANIFEST: Final = "manifest.json"
-POINTER: Final = "current"
-_CHUNK: Final = 1 << 20
-_ID = re.compile(r"\d{8}T\d{6}-[0-9a-f]{12}")
+__all__ = [
+    "Manifest",
+    "Release",
+    "check_id",
+    "current",
+    "fetch",
+    "list_releases",
+    "load",
+    "manifest_of",
+    "promote",
+    "publish",
+    "rollback",
+    "verify",
+]
 
-
-class FileRecord(Settings):
-    """What a file of the release must be."""
-
-    sha256: str
-    bytes: int
-
-
-class Manifest(Settings):
-    """A release's record. It holds no user ids.
-
-    Attributes:
-        id: time of creation and the digest of everything else in the manifest.
-        created: UTC, ISO 8601.
-        files: by path within the release, with `/` between folders.
-        lineage: data fingerprint, configuration, package versions, seeds, parents.
-        measures: flat measures of the evaluated fit.
-        fits: which fit the measures and which fit the files belong to.
-        gates: each gate's value and bound, and whether it held.
-    """
-
-    schema_version: int
-    id: str
-    created: str
-    files: dict[str, FileRecord]
-    lineage: dict[str, Any]
-    measures: dict[str, float | int | str]
-    fits: dict[str, str]
-    gates: dict[str, dict[str, float | bool]]
+AS_IT_IS: Final = "as it is"
+log: Final = logging.getLogger("newfound.release")
 
 
 @dataclass(frozen=True)
@@ -81,6 +72,7 @@ def publish(
     fits: Mapping[str, str],
     gates: Mapping[str, Mapping[str, float | bool]],
     promote: bool = True,
+    expect: str | None = AS_IT_IS,
 ) -> Manifest:
     """Copies artifacts into a new release and, last of all, points `current` at it.
 
@@ -90,92 +82,54 @@ def publish(
         lineage: where the release comes from; JSON values.
         measures: flat measures.
         fits: which fit the measures and the files belong to.
-        gates: the gates; a failed one refuses the release.
-        promote: whether `current` moves to the new release.
+        gates: the gates; none at all, or a failed one, refuses the release.
+        promote: whether `current` moves to the new release. Held after a rollback, it stays where it is.
+        expect: the release that `current` must still point at to be moved; None: at none. By default the one that it
+            points at when this begins.
 
     Raises:
-        ReleaseError: a gate failed, a part is missing, or clusters, table and ranker were not made together.
+        ReleaseError: a gate failed, a part is missing, clusters, table and ranker were not made together, or `current`
+            is not what was expected; what was copied by then stays, without serving.
     """
-    failed = [name for name, gate in gates.items() if not gate["passed"]]
-    if failed:
-        raise ReleaseError(f"{root}: not published, failed gates: {', '.join(sorted(failed))}")
-    sources = dict(_walk(parts))
-    _check_made_together({name: path for name, path in sources.items() if name.endswith(".json")})
-    files = {name: _record(path) for name, path in sources.items()}
-    created = datetime.now(UTC)
-    body: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
-        "created": created.isoformat(),
-        "files": {name: record.model_dump() for name, record in files.items()},
-        "lineage": dict(lineage),
-        "measures": dict(measures),
-        "fits": dict(fits),
-        "gates": {name: dict(gate) for name, gate in gates.items()},
-    }
-    body["id"] = _identity(body)
-    manifest = Manifest.model_validate(body)
-    fs, base = fsspec.core.url_to_fs(root)
-    target = f"{base}/{manifest.id}"
-    for name, path in sources.items():
-        fs.makedirs(os.path.dirname(f"{target}/{name}"), exist_ok=True)
-        fs.put_file(str(path), f"{target}/{name}")
-    _put(fs, f"{target}/{MANIFEST}", manifest.model_dump_json(indent=2).encode())
-    if promote:
-        _point(fs, base, manifest.id)
+    check_gates_held(gates)
+    sources = dict(files_of(parts))
+    check_made_together({name: path for name, path in sources.items() if name.endswith(".json")})
+    store = Storage(root)
+    before = read_pointer(store)
+    there = before.release if before else None
+    if expect == AS_IT_IS:
+        expect = there
+    elif promote:
+        check_expected(store, before, expect)
+    if before is None:
+        start_takedown(store)
+    files = {name: record_of(path) for name, path in sources.items()}
+    manifest = make_manifest(datetime.now(UTC), files, lineage=lineage, measures=measures, fits=fits, gates=gates)
+    _write(store, manifest, sources)
+    if promote and before is not None and before.held:
+        log.warning("%s: published, but `current` is held at %s since a rollback", manifest.id, there)
+    elif promote:
+        move(store, manifest.id, expect)
     return manifest
 
 
-def current(root: str) -> str | None:
-    """The id that `current` points at, or None where nothing was published yet."""
-    fs, base = fsspec.core.url_to_fs(root)
-    path = f"{base}/{POINTER}"
-    try:
-        raw = fs.cat_file(path)
-    except FileNotFoundError:
-        return None
-    try:
-        release_id = json.loads(raw)["release"]
-    except (ValueError, KeyError, TypeError):
-        release_id = None
-    if not isinstance(release_id, str) or not _ID.fullmatch(release_id):
-        raise ReleaseError(f'{path}: not a pointer; expected {{"release": "<id>"}}')
-    return release_id
-
-
-def check_id(release_id: str) -> str:
-    """The id as it came: it becomes the name of folders, so nothing may be done with what is none.
-
-    Raises:
-        ReleaseError: it is not the id of a release.
-    """
-    if not _ID.fullmatch(release_id):
-        raise ReleaseError(f"{release_id!r}: not the id of a release; expected one like 20250131T093000-0123456789ab")
-    return release_id
-
-
-def read_manifest(root: str, release_id: str) -> Manifest:
+def manifest_of(root: str, release_id: str) -> Manifest:
     """The manifest of one release.
 
     Raises:
         ReleaseError: there is none, or it was changed.
     """
-    fs, base = fsspec.core.url_to_fs(root)
-    return _read_manifest(fs, base, release_id)
+    return read_manifest(Storage(root), release_id)
 
 
 def list_releases(root: str) -> list[Manifest]:
     """Manifests of all releases, oldest first; folders without a whole manifest are no releases and are left out."""
-    fs, base = fsspec.core.url_to_fs(root)
-    fs.invalidate_cache()  # an object store's client remembers what it listed, and would never see a new release
-    if not fs.exists(base):
-        return []
-    found = []
-    for folder in fs.ls(base, detail=False):
-        name = str(folder).rstrip("/").rsplit("/", 1)[-1]
-        if not _ID.fullmatch(name):
+    store, found = Storage(root), []
+    for name in store.folders():
+        if not is_id(name):
             continue
         try:
-            found.append(_read_manifest(fs, base, name))
+            found.append(read_manifest(store, name))
         except ReleaseError:
             continue
     return sorted(found, key=lambda manifest: (manifest.created, manifest.id))
@@ -198,24 +152,21 @@ def load(
     release_id = release_id or current(root)
     if release_id is None:
         raise ReleaseError(f"{root}: no release was published yet")
-    fs, base = fsspec.core.url_to_fs(root)
-    manifest = _read_manifest(fs, base, release_id)
-    if is_local(fs):
-        folder = Path(base) / release_id
+    store = Storage(root)
+    manifest = read_manifest(store, release_id)
+    needed = set(manifest.files)
+    if store.is_local:
+        folder = Path(store.name_of(release_id))
     else:
         if cache is None:
             raise ReleaseError(f"{root}: a remote release needs a local cache folder")
         folder = cache / release_id
         if parts is not None:
-            needed = {name for name in manifest.files if any(f"{name}/".startswith(f"{part}/") for part in parts)}
+            needed = {name for name in needed if any(f"{name}/".startswith(f"{part}/") for part in parts)}
             folder = cache / f"{release_id}-{hashlib.sha256('|'.join(sorted(needed)).encode()).hexdigest()[:8]}"
-        else:
-            needed = set(manifest.files)
         if not folder.exists():
-            _download(fs, f"{base}/{release_id}", manifest, needed, folder)
-        _verify_files(folder, manifest, needed)
-        return Release(release_id, folder, manifest)
-    _verify_files(folder, manifest, set(manifest.files))
+            _download(store, manifest, needed, folder)
+    verify_files(folder, manifest, needed)
     return Release(release_id, folder, manifest)
 
 
@@ -230,7 +181,7 @@ def fetch(root: str, release_id: str | None, folder: Path) -> Release:
         return source
     with new_folder(folder / source.id, MANIFEST) as copy:
         shutil.copytree(source.path, copy, dirs_exist_ok=True)
-        _verify_files(copy, source.manifest, set(source.manifest.files))
+        verify_files(copy, source.manifest, set(source.manifest.files))
     return Release(source.id, folder / source.id, source.manifest)
 
 
@@ -239,8 +190,29 @@ def verify(root: str, release_id: str | None = None, cache: Path | None = None) 
     return load(root, release_id, cache).manifest
 
 
+def promote(root: str, release_id: str, cache: Path | None = None, *, even_if_held: bool = True) -> Manifest:
+    """Points `current` at a release, once that one is verified, and lets later ones follow it.
+
+    Args:
+        root: folder or URL of all releases.
+        release_id: an older or a newer one than serves.
+        cache: see `load`.
+        even_if_held: whether a rollback that holds `current` is undone, as a person may; no machine should.
+
+    Raises:
+        ReleaseError: the release does not verify, `current` is held, or somebody else moved it meanwhile.
+    """
+    store = Storage(root)
+    before = read_pointer(store)
+    if before is not None and before.held and not even_if_held:
+        raise ReleaseError(f"{root}: held at {before.release} since a rollback; `newfound release promote` lifts it")
+    manifest = verify(root, release_id, cache)
+    move(store, release_id, before.release if before else None)
+    return manifest
+
+
 def rollback(root: str, to: str | None = None, cache: Path | None = None) -> Manifest:
-    """Points `current` at an earlier release, once that one is verified.
+    """Points `current` at an earlier release, once that one is verified, and holds it there.
 
     Args:
         root: folder or URL of all releases.
@@ -248,124 +220,43 @@ def rollback(root: str, to: str | None = None, cache: Path | None = None) -> Man
         cache: see `load`.
 
     Raises:
-        ReleaseError: there is nothing to go back to, or the release does not verify.
+        ReleaseError: there is nothing to go back to, the release does not verify, or somebody else moved `current`
+            meanwhile.
     """
+    now = current(root)
     if to is None:
-        now = current(root)
         made = [manifest.id for manifest in list_releases(root)]
         earlier = made[: made.index(now)] if now in made else made
         if not earlier:
             raise ReleaseError(f"{root}: no earlier release than {now} to go back to")
         to = earlier[-1]
     manifest = verify(root, to, cache)
-    fs, base = fsspec.core.url_to_fs(root)
-    _point(fs, base, to)
+    move(Storage(root), to, now, hold=True)
     return manifest
 
 
-def _walk(parts: Mapping[str, Path]) -> Iterator[tuple[str, Path]]:
-    for name in sorted(parts):
-        path = parts[name]
-        if path.is_file():
-            yield name, path
-        elif path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.is_file())
-            if not inside:
-                raise ReleaseError(f"{path}: an empty folder; expected the files of {name!r}")
-            for file in inside:
-                yield f"{name}/{file.relative_to(path).as_posix()}", file
-        else:
-            raise ReleaseError(f"{path}: missing; expected the part {name!r} of the release")
-
-
-def _record(path: Path) -> FileRecord:
-    digest, size = hashlib.sha256(), 0
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-            size += len(chunk)
-    return FileRecord(sha256=digest.hexdigest(), bytes=size)
-
-
-def _identity(body: Mapping[str, Any]) -> str:
-    content = {key: value for key, value in body.items() if key != "id"}
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    return f"{datetime.fromisoformat(body['created']):%Y%m%dT%H%M%S}-{digest[:12]}"
-
-
-def _check_made_together(records: Mapping[str, Path]) -> None:
-    """Table and ranker name the clusters that they were made for; all of them must be these."""
-    if "clusters/clusters.json" not in records:
+def _write(store: Storage, manifest: Manifest, sources: Mapping[str, Path]) -> None:
+    content = manifest.model_dump_json(indent=2).encode()
+    records = {SIGNATURE: signature} if (signature := sign(content)) else {}
+    records[MANIFEST] = content  # the last
+    if store.is_local:
+        with new_folder(store.name_of(manifest.id), MANIFEST) as folder:
+            for name, path in sources.items():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, folder / name)
+            for name, record in records.items():
+                (folder / name).write_bytes(record)
+            verify_files(folder, manifest, set(manifest.files))
         return
-    clusters = json.loads(records["clusters/clusters.json"].read_text())["digest"]
-    for name in ("table/table.json", "ranker/ranker.json"):
-        if name in records:
-            made_for = json.loads(records[name].read_text())["clusters_digest"]
-            if made_for != clusters:
-                raise ReleaseError(f"{name}: made for clusters {made_for[:12]}, but the release has {clusters[:12]}")
+    for name, path in sources.items():
+        store.upload(path, f"{manifest.id}/{name}")
+    for name, record in records.items():
+        store.write(f"{manifest.id}/{name}", record)
 
 
-def _put(fs: Any, path: str, content: bytes) -> None:
-    """Writes one small file in one step."""
-    if is_local(fs):
-        with new_file(path) as file:
-            file.write_bytes(content)
-    else:
-        fs.pipe_file(path, content)
-
-
-def _point(fs: Any, base: str, release_id: str) -> None:
-    _put(fs, f"{base}/{POINTER}", json.dumps({"release": release_id}).encode())
-
-
-def _read_manifest(fs: Any, base: str, release_id: str) -> Manifest:
-    path = f"{base}/{check_id(release_id)}/{MANIFEST}"
-    try:
-        raw = json.loads(fs.cat_file(path))
-    except FileNotFoundError as error:
-        raise ReleaseError(f"{path}: missing; there is no release {release_id}") from error
-    except ValueError as error:
-        raise ReleaseError(f"{path}: not JSON ({error})") from error
-    version = raw.get("schema_version") if isinstance(raw, dict) else None
-    if version != SCHEMA_VERSION:
-        raise ReleaseError(f"{path}: schema version {version!r}; this newfound reads {SCHEMA_VERSION}")
-    try:
-        manifest = Manifest.model_validate(raw)
-        identity = _identity(raw)
-    except (ValidationError, ValueError) as error:
-        raise ReleaseError(f"{path}: not a manifest ({' '.join(str(error).split())[:200]})") from error
-    if manifest.id != release_id or identity != release_id:
-        raise ReleaseError(f"{path}: its content was changed after the release {release_id} was made")
-    return manifest
-
-
-def _verify_files(folder: Path, manifest: Manifest, needed: Set[str]) -> None:
-    for name, expected in manifest.files.items():
-        if name not in needed:
-            continue
-        path = folder / name
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise ReleaseError(f"{path}: leads out of the release")
-        if not path.is_file():
-            raise ReleaseError(f"{path}: missing from the release")
-        if path.stat().st_size != expected.bytes:
-            raise ReleaseError(f"{path}: {path.stat().st_size} bytes; the manifest says {expected.bytes}")
-        if _record(path).sha256 != expected.sha256:
-            raise ReleaseError(f"{path}: its sha256 differs from the manifest's")
-    named = {folder / name for name in manifest.files} | {folder / MANIFEST}
-    for path in sorted(file for file in folder.rglob("*") if file.is_file()):
-        if path not in named:
-            raise ReleaseError(f"{path}: not named in the manifest")
-    _check_made_together({name: folder / name for name in needed if name.endswith(".json")})
-
-
-def _download(fs: Any, source: str, manifest: Manifest, needed: Set[str], folder: Path) -> None:
+def _download(store: Storage, manifest: Manifest, needed: Set[str], folder: Path) -> None:
     """Copies into the cache, where a folder is always whole."""
     with new_folder(folder, MANIFEST) as copy:
         for name in [*sorted(needed), MANIFEST]:
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            try:
-                fs.get_file(f"{source}/{name}", str(copy / name))
-            except FileNotFoundError as error:
-                raise ReleaseError(f"{source}/{name}: missing from the release") from error
-        _verify_files(copy, manifest, needed)
+            store.download(f"{manifest.id}/{name}", copy / name)
+        verify_files(copy, manifest, needed)

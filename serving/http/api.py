@@ -13,10 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from newfound.recommend.catalogue import UserHistory
 from newfound.recommend.recommender import SEED_BITS
 from newfound.recommend.slate import Slate
+from newfound.types import Id
 from serving.http.errors import Refused
 from serving.settings import ServingConfig
 
-Id = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Slots = Annotated[int, Field(ge=0, description="a number of slots")]
 ShareOfSlots = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, description="a share of the slate")]

@@ -29,6 +29,7 @@ from newfound.release import store as release
 from serving.local.processes import Service
 from tests.monitoring import servers as parts
 from tests.monitoring.stack import Live, live
+from tests.release.gates import HELD
 from tests.serving.synthetic import World, write_planner
 
 SECRET = parts.SECRET.encode()
@@ -147,7 +148,7 @@ def _publish_with_planner(folder: Path, root: Path) -> None:
     made = folder / "parts"
     write_planner(made)
     names = {name: made / name for name in ("clusters", "table", "ranker", "items.parquet", "planner")}
-    release.publish(names, str(root), lineage={"config": {}}, measures={}, fits={}, gates={})
+    release.publish(names, str(root), lineage={"config": {}}, measures={}, fits={}, gates=HELD)
 
 
 def _live_a_week(up: Live) -> None:

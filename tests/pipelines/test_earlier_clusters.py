@@ -10,13 +10,14 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from components._release import earlier_clusters
 from components.build_clusters import build_clusters
 from newfound.clusters import Clusters
 from newfound.config import DataConfig, SplitConfig
 from newfound.datasets import load_interactions
 from newfound.errors import ReleaseError
+from newfound.release.assemble import earlier_clusters
 from newfound.release.store import publish
+from tests.release.gates import HELD
 from tests.serving.synthetic import World, publish_world
 
 
@@ -62,7 +63,7 @@ def test_the_step_keeps_the_ids_of_the_release_and_says_what_changed(
 
     old = run("old", 7, "")
     assert old.info["changes"] is None and "moved_items" not in logged
-    publish({"clusters": tmp_path / "old"}, str(tmp_path / "releases"), lineage={}, measures={}, fits={}, gates={})
+    publish({"clusters": tmp_path / "old"}, str(tmp_path / "releases"), lineage={}, measures={}, fits={}, gates=HELD)
     new = run("new", 8, "current")
     changes = new.info["changes"]
     assert changes["shared_items"] == 48 and logged["moved_items"] == changes["moved_items"] < 0.2

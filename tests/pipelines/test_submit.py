@@ -22,6 +22,7 @@ from pipelines.kubeflow import RunError, SubmitError, compile_pipeline
 from pipelines.options import PLATFORM
 from pipelines.platform import load_platform
 from tests.pipelines.kfp_api import KfpApi, serving
+from tests.release.gates import HELD
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "NEWFOUND_KFP_TOKEN"
@@ -134,7 +135,7 @@ def test_the_release_that_is_followed_is_named(api: KfpApi, config: Path, tmp_pa
     _submit(api, config)
     (tmp_path / "part.json").write_text("{}")
     parts = {"part.json": tmp_path / "part.json"}
-    made = release.publish(parts, str(tmp_path / "releases"), lineage={}, measures={}, fits={}, gates={})
+    made = release.publish(parts, str(tmp_path / "releases"), lineage={}, measures={}, fits={}, gates=HELD)
     _submit(api, config)
     _submit(api, config, "--cron", "0 0 3 * * 1")
     runs = [*api.runs.values(), *api.recurring.values()]
@@ -260,7 +261,7 @@ def test_a_refresh_has_its_reason_and_its_days(api: KfpApi, config: Path, tmp_pa
     pd.DataFrame(rows, columns=columns).to_parquet(tmp_path / "interactions.parquet")
     (tmp_path / "part.json").write_text("{}")
     parts = {"part.json": tmp_path / "part.json"}
-    made = release.publish(parts, str(tmp_path / "releases"), lineage={}, measures={}, fits={}, gates={})
+    made = release.publish(parts, str(tmp_path / "releases"), lineage={}, measures={}, fits={}, gates=HELD)
     url = f"file://{tmp_path / 'interactions.parquet'}"
     done = _submit(api, config, "refresh", "--interactions", url, "--name", "refresh: leak")
     assert done.exit_code == 0, done.output
@@ -280,8 +281,10 @@ def test_interests_are_written_for_the_release_that_serves(api: KfpApi, config: 
         _submit(api, config, "interests")
     (tmp_path / "part.json").write_text("{}")
     parts = {"part.json": tmp_path / "part.json"}
-    made = release.publish(parts, str(tmp_path / "releases"), lineage={}, measures={}, fits={}, gates={})
-    release.publish(parts, str(tmp_path / "releases"), lineage={"n": 2}, measures={}, fits={}, gates={}, promote=False)
+    made = release.publish(parts, str(tmp_path / "releases"), lineage={}, measures={}, fits={}, gates=HELD)
+    release.publish(
+        parts, str(tmp_path / "releases"), lineage={"n": 2}, measures={}, fits={}, gates=HELD, promote=False
+    )
     assert _submit(api, config, "interests").exit_code == 0
     (run,) = api.runs.values()
     assert run["runtime_config"]["parameters"]["release"] == made.id

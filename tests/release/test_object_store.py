@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import boto3
@@ -17,6 +18,8 @@ from newfound.config import DataConfig, SplitConfig, TrainingConfig
 from newfound.datasets import load_interactions
 from newfound.errors import DataError, ReleaseError
 from newfound.release import store as release
+from newfound.release.pointer import move
+from newfound.release.storage import Storage
 from pipelines.settings import settings_of
 from pipelines.training import STEPS
 from tests.release.test_store import _publish
@@ -54,6 +57,25 @@ def test_releases_are_published_found_fetched_and_rolled_back(bucket: str, tmp_p
     boto3.client("s3").put_object(Bucket=_name(bucket), Key=f"releases/{second.id}/items.parquet", Body=b"twO")
     with pytest.raises(ReleaseError, match="items.parquet"):
         release.load(root, second.id, tmp_path / "elsewhere")
+
+
+def test_of_two_publishers_one_wins_and_the_other_is_told(bucket: str, tmp_path: Path) -> None:
+    root = f"{bucket}/releases"
+    ids = [_publish(tmp_path / "run", root, f"{n}", promote=n == 0).id for n in range(5)]
+    store = Storage(root)
+    with ThreadPoolExecutor(4) as pool:
+        moves = [pool.submit(move, store, one, ids[0]) for one in ids[1:]]
+    won = [one.result().release for one in moves if one.exception() is None]
+    assert [release.current(root)] == won
+    assert all("left as it is" in str(one.exception()) for one in moves if one.exception() is not None)
+    lost = next(one for one in ids[1:] if one not in won)
+    assert release.rollback(root, ids[0], tmp_path / "cache").id == ids[0]
+    _publish(tmp_path / "run", root, "a late refresh")
+    assert release.current(root) == ids[0], "held"
+    assert release.promote(root, lost, tmp_path / "cache").id == release.current(root)
+    for harm in (b"{", b""):
+        boto3.client("s3").put_object(Bucket="newfound", Key="releases/current", Body=harm)
+        assert release.current(root) == ids[0], "the one before"
 
 
 def test_feast_keeps_its_registry_there(bucket: str, tmp_path: Path) -> None:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import pytest
-from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
 
 from newfound.errors import ReleaseError
 from newfound.release import store as release
-
-GATES = {"planner.match_rate": {"value": 1.0, "bound": 0.9, "passed": True}}
+from newfound.release.takedown import Takedown, read_takedown
+from tests.release.gates import HELD
 
 
 def _parts(folder: Path, text: str = "one", made_for: str = "a" * 64) -> dict[str, Path]:
@@ -37,7 +36,7 @@ def _publish(folder: Path, root: str, text: str = "one", **kwargs: Any) -> relea
         lineage={"seed": 7, "text": text},
         measures={"planner.match_rate": 1.0},
         fits={"measures": "past", "files": "all data"},
-        gates=GATES,
+        gates=HELD,
         **kwargs,
     )
 
@@ -72,8 +71,33 @@ def test_parts_that_were_not_made_together_are_refused(tmp_path: Path) -> None:
     root = tmp_path / "releases"
     parts = _parts(tmp_path / "run", made_for="b" * 64)
     with pytest.raises(ReleaseError, match=r"table/table.json: made for clusters bbb"):
-        release.publish(parts, str(root), lineage={}, measures={}, fits={}, gates=GATES)
+        release.publish(parts, str(root), lineage={}, measures={}, fits={}, gates=HELD)
     assert not root.exists()
+
+
+@pytest.mark.parametrize(
+    "gates",
+    [
+        {},
+        {"match_rate": {"value": 0.2, "bound": 0.9, "passed": True}},
+        {"match_rate": {"value": float("nan"), "bound": 0.9, "passed": True}},
+        {"match_rate": {"value": float("inf"), "bound": 0.9, "passed": True}},
+        {"match_rate": {"value": 1.0, "bound": 0.9, "passed": 1}},
+        {"match_rate": {"passed": True}},
+    ],
+)
+def test_nothing_is_published_that_was_not_judged(tmp_path: Path, gates: dict[str, Any]) -> None:
+    root = tmp_path / "releases"
+    with pytest.raises(ReleaseError, match="not published"):
+        release.publish(_parts(tmp_path / "run"), str(root), lineage={}, measures={}, fits={}, gates=gates)
+    assert not root.exists()
+
+
+def test_a_measure_that_is_no_number_is_refused_before_anything_is_copied(tmp_path: Path) -> None:
+    root, measures = tmp_path / "releases", {"planner.mrr": float("nan")}
+    with pytest.raises(ReleaseError, match="cannot be written"):
+        release.publish(_parts(tmp_path / "run"), str(root), lineage={}, measures=measures, fits={}, gates=HELD)
+    assert release.list_releases(str(root)) == [] and release.current(str(root)) is None
 
 
 def _corrupt(path: Path) -> None:
@@ -186,15 +210,19 @@ def test_a_fetched_release_is_a_verified_copy_by_its_id(tmp_path: Path, remote: 
         release.fetch(root, None, tmp_path / "there")
 
 
-class _Mortal(LocalFileSystem):  # type: ignore[misc]
-    """An object store, as far as newfound knows, whose client dies before its n-th write."""
+class _Dead(BaseException):
+    """The client of an object store is gone."""
 
-    protocol = ("mortal",)
+
+class _Mortal(MemoryFileSystem):  # type: ignore[misc]
+    """An object store whose client dies before its n-th write; what it had written by then is there."""
+
+    protocol = ("mortal", "memory")
     lives = 0
 
     def _die_at_zero(self) -> None:
         if type(self).lives == 0:
-            os._exit(9)
+            raise _Dead
         type(self).lives -= 1
 
     def put_file(self, lpath: str, rpath: str, callback: Any = None, **kwargs: Any) -> None:
@@ -206,22 +234,37 @@ class _Mortal(LocalFileSystem):  # type: ignore[misc]
         super().pipe_file(path, value, mode=mode, **kwargs)
 
 
-def test_killed_at_any_write_the_old_release_still_loads(tmp_path: Path) -> None:
+def test_dead_before_any_write_the_old_release_still_loads(tmp_path: Path) -> None:
     fsspec.register_implementation("mortal", _Mortal, clobber=True)
-    root = str(tmp_path / "releases")
+    root = f"memory://mortal-{tmp_path.name}"
     old = _publish(tmp_path / "run", root)
-    deaths = 0
-    while True:
-        child = os.fork()
-        if child == 0:
-            _Mortal.lives = deaths
-            _publish(tmp_path / "run", f"mortal://{root}", f"text {deaths}")
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-        if os.waitstatus_to_exitcode(status) == 0:
+    for deaths in range(100):
+        _Mortal.lives = deaths
+        try:
+            _publish(tmp_path / "run", f"mortal://mortal-{tmp_path.name}", f"text {deaths}")
             break
-        assert release.load(root).manifest == old, f"after a death at write {deaths}"
-        deaths += 1
-    # four files, the manifest, the pointer
-    assert deaths == 6
-    assert release.load(root).manifest.lineage["text"] == f"text {deaths}"
+        except _Dead:
+            found = release.load(root, cache=tmp_path / "cache")
+            assert found.manifest == old, f"after a death at write {deaths}"
+            assert read_takedown(root) == Takedown()
+    # four files, the manifest, the pointer before and the pointer
+    assert deaths == 7
+    assert release.load(root, cache=tmp_path / "cache").manifest.lineage["text"] == f"text {deaths}"
+
+
+def test_dead_before_any_write_of_the_first_release_there_is_none_or_all_of_it(tmp_path: Path) -> None:
+    fsspec.register_implementation("mortal", _Mortal, clobber=True)
+    for deaths in range(100):
+        root = f"mortal-first-{tmp_path.name}-{deaths}"
+        _Mortal.lives = deaths
+        try:
+            made = _publish(tmp_path / "run", f"mortal://{root}")
+            break
+        except _Dead:
+            if release.current(f"memory://{root}") is not None:
+                assert deaths == 7
+                assert release.load(f"memory://{root}", cache=tmp_path / "cache")
+    # the takedown list, four files, the manifest, what to fall back to, and the pointer
+    assert deaths == 8
+    assert release.load(f"memory://{root}", cache=tmp_path / "cache").id == made.id
+    assert read_takedown(f"memory://{root}") == Takedown()

@@ -142,13 +142,13 @@ def _mix(folder: Path) -> str:
         publish_world(World(parents=3, clusters=6, items=6, top_k=3), folder.parent.parent / "z", other.parent)
     shutil.rmtree(folder / "table")
     shutil.copytree(other, folder / "table")
-    from newfound.release.store import _identity
+    from newfound.release.manifest import identity_of
 
     manifest = json.loads((folder / "manifest.json").read_text())
     for name, record in manifest["files"].items():
         content = (folder / name).read_bytes()
         record.update(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
-    manifest["id"] = _identity(manifest)
+    manifest["id"] = identity_of(manifest)
     (folder / "manifest.json").write_text(json.dumps(manifest))
     moved = folder.parent / manifest["id"]
     folder.rename(moved)

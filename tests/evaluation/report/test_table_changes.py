@@ -20,6 +20,7 @@ from newfound.evaluation.report.table_changes import render_changes, write_chang
 from newfound.release.store import Manifest, publish
 from newfound.table import compare_tables
 from tests.evaluation.report.test_page import parse
+from tests.release.gates import HELD
 from tests.serving.synthetic import World, write_release
 
 CHANGED = 20  # contexts whose two best answers change places
@@ -42,7 +43,7 @@ def releases(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Manif
 
 
 def _publish(parts: dict[str, Path], root: Path) -> Manifest:
-    return publish(parts, str(root), lineage={}, measures={}, fits={"files": "made up"}, gates={})
+    return publish(parts, str(root), lineage={}, measures={}, fits={"files": "made up"}, gates=HELD)
 
 
 def _run(*arguments: str) -> str:

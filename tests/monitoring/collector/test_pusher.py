@@ -24,6 +24,7 @@ from newfound import schema
 from newfound.clusters import Clusters
 from newfound.events import STRUCTURED, envelope
 from tests.monitoring import servers as parts
+from tests.release.gates import HELD
 
 CONFIG = MonitoringConfig()
 SECRET = parts.SECRET.encode()
@@ -167,7 +168,7 @@ def _publish(tmp_path: Path, leaf: str = "b1") -> tuple[str, Clusters]:
 
     clusters = _clusters(tmp_path / "clusters", leaf)
     root = str(tmp_path / "releases")
-    release.publish({"clusters": tmp_path / "clusters"}, root, lineage={}, measures={}, fits={}, gates={})
+    release.publish({"clusters": tmp_path / "clusters"}, root, lineage={}, measures={}, fits={}, gates=HELD)
     return root, clusters
 
 

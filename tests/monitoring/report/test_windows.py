@@ -24,6 +24,7 @@ from newfound.events import AnswersEvent, FeedbackEvent, RecommendationEvent, Sl
 from newfound.measures import gini, normalised_entropy
 from tests.monitoring import servers as parts
 from tests.reference import measures
+from tests.release.gates import HELD
 
 SECRET = parts.SECRET.encode()
 START = datetime(2026, 3, 10, tzinfo=UTC)
@@ -196,7 +197,7 @@ def test_successor_jaccard_by_hand(tmp_path: Path) -> None:
     changed = pa.table(table, schema=pq.read_schema(tmp_path / "first" / "table" / "table.parquet"))
     pq.write_table(changed, tmp_path / "first" / "table" / "table.parquet")
     parts_ = {name: tmp_path / "first" / name for name in ("clusters", "table", "ranker", "items.parquet")}
-    release.publish(parts_, str(root), lineage={"n": 2}, measures={}, fits={}, gates={})
+    release.publish(parts_, str(root), lineage={"n": 2}, measures={}, fits={}, gates=HELD)
     contexts = 24 * 23
     assert release.current(str(root)) != first.id
     assert _of_releases(str(root), None)[2] == {

@@ -18,6 +18,7 @@ from newfound.release import store as release
 from tests.monitoring import servers as parts
 from tests.monitoring.servers import ROOT, SECRET
 from tests.pipelines.kfp_api import KfpApi, serving
+from tests.release.gates import HELD
 
 CONFIG = MonitoringConfig()
 
@@ -75,7 +76,9 @@ def test_a_canary_is_promoted_or_rolled_back_on_what_people_did(
     part = tmp_path / "part.json"
     part.write_text("{}")
     made = [
-        release.publish({"part.json": part}, root, lineage={"n": n}, measures={}, fits={}, gates={}, promote=n == 0).id
+        release.publish(
+            {"part.json": part}, root, lineage={"n": n}, measures={}, fits={}, gates=HELD, promote=n == 0
+        ).id
         for n in range(3)
     ]
     stable, good, bad = made

@@ -1,5 +1,7 @@
 """A release assembled from the artifacts of a run, with its lineage."""
 
+from __future__ import annotations
+
 import importlib.metadata
 import json
 import platform
@@ -9,6 +11,7 @@ from typing import Any, Final
 
 from newfound.config import TrainingConfig
 from newfound.datasets import Dataset
+from newfound.files import write_json
 from newfound.planner.prompt import has_planner
 from newfound.release.items import write_catalogue
 from newfound.release.store import current, load, publish
@@ -60,10 +63,10 @@ def publish_parts(
         config: the whole configuration.
         root: folder or URL of all releases.
         out: the record's file.
-        promote: whether the release serves at once; the first one always does.
+        promote: whether the release serves at once, unless `current` is held; the first one always does.
 
     Returns:
-        The release's id, its files and their size.
+        The release's id, whether it serves, its files and their size.
     """
     with tempfile.TemporaryDirectory(prefix="newfound-") as folder:
         items = Path(folder) / "items.parquet"
@@ -80,10 +83,16 @@ def publish_parts(
             fits=FITS,
             gates=_read(gates),
             promote=promote or parent is None,
+            expect=parent,
         )
     files = manifest.files.values()
-    measures = {"release": manifest.id, "files": len(files), "megabytes": sum(file.bytes for file in files) / 1e6}
-    out.write_text(json.dumps({"root": root, **measures}, indent=2), encoding="utf-8")
+    measures: dict[str, float | int | str] = {
+        "release": manifest.id,
+        "promoted": int(current(root) == manifest.id),
+        "files": len(files),
+        "megabytes": sum(file.bytes for file in files) / 1e6,
+    }
+    write_json(out, {"root": root, **measures})
     return measures
 
 

@@ -1,0 +1,91 @@
+"""Signatures of releases: an Ed25519 signature of the manifest, made and checked where a key is configured.
+
+The manifest names every file's sha256, so its signature is the release's. `NEWFOUND_RELEASE_PRIVATE_KEY` is a PEM file
+with the key that signs what is published. `NEWFOUND_RELEASE_PUBLIC_KEYS` is a PEM file with the keys of which one must
+have signed whatever is read; without it nothing is checked. More than one key there lets a key be replaced.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from newfound.errors import ConfigError, ReleaseError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+SIGNATURE: Final = "manifest.sig"
+PRIVATE_KEY: Final = "NEWFOUND_RELEASE_PRIVATE_KEY"
+PUBLIC_KEYS: Final = "NEWFOUND_RELEASE_PUBLIC_KEYS"
+_PURPOSE: Final = b"newfound release manifest v1\n"  # so that no other thing that the key signs passes for a manifest
+_PEM = re.compile(rb"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----", re.DOTALL)
+
+
+def sign(manifest: bytes) -> bytes | None:
+    """The signature's file, in hexadecimal; None where no key is configured.
+
+    Raises:
+        ConfigError: the key cannot be read.
+    """
+    if not (path := os.environ.get(PRIVATE_KEY)):
+        return None
+    return _private_key(Path(path)).sign(_PURPOSE + manifest).hex().encode() + b"\n"
+
+
+def check_signature(manifest: bytes, read: Callable[[], bytes | None], where: str) -> None:
+    """Checks a manifest's signature, where keys are configured.
+
+    Args:
+        manifest: its bytes, as they are stored.
+        read: reads the signature's file; None where there is none.
+        where: the manifest, for errors.
+
+    Raises:
+        ReleaseError: there is no signature, or none of the keys has made it.
+        ConfigError: the keys cannot be read.
+    """
+    if not (path := os.environ.get(PUBLIC_KEYS)):
+        return
+    from cryptography.exceptions import InvalidSignature
+
+    if (signed := read()) is None:
+        raise ReleaseError(f"{where}: not signed; expected {SIGNATURE} beside it, since {PUBLIC_KEYS} is set")
+    for key in _public_keys(Path(path)):
+        try:
+            key.verify(bytes.fromhex(signed.decode("ascii").strip()), _PURPOSE + manifest)
+            return
+        except (InvalidSignature, ValueError):
+            continue
+    raise ReleaseError(f"{where}: none of the keys of {PUBLIC_KEYS} has signed it")
+
+
+def _private_key(path: Path) -> Ed25519PrivateKey:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(f"{PRIVATE_KEY}: {path} cannot be read; expected an Ed25519 key, PEM, unencrypted") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ConfigError(f"{PRIVATE_KEY}: {path} holds another kind of key; expected Ed25519")
+    return key
+
+
+def _public_keys(path: Path) -> list[Ed25519PublicKey]:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        keys = [load_pem_public_key(found) for found in _PEM.findall(path.read_bytes())]
+    except (OSError, ValueError, UnsupportedAlgorithm) as error:
+        raise ConfigError(f"{PUBLIC_KEYS}: {path} cannot be read; expected Ed25519 public keys, PEM") from error
+    known = [key for key in keys if isinstance(key, Ed25519PublicKey)]
+    if not known or len(known) < len(keys):
+        raise ConfigError(f"{PUBLIC_KEYS}: {path} holds other keys than Ed25519 ones, or none")
+    return known

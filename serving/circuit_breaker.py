@@ -1,4 +1,4 @@
-"""What stands between us and a part that may be down, slow or wrong: a deadline, a bound, a circuit breaker."""
+"""Circuit breaker around a part that may be down, slow or wrong, with a deadline and a bound on calls in flight."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-log = logging.getLogger("newfound.serving.guard")
+log = logging.getLogger("newfound.serving.breaker")
 
 
 class State(IntEnum):
@@ -27,7 +27,7 @@ class Unavailable(Exception):
 
     Args:
         part: its name.
-        why: `open` (left alone for now), `busy`, `deadline`, or `error`.
+        why: `open` (the breaker is open), `busy`, `deadline`, or `error`.
     """
 
     def __init__(self, part: str, why: str) -> None:
@@ -36,10 +36,10 @@ class Unavailable(Exception):
 
 
 class CircuitBreaker:
-    """Calls one part.
+    """Bounds calls of one part in number and time, and stops them while it fails.
 
-    After `failures` failed calls in a row it is left alone for `open_ms`; then one call tries it, and the others still
-    go without until that one has come back.
+    After `failures` failed calls in a row the breaker opens for `open_ms`; then one trial call goes through, and the
+    others are refused until it has returned.
 
     Args:
         part: its name, for metrics.
@@ -119,7 +119,7 @@ class CircuitBreaker:
 
     def _succeed(self) -> None:
         if self.state is not State.CLOSED:
-            log.warning("%s is back", self.part)
+            log.warning("%s: breaker closed", self.part)
         self.state, self._failed = State.CLOSED, 0
 
     def _fail(self, error: Exception | None) -> None:
@@ -127,7 +127,7 @@ class CircuitBreaker:
         if self.state is not State.CLOSED or self._failed >= self.failures:
             if self.state is State.CLOSED:
                 log.warning(
-                    "%s is left alone: %d calls in a row failed (%s)", self.part, self._failed, type(error).__name__
+                    "%s: breaker open, %d calls in a row failed (%s)", self.part, self._failed, type(error).__name__
                 )
             self.state = State.OPEN
             self._retry_at = time.monotonic() + self.open_s

@@ -1,4 +1,4 @@
-"""Which release serves: copied, verified, loaded, switched under load; the one before stays at hand."""
+"""Releases as services follow them: copied, verified, loaded, switched under load; the previous one stays loaded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 from newfound.errors import NewfoundError, ReleaseError
 from newfound.release.store import check_id, current, load
 from newfound.release.takedown import Takedown, read_takedown
-from serving.gc_freeze import settle
+from serving.gc_freeze import freeze_collected
 from serving.metrics import RELEASE, RELEASE_LOADED, RELEASE_REFUSED, TAKEDOWN_FAILED, TAKEDOWN_SIZE
 
 log = logging.getLogger("newfound.serving.releases")
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class Releases(Generic[T]):
-    """Follows `current`, and holds what was built from it and from its predecessor.
+    """Follows `current`, and keeps it and its predecessor loaded.
 
     A release that does not verify, or that `build` refuses, is reported by the name of its file and not tried again
     before `current` moves or `retry_s` have passed; what served before it goes on serving.
@@ -60,7 +60,7 @@ class Releases(Generic[T]):
         self.optional = tuple(optional)
         self.watch_s, self.admit, self.retry_s = watch_s, admit, retry_s
         self.pinned = None if pinned is None else check_id(pinned)
-        self.held: dict[str, T] = {}  # newest last; at most two
+        self.loaded: dict[str, T] = {}  # newest last; at most two
         self.active: str | None = None
         self.takedown = Takedown()
         self.on_takedown: Callable[[Takedown], None] = lambda takedown: None
@@ -70,11 +70,11 @@ class Releases(Generic[T]):
 
     def get(self) -> T | None:
         """What serves now; None before the first release."""
-        return self.held.get(self.active) if self.active is not None else None
+        return self.loaded.get(self.active) if self.active is not None else None
 
     def other(self, ids: Sequence[str]) -> T | None:
-        """A held release other than the active one that is among `ids`."""
-        return next((self.held[one] for one in ids if one in self.held and one != self.active), None)
+        """A loaded release other than the active one that is among `ids`."""
+        return next((self.loaded[one] for one in ids if one in self.loaded and one != self.active), None)
 
     def start(self) -> None:
         """Takes up the current release, and follows it from then on.
@@ -126,7 +126,7 @@ class Releases(Generic[T]):
             return
         if wanted is None or wanted == self.active:
             return
-        if wanted not in self.held and (self._built is None or self._built[0] != wanted):
+        if wanted not in self.loaded and (self._built is None or self._built[0] != wanted):
             if self._refused is not None and self._refused[0] == wanted and time.monotonic() < self._refused[1]:
                 return
             try:
@@ -141,15 +141,15 @@ class Releases(Generic[T]):
 
     def _activate(self, wanted: str) -> None:
         before = self.active
-        if wanted not in self.held:
+        if wanted not in self.loaded:
             assert self._built is not None
-            held = {before: self.held[before]} if before is not None else {}
-            self.held = {**held, wanted: self._built[1]}
+            previous = {before: self.loaded[before]} if before is not None else {}
+            self.loaded = {**previous, wanted: self._built[1]}
             self._built = None
         self.active = wanted
         if before is not None:
             RELEASE.remove(before)
-        settle()
+        freeze_collected()
         RELEASE.labels(wanted).set(1)
         RELEASE_LOADED.set_to_current_time()
         log.warning("release %s serves (before: %s)", wanted, before, extra={"fields": {"release": wanted}})

@@ -81,11 +81,8 @@ LONG_FUNCTIONS: Final = {
     "newfound/ranker/train.py:fit",
     "newfound/table/build.py:build_shard",
     "newfound/table/build.py:merge",
-    "serving/http/server.py:describe",
-    "serving/local/__main__.py:main",
-    "serving/page/__init__.py:add_page",
 }
-CIRCLES: Final = {("serving.explorer.reporting", "serving.explorer.model")}
+CIRCLES: Final[set[tuple[str, str]]] = set()
 RIDDLES: Final = {
     "feature_repo/definitions.py",
     "monitoring/__init__.py",
@@ -104,14 +101,6 @@ RIDDLES: Final = {
     "newfound/table/compare.py",
     "newfound/table/contexts.py",
     "newfound/transitions/choice_model.py",
-    "serving/circuit_breaker.py",
-    "serving/explorer/loaded_release.py",
-    "serving/explorer/outbox.py",
-    "serving/explorer/reporting.py",
-    "serving/gc_freeze.py",
-    "serving/metrics.py",
-    "serving/planner/vllm.py",
-    "serving/releases.py",
 }
 
 

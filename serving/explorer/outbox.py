@@ -1,9 +1,8 @@
-"""What was shown, on its way to the collector: never waited for by a request, bounded, and kept on disk while nobody
-is there to receive it.
+"""Sends events to the collector in the background, and keeps them on disk while it does not answer.
 
-Events wait in memory for the next batch. A batch that the collector does not take is appended to the spool, a folder of
-numbered files, each a whole CloudEvents batch; they are sent again, oldest first, once the collector is back. When the
-spool is full its oldest file goes, and is counted.
+No request waits for it. Events wait in memory for the next batch. A batch that the collector does not take is appended
+to the spool, a folder of numbered files, each a whole CloudEvents batch; they are sent again, oldest first, once the
+collector is back. When the spool is full its oldest file goes, and is counted.
 """
 
 from __future__ import annotations
@@ -113,7 +112,7 @@ class Outbox:
                 self._waiting.extendleft(reversed(taken))
                 raise
             except Exception:
-                log.exception("the outbox stumbled")
+                log.exception("a round of the outbox failed")
             OUTBOX.set(len(self._waiting))
 
     async def _deliver(self, events: list[dict[str, Any]], *, spool_only: bool = False) -> bool:
@@ -149,22 +148,22 @@ class Outbox:
     def _store(self, body: bytes, count: int) -> None:
         files = self._files()
         sizes = [file.stat().st_size for file in files]
-        held = sum(sizes) + len(body)
+        size_after = sum(sizes) + len(body)
         for file, size in zip(files, sizes, strict=True):
-            if held <= self.config.spool_bytes:
+            if size_after <= self.config.spool_bytes:
                 break
             DROPPED.labels("disk").inc(len(orjson.loads(file.read_bytes())))
             file.unlink()
-            held -= size
-        if held > self.config.spool_bytes:
+            size_after -= size
+        if size_after > self.config.spool_bytes:
             DROPPED.labels("disk").inc(count)
             return
         self._number += 1
         target = self.spool / f"{self._number:012d}.json"
-        draft = target.with_suffix(".part")
-        draft.write_bytes(body)
-        draft.rename(target)
-        SPOOL.set(held)
+        part = target.with_suffix(".part")
+        part.write_bytes(body)
+        part.rename(target)
+        SPOOL.set(size_after)
 
     async def _send_spooled(self) -> bool:
         """Sends what lies on disk, oldest first; whether nothing of it is left."""

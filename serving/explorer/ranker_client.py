@@ -1,4 +1,4 @@
-"""The call of the ranker: KServe's v1 protocol over kept-alive connections."""
+"""Client of the ranker: KServe's v1 protocol over kept-alive connections."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from newfound.recommend.slate import Ranked
 _JSON = {"Content-Type": "application/json"}
 
 
-class NotHeld(Exception):
-    """The ranker does not hold the release that it was asked for.
+class NotLoaded(Exception):
+    """The ranker has not loaded the release of the request.
 
     Args:
-        held: releases that it holds.
+        loaded: releases that it has loaded.
     """
 
-    def __init__(self, held: Sequence[str]) -> None:
-        self.held = tuple(held)
-        super().__init__(", ".join(held))
+    def __init__(self, loaded: Sequence[str]) -> None:
+        self.loaded = tuple(loaded)
+        super().__init__(", ".join(loaded))
 
 
 class RankerClient:
@@ -58,8 +58,8 @@ class RankerClient:
         """Ranks, for each instance, the items of its clusters.
 
         Raises:
-            NotHeld: the ranker holds other releases than the one asked for.
-            Exception: anything else that went wrong on the way, or an answer that is none.
+            NotLoaded: the ranker has loaded other releases only.
+            Exception: the call failed, or its answer is malformed.
         """
         assert self._session is not None
         body = orjson.dumps({"instances": instances})
@@ -67,16 +67,16 @@ class RankerClient:
         async with self._session.post(self._predict, data=body, headers=headers) as response:
             answer = orjson.loads(await response.read())
             if response.status == 409:
-                raise NotHeld(answer["held"])
+                raise NotLoaded(answer["held"])
             response.raise_for_status()
         predictions = answer["predictions"]
         if len(predictions) != len(instances):
-            raise ValueError("another number of answers than of questions")
+            raise ValueError("another number of answers than of instances")
         return [_checked(prediction, instance) for prediction, instance in zip(predictions, instances, strict=True)]
 
 
 def _checked(prediction: Any, instance: dict[str, Any]) -> Ranked:
-    """An answer may be garbage: whatever is shown must be items of the clusters that were asked for."""
+    """The answer, once it is of the release and of the clusters of the request: an answer may be garbage."""
     if prediction["release"] != instance["release"]:
         raise ValueError("an answer of another release")
     items = prediction["items"]
@@ -89,8 +89,8 @@ def _base(host: str) -> str:
     return host if "://" in host else f"http://{host}"
 
 
-def ranker_holds(host: str, release: str) -> bool:
-    """Whether the ranker holds a release; False where it cannot be asked. It blocks: for the thread of `Releases`."""
+def ranker_has_loaded(host: str, release: str) -> bool:
+    """Whether the ranker has loaded a release; False where it does not answer. It blocks: call it in a thread."""
     try:
         with urllib.request.urlopen(f"{_base(host)}/releases", timeout=2) as response:
             return release in json.load(response)["held"]

@@ -1,7 +1,7 @@
-"""The outermost layer of both services: what may come in, how much of it, and how much at a time.
+"""Admission of requests: the outermost ASGI middleware of both services.
 
 KServe's server takes bodies of any size, answers some malformed requests with 500, lets anyone unload a model, and has
-no bound on what is in flight. This ASGI middleware settles all that before a request reaches it.
+no bound on requests in flight. This middleware refuses such requests before they reach it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _WORK: Final = r"/v1/models/(?P<model>[^/]+):predict|/v2/models/[^/]+/infer"
 
 
 class AdmissionMiddleware:
-    """ASGI middleware.
+    """Refuses requests that are malformed, too large or too many.
 
     Args:
         app: what is behind it.
@@ -152,7 +152,7 @@ class _Responder:
     async def refuse(
         self, status: int, problem: str, field: str | None, headers: list[tuple[bytes, bytes]] | None = None
     ) -> None:
-        """Answers without asking anyone further."""
+        """Answers with an error, and counts it."""
         REFUSED.labels(str(status)).inc()
         text = problem if field is None else f"{field}: {problem}"
         body = orjson.dumps({"error": text, "field": field})

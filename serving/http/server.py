@@ -1,4 +1,4 @@
-"""KServe's model server as newfound runs it: bound to the host it is told, behind the gate, on uvloop."""
+"""KServe's model server on one host address, behind admission, on uvloop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 
 from grpc import StatusCode, aio
 from kserve import Model, ModelServer
-from kserve.model_server import app
 from kserve.model_server import parser as kserve_parser
 from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc
 from kserve.protocol.grpc.interceptors import ExceptionToStatusInterceptor
@@ -20,7 +19,7 @@ from kserve.protocol.rest.server import RESTServer
 
 from newfound.errors import ReleaseError
 from newfound.release.store import check_id
-from serving.gc_freeze import settle
+from serving.gc_freeze import freeze_collected
 from serving.http.accept_loop import Loop
 from serving.http.admission import AdmissionMiddleware
 from serving.http.errors import HANDLERS
@@ -137,7 +136,7 @@ class Server(ModelServer):
             timeout_keep_alive=self.timeout_keep_alive,
         )
         await start()
-        settle()
+        freeze_collected()
         grpc = await self._start_grpc() if self.enable_grpc else None
         try:
             await rest.start()
@@ -159,65 +158,3 @@ class Server(ModelServer):
         server.add_insecure_port(f"{self.host}:{self.grpc_port}")
         await server.start()
         return server
-
-
-def describe(model: str, request: type[Any], response: type[Any], summary: str, title: str) -> None:
-    """Sets the OpenAPI document: the paths of both protocols with their request and response models.
-
-    Args:
-        model: the model's name.
-        request: of v1.
-        response: of v1.
-        summary: what is done.
-        title: of the document.
-    """
-    from kserve.protocol.rest.v2_datamodels import InferenceRequest, InferenceResponse
-    from pydantic import BaseModel
-    from pydantic.json_schema import models_json_schema
-
-    class Problem(BaseModel):
-        error: str
-        field: str | None
-
-    asked = {
-        f"/v1/models/{model}:predict": (request, response, summary),
-        f"/v2/models/{model}/infer": (InferenceRequest, InferenceResponse, f"{summary}, over the v2 protocol"),
-    }
-    models = [(one, "validation") for one, _, _ in asked.values()]
-    models += [(one, "serialization") for one in (*(answer for _, answer, _ in asked.values()), Problem)]
-    refs, definitions = models_json_schema(models, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
-    problem = {"content": {"application/json": {"schema": refs[(Problem, "serialization")]}}}
-    paths: dict[str, Any] = {}
-    for path, (taken, given, does) in asked.items():
-        paths[path] = {
-            "post": {
-                "summary": does,
-                "requestBody": {
-                    "required": True,
-                    "content": {"application/json": {"schema": refs[(taken, "validation")]}},
-                },
-                "responses": {
-                    "200": {
-                        "description": "answered",
-                        "content": {"application/json": {"schema": refs[(given, "serialization")]}},
-                    },
-                    **{
-                        status: {"description": text, **problem}
-                        for status, text in (
-                            ("400", "a field does not fit; it is named"),
-                            ("409", "the release asked for is not held"),
-                            ("413", "too large"),
-                            ("415", "not JSON"),
-                            ("503", "too many requests, or no release yet"),
-                        )
-                    },
-                },
-            }
-        }
-    document = {
-        "openapi": "3.1.0",
-        "info": {"title": title, "version": app.version},
-        "paths": paths,
-        "components": {"schemas": definitions["$defs"]},
-    }
-    app.openapi = lambda: document  # type: ignore[method-assign]

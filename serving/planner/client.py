@@ -1,4 +1,4 @@
-"""The live planner, asked over the OpenAI-compatible protocol that vLLM speaks.
+"""Client of the live planner, over the OpenAI-compatible protocol of vLLM.
 
 The same prompt and the same choices as in bulk inference (`newfound.planner.remote.planner`), on the explorer's own
 kind of connection and without anything that would load a language model's libraries into it.
@@ -21,7 +21,7 @@ FILES: Final = ("planner/prompt.json", "planner/tokenizer.json")
 
 
 class Prompts:
-    """What a release's planner is asked, and what its answers mean.
+    """Completion requests of a release's planner, and the meaning of its answers.
 
     Args:
         folder: the planner's, of which `FILES` are needed.
@@ -37,18 +37,18 @@ class Prompts:
         # Choices end by themselves. An engine may spell one in smaller pieces than the codec does, at worst in bytes.
         self._longest = max(len(text.encode()) for text in self._choices) + 1
 
-    def search(self, ask: PlannerQuery, k: int) -> ChoiceSearch[str]:
+    def search(self, query: PlannerQuery, k: int) -> ChoiceSearch[str]:
         """Over the clusters that may be answered: those allowed, never the context's own."""
-        allowed = self._interface if ask.allowed is None else ask.allowed
-        texts = {cluster: self._choices[self._at[cluster]] for cluster in allowed if cluster not in ask.context}
+        allowed = self._interface if query.allowed is None else query.allowed
+        texts = {cluster: self._choices[self._at[cluster]] for cluster in allowed if cluster not in query.context}
         return ChoiceSearch(texts, k)
 
-    def body(self, ask: PlannerQuery, choices: Sequence[str], model: str) -> bytes:
+    def body(self, query: PlannerQuery, choices: Sequence[str], model: str) -> bytes:
         """The completion request."""
         return orjson.dumps(
             {
                 "model": model,
-                "prompt": list(self._codec.tokens(tuple(self._at[cluster] for cluster in ask.context))),
+                "prompt": list(self._codec.tokens(tuple(self._at[cluster] for cluster in query.context))),
                 "max_tokens": self._longest,
                 "temperature": 0,
                 "logprobs": ALTERNATIVES,
@@ -82,16 +82,16 @@ class PlannerClient:
         if self._session is not None:
             await self._session.close()
 
-    async def answer(self, ask: PlannerQuery, k: int, prompts: Prompts, release: str) -> list[str]:
+    async def answer(self, query: PlannerQuery, k: int, prompts: Prompts, release: str) -> list[str]:
         """The k next clusters, best first.
 
         Raises:
             Exception: whatever went wrong; an answer that is none of the choices is a ValueError.
         """
         assert self._session is not None
-        search = prompts.search(ask, k)
+        search = prompts.search(query, k)
         while (choices := search.ask()) is not None:
-            body = prompts.body(ask, choices, self._model or release)
+            body = prompts.body(query, choices, self._model or release)
             async with self._session.post(
                 self._url, data=body, headers={"Content-Type": "application/json"}
             ) as response:

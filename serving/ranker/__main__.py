@@ -17,7 +17,8 @@ def main() -> None:
 
     from newfound.compute.allocator import keep_freed_memory
     from newfound.config import load_settings
-    from serving.http.server import Server, arguments, describe
+    from serving.http.openapi import describe
+    from serving.http.server import Server, arguments
     from serving.ranker.model import PARTS, RankedAll, RankerModel, build_ranker, request_model
     from serving.releases import Releases
     from serving.settings import ServingConfig
@@ -31,8 +32,10 @@ def main() -> None:
             options.releases, Path(cache), PARTS, build_ranker, config.watch_ms / 1000, pinned=options.release
         )
         model = RankerModel(options.model_name, releases, config)
-        app.add_api_route("/releases", model.releases_held, methods=["GET"])
-        describe(options.model_name, request_model(config), RankedAll, "Rank items within clusters", "newfound ranker")
+        app.add_api_route("/releases", model.releases_loaded, methods=["GET"])
+        describe(
+            app, options.model_name, request_model(config), RankedAll, "Rank items within clusters", "newfound ranker"
+        )
         releases.start()
 
         async def started() -> None:

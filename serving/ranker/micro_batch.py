@@ -1,4 +1,4 @@
-"""Requests that arrive in one turn of the event loop are ranked together: a batch costs little more than one does."""
+"""Micro-batches of the ranker: queries of one iteration of the event loop share one pass."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from typing import Final
 from newfound.grounding import ClusterQuery, rank_clusters
 from newfound.ranker import Ranker
 
-AT_ONCE: Final = 16  # more would make the first of them wait for the last
+MOST: Final = 16  # the first query of a batch waits for its last
 
 Found = list[list[tuple[str, float]]]
 
 
 class MicroBatcher:
-    """Collects what is asked until the loop's next turn. Nobody waits for a batch to fill."""
+    """Collects queries until the loop's next iteration; none waits for a batch to fill."""
 
     def __init__(self) -> None:
         self._waiting: list[tuple[Ranker, ClusterQuery, asyncio.Future[Found]]] = []
 
-    async def rank(self, ranker: Ranker, order: ClusterQuery) -> Found:
-        """What `newfound.grounding.rank_clusters` answers; the order's clusters must be known to the ranker."""
+    async def rank(self, ranker: Ranker, query: ClusterQuery) -> Found:
+        """What `newfound.grounding.rank_clusters` answers; the query's clusters must be known to the ranker."""
         loop = asyncio.get_running_loop()
         if not self._waiting:
-            loop.call_soon(self._work)
+            loop.call_soon(self._run)
         future: asyncio.Future[Found] = loop.create_future()
-        self._waiting.append((ranker, order, future))
+        self._waiting.append((ranker, query, future))
         return await future
 
-    def _work(self) -> None:
-        waiting, self._waiting = self._waiting[:AT_ONCE], self._waiting[AT_ONCE:]
+    def _run(self) -> None:
+        waiting, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
         if self._waiting:
-            asyncio.get_running_loop().call_soon(self._work)
+            asyncio.get_running_loop().call_soon(self._run)
         for ranker in {id(one): one for one, _, _ in waiting}.values():
-            mine = [(order, future) for one, order, future in waiting if one is ranker]
+            mine = [(query, future) for one, query, future in waiting if one is ranker]
             try:
-                found = rank_clusters(ranker, [order for order, _ in mine])
+                found = rank_clusters(ranker, [query for query, _ in mine])
             except Exception as error:
                 for _, future in mine:
                     if not future.done():

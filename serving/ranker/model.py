@@ -50,16 +50,16 @@ class RankedAll(BaseModel):
     predictions: list[Ranked]
 
 
-class ReleaseNotHeld(Refused):
-    """The release asked for is not held here; the answer says which are."""
+class ReleaseNotLoaded(Refused):
+    """The release of the request is not loaded; the answer says which are."""
 
-    def __init__(self, held: list[str]) -> None:
-        super().__init__("the release is not held here", "instances.release", 409)
-        self.held = held
+    def __init__(self, loaded: list[str]) -> None:
+        super().__init__("the release is not loaded here", "instances.release", 409)
+        self.loaded = loaded
 
     def body(self) -> dict[str, Any]:
         """What the client reads."""
-        return {**super().body(), "held": self.held}
+        return {**super().body(), "held": self.loaded}
 
 
 def request_model(config: ServingConfig) -> type[BaseModel]:
@@ -82,7 +82,7 @@ class RankerModel(Model):
 
     Args:
         name: the model's name.
-        releases: the releases held; `build_ranker` makes what they hold.
+        releases: those loaded; `build_ranker` builds each.
         config: bounds.
     """
 
@@ -91,7 +91,7 @@ class RankerModel(Model):
         self.releases, self.config = releases, config
         self.requests = request_model(config)
         self.ready = True  # as far as KServe's registry is concerned; `healthy` tells the truth
-        self.turns = MicroBatcher()
+        self.micro_batcher = MicroBatcher()
         self._hidden: dict[str, list[str]] = {}
         releases.on_takedown = self._take_down
 
@@ -113,12 +113,12 @@ class RankerModel(Model):
         """Ranks."""
         request, wanted = payload
         began = time.perf_counter()
-        asked = [self._order(one) for one in wanted]
-        found = await asyncio.gather(*(self.turns.rank(ranker, order) for _, ranker, order in asked))
+        queries = [self._query(one) for one in wanted]
+        found = await asyncio.gather(*(self.micro_batcher.rank(ranker, query) for _, ranker, query in queries))
         STAGE_SECONDS.labels("rank").observe(time.perf_counter() - began)
         return request, [
-            {"release": release, "items": dict(zip(order.clusters, items, strict=True))}
-            for (release, _, order), items in zip(asked, found, strict=True)
+            {"release": release, "items": dict(zip(query.clusters, items, strict=True))}
+            for (release, _, query), items in zip(queries, found, strict=True)
         ]
 
     async def postprocess(self, result: Any, headers: Mapping[str, str] | None = None) -> Any:
@@ -126,12 +126,12 @@ class RankerModel(Model):
         request, answers = result
         return answer(request, answers, self.name)
 
-    def _order(self, one: Rank) -> tuple[str, Ranker, ClusterQuery]:
-        """The release that is asked, its ranker, and what is to be ranked."""
+    def _query(self, one: Rank) -> tuple[str, Ranker, ClusterQuery]:
+        """The release of a request, its ranker, and the ranker's query."""
         release = one.release or self.releases.active
-        ranker = self.releases.held.get(release or "")
+        ranker = self.releases.loaded.get(release or "")
         if ranker is None or release is None:
-            raise ReleaseNotHeld(list(self.releases.held))
+            raise ReleaseNotLoaded(list(self.releases.loaded))
         sizes = one.k if isinstance(one.k, list) else [one.k] * len(one.clusters)
         if len(sizes) != len(one.clusters):
             raise Refused("expected a number for each cluster", "instances.k")
@@ -154,9 +154,9 @@ class RankerModel(Model):
             self._hidden = {release: sorted(below | down.items)}
         return self._hidden[release]
 
-    async def releases_held(self) -> JSONResponse:
+    async def releases_loaded(self) -> JSONResponse:
         """`GET /releases`."""
-        return JSONResponse({"active": self.releases.active, "held": list(self.releases.held)})
+        return JSONResponse({"active": self.releases.active, "held": list(self.releases.loaded)})
 
 
 def build_ranker(folder: Path, release: str) -> Ranker:

@@ -1,4 +1,4 @@
-"""Guards: deadlines, bounds, breakers."""
+"""Circuit breakers: deadlines, bounds, states."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Passed(Exception):
     """An answer in the form of an exception."""
 
 
-def guard(**changes: object) -> CircuitBreaker:
+def breaker(**changes: object) -> CircuitBreaker:
     settings = {"in_flight": 2, "failures": 3, "open_ms": 50, "patience_ms": 100, "passes": (Passed,)}
     return CircuitBreaker("part", **{**settings, **changes})  # type: ignore[arg-type]
 
@@ -45,7 +45,7 @@ def run(story: Callable[[], Awaitable[None]]) -> None:
 
 def test_failures_in_a_row_open_it_and_a_trial_closes_it():
     async def story() -> None:
-        one = guard()
+        one = breaker()
         assert [await outcome(one, broken) for _ in range(2)] == ["error", "error"]
         assert await outcome(one, fine) == "fine"
         assert [await outcome(one, broken) for _ in range(3)] == ["error"] * 3
@@ -60,7 +60,7 @@ def test_failures_in_a_row_open_it_and_a_trial_closes_it():
 
 def test_only_one_call_tries():
     async def story() -> None:
-        one = guard(failures=1)
+        one = breaker(failures=1)
         await outcome(one, broken)
         await asyncio.sleep(0.06)
         trial = asyncio.create_task(outcome(one, slow, 0.2))
@@ -73,7 +73,7 @@ def test_only_one_call_tries():
 
 def test_a_trial_that_is_cancelled_is_no_success():
     async def story() -> None:
-        one = guard(failures=1)
+        one = breaker(failures=1)
         await outcome(one, broken)
         await asyncio.sleep(0.06)
         trial = asyncio.create_task(outcome(one, slow))
@@ -87,7 +87,7 @@ def test_a_trial_that_is_cancelled_is_no_success():
 
 def test_impatient_requests_do_not_open_it_for_all():
     async def story() -> None:
-        one = guard()
+        one = breaker()
         assert [await outcome(one, slow, 0.005) for _ in range(6)] == ["deadline"] * 6
         assert one.state is State.CLOSED
         assert [await outcome(one, slow, 1.0) for _ in range(3)] == ["deadline"] * 3
@@ -98,7 +98,7 @@ def test_impatient_requests_do_not_open_it_for_all():
 
 def test_it_bounds_what_is_in_flight_and_what_has_no_time_is_not_tried():
     async def story() -> None:
-        one = guard()
+        one = breaker()
         calls = [asyncio.create_task(outcome(one, slow, 0.05)) for _ in range(2)]
         await asyncio.sleep(0)
         assert await outcome(one, fine) == "busy"
@@ -113,7 +113,7 @@ def test_answers_in_the_form_of_exceptions_are_answers():
         raise Passed
 
     async def story() -> None:
-        one = guard(failures=1)
+        one = breaker(failures=1)
         for _ in range(3):
             with pytest.raises(Passed):
                 await one.call(answer, 1)

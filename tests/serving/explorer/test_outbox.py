@@ -132,9 +132,9 @@ def test_memory_and_disk_are_bounded_and_drops_are_counted(tmp_path):
         await outbox.open()
         await until(lambda: dropped("disk") - disk > 0)
         await outbox.close()
-        held = list(tmp_path.glob("*.json"))
-        assert sum(file.stat().st_size for file in held) <= 1000
-        kept = sum(len(json.loads(file.read_bytes())) for file in held)
+        loaded = list(tmp_path.glob("*.json"))
+        assert sum(file.stat().st_size for file in loaded) <= 1000
+        kept = sum(len(json.loads(file.read_bytes())) for file in loaded)
         assert kept + (dropped("disk") - disk) == 8
 
     run(story)

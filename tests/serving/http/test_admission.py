@@ -1,4 +1,4 @@
-"""The gate: what comes through, and what is refused before anything else sees it."""
+"""Admission: requests that pass, and requests that are refused before anything else sees them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class App:
         await send({"type": "http.response.body", "body": b"{}"})
 
 
-def ask(method: str, path: str, **arguments: Any) -> tuple[httpx.Response, App]:
+def send(method: str, path: str, **arguments: Any) -> tuple[httpx.Response, App]:
     async def story() -> tuple[httpx.Response, App]:
         app = App()
         transport = httpx.ASGITransport(app=AdmissionMiddleware(app, body_bytes=100, in_flight=2, pages=r"/page(/.*)?"))
@@ -71,13 +71,13 @@ def test_refusals_name_what_is_to_blame(method, path, arguments, status, field):
                 yield part
 
         arguments = {**arguments, "content": stream()}
-    response, app = ask(method, path, **arguments)
+    response, app = send(method, path, **arguments)
     assert response.status_code == status and response.json()["field"] == field and not app.seen
 
 
 def test_requests_come_through_with_an_id_and_the_time_of_their_arrival():
     headers = {"content-type": "application/json; charset=utf-8", "x-newfound-arrived": "0"}
-    response, app = ask("POST", PREDICT, content=b'{"a": 1}', headers=headers)
+    response, app = send("POST", PREDICT, content=b'{"a": 1}', headers=headers)
     assert response.status_code == 200 and app.seen[0]["body"] == b'{"a": 1}'
     assert float(app.seen[0]["headers"][b"x-newfound-arrived"]) > 0
     assert app.seen[0]["headers"][b"x-request-id"].decode() == response.headers["x-request-id"]
@@ -85,7 +85,7 @@ def test_requests_come_through_with_an_id_and_the_time_of_their_arrival():
 
 @pytest.mark.parametrize("given", ["ok-1.2:3", "x" * 129, "a b", "{evil}"])
 def test_only_plain_request_ids_are_kept(given):
-    response, _ = ask("POST", PREDICT, content=b"{}", headers={**JSON, "x-request-id": given})
+    response, _ = send("POST", PREDICT, content=b"{}", headers={**JSON, "x-request-id": given})
     assert (response.headers["x-request-id"] == given) == (given == "ok-1.2:3")
 
 
@@ -93,28 +93,28 @@ def test_what_is_too_much_at_a_time_is_refused_at_once_and_later_taken_again():
     async def story() -> None:
         app = App()
         app.hold.clear()
-        gate = AdmissionMiddleware(app, body_bytes=100, in_flight=2)
-        transport = httpx.ASGITransport(app=gate)
+        admission = AdmissionMiddleware(app, body_bytes=100, in_flight=2)
+        transport = httpx.ASGITransport(app=admission)
         async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
 
             async def post() -> httpx.Response:
                 return await client.post(PREDICT, content=b"{}", headers=JSON)
 
-            held = [asyncio.create_task(post()) for _ in range(2)]
+            loaded = [asyncio.create_task(post()) for _ in range(2)]
             while len(app.seen) < 2:
                 await asyncio.sleep(0)
             shed = await post()
             assert shed.status_code == 503 and shed.headers["retry-after"] == "1"
             assert (await client.get("/metrics")).status_code == 200 if app.hold.set() is None else False
-            assert [response.status_code for response in await asyncio.gather(*held)] == [200, 200]
-            assert (await post()).status_code == 200 and gate.running == 0
+            assert [response.status_code for response in await asyncio.gather(*loaded)] == [200, 200]
+            assert (await post()).status_code == 200 and admission.running == 0
 
     asyncio.run(story())
 
 
 def test_pages_only_where_they_are_switched_on():
-    assert ask("GET", "/page/app.js")[0].status_code == 200
-    assert ask("GET", "/pages")[0].status_code == 404
+    assert send("GET", "/page/app.js")[0].status_code == 200
+    assert send("GET", "/pages")[0].status_code == 404
 
 
 def test_websockets_are_closed():

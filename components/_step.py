@@ -21,9 +21,8 @@ from newfound.compute.allocator import keep_freed_memory
 from newfound.config import TrainingConfig, parse_config
 from newfound.errors import NewfoundError
 
-# Environment variables: set by a local run; the folder or URL of Feast's sources and registry.
+# Environment variable: set by a local run.
 LOCAL_RUN = "NEWFOUND_LOCAL_RUN"
-FEATURES_FOLDER = "NEWFOUND_FEATURES"
 ERROR_LOGGER = "newfound.step"
 SHOWN = 100
 

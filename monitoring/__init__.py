@@ -1,1 +1,1 @@
-"""What was shown, what came of it, whether novelty drifts, and what to do about it."""
+"""Monitoring: the collector of events, reports, retraining decisions, and people's data."""

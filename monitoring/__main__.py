@@ -1,4 +1,4 @@
-"""`python -m monitoring report | exporter | decide | canary | import-past | erase | retain | dashboards`.
+"""The command line of monitoring: `python -m monitoring --help` lists the commands.
 
 The store's URL comes from NEWFOUND_STORE, the key of the users' hashes from NEWFOUND_USER_KEY.
 """
@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from monitoring.settings import STORE, MonitoringConfig, secret_key
-from monitoring.store.database import Store
+from monitoring.console import OUT, console, moment, open_store, print_days, print_report, span
+from monitoring.settings import MonitoringConfig
 from newfound.config import load_settings
 from newfound.errors import NewfoundError
 
@@ -27,42 +25,15 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="What was shown, what came of it, whether novelty drifts, and what to do about it.",
+    help="Reports on what was shown and what came of it, retraining decisions, people's data.",
 )
-console = Console(highlight=False)
-_UNITS = {"h": 3600, "d": 86_400}
+PIPELINES = Path("pipelines/configs")
 
 Out = Annotated[Path, typer.Option(help="Folder of exports, pages and the Evidently workspace.")]
 Config = Annotated[Path | None, typer.Option("--config", help="Monitoring YAML; defaults where absent.")]
-Releases = Annotated[str | None, typer.Option("--releases", help="Folder or URL of all releases.")]
+Releases = Annotated[str, typer.Option("--releases", help="Folder or URL of all releases.")]
 Cache = Annotated[Path | None, typer.Option(help="Local folder for releases of a remote root.")]
-OUT = Path("runs/monitoring")
-
-
-def _span(text: str) -> timedelta:
-    found = re.fullmatch(r"(\d+)([hd])", text)
-    if not found or found.group(1) == "0":
-        raise typer.BadParameter(f"{text!r}: expected a number of hours or days, such as 6h or 1d")
-    return timedelta(seconds=int(found.group(1)) * _UNITS[found.group(2)])
-
-
-def _moment(text: str | None, window: timedelta) -> datetime:
-    """The given moment, or the end of the last whole window."""
-    if text is None:
-        seconds = window.total_seconds()
-        return datetime.fromtimestamp(datetime.now(UTC).timestamp() // seconds * seconds, UTC)
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r}: expected an ISO time, such as 2026-03-01T00:00:00Z") from None
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
-
-
-def _store() -> Store:
-    url = os.environ.get(STORE, f"sqlite:///{OUT}/events.db")
-    if url.startswith("sqlite:///"):
-        Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-    return Store(url, secret_key(os.environ))
+PipelineConfig = Annotated[Path, typer.Option(help="Configuration of the pipelines.")]
 
 
 @app.command("report")
@@ -73,32 +44,23 @@ def report_command(
     windows: Annotated[int, typer.Option(min=1, help="So many windows, the last ending at --until.")] = 1,
     out: Out = OUT,
     config: Config = None,
-    releases: Releases = None,
+    releases: Annotated[str | None, typer.Option("--releases", help="Folder or URL of all releases.")] = None,
     cache: Cache = None,
     fail: Annotated[bool, typer.Option(help="Exit with status 1 where a bound of the last window is broken.")] = False,
 ) -> None:
     """Measures windows, tests them, writes pages, the workspace and the measures that the exporter shows."""
-    from monitoring.report.job import report
+    from monitoring.report.job import report_window
 
-    length, store, settings = _span(window), _store(), load_settings(MonitoringConfig, config)
-    end = _moment(until, length)
-    found = None
+    length, store, settings = span(window), open_store(), load_settings(MonitoringConfig, config)
+    end = moment(until, length)
     for back in reversed(range(windows)):
         stop = end - back * length
-        found = report(store, out, stop, length, _span(reference), settings, root=releases, cache=cache)
-        table = Table("measure", "value", title=f"{found.start:%Y-%m-%d %H:%M} to {found.stop:%Y-%m-%d %H:%M} UTC")
-        for name, value in found.measures.items():
-            if not name.startswith("reason_share."):
-                table.add_row(escape(name), "-" if value is None else f"{value:.4g}")
-        if back == 0:
-            console.print(table)
-        for check in found.checks:
-            mark = "[green]holds[/]" if check.passed else "[bold red]broken[/]"
-            console.print(f"{found.stop:%Y-%m-%d %H:%M} {mark} {escape(str(check))}")
+        report = report_window(store, out, stop, length, span(reference), settings, root=releases, cache=cache)
+        print_report(report, measures=back == 0)
     console.print(
         f"pages in {escape(str(out / 'reports'))}; `evidently ui --workspace {escape(str(out / 'workspace'))}`"
     )
-    if fail and found is not None and found.failed:
+    if fail and report.failed:
         raise typer.Exit(1)
 
 
@@ -106,12 +68,12 @@ def report_command(
 def exporter_command(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8091,
-    releases: Releases = None,
+    releases: Annotated[str | None, typer.Option("--releases", help="Folder or URL of all releases.")] = None,
 ) -> None:
     """Serves the last windows' measures to Prometheus."""
     from monitoring.exporter import serve
 
-    serve(_store(), host, port, releases)
+    serve(open_store(), host, port, releases)
 
 
 @app.command("decide")
@@ -121,23 +83,21 @@ def decide_command(
     submit: Annotated[
         str | None, typer.Option(help="`local`, or the URL of Kubeflow Pipelines; else a dry run.")
     ] = None,
-    pipeline_config: Annotated[Path, typer.Option(help="Configuration of the pipelines.")] = Path(
-        "pipelines/configs/local.yaml"
-    ),
+    pipeline_config: PipelineConfig = PIPELINES / "local.yaml",
     interactions: Annotated[
         str, typer.Option(help="File or URL to write what everybody did to, for the pipeline.")
     ] = str(OUT / "interactions.parquet"),
     items: Annotated[
         str | None, typer.Option(help="File or URL of the catalogue, for fine-tuning and new clusters.")
     ] = None,
-    releases: Annotated[str, typer.Option("--releases", help="Folder or URL of all releases.")] = "releases",
+    releases: Releases = "releases",
 ) -> None:
     """Says which pipeline is due and why; with --submit, starts it."""
     from monitoring.retraining.decide import decide, remember
-    from monitoring.retraining.submit import submit as start
+    from monitoring.retraining.submit import submit_due
 
-    store, settings, now = _store(), load_settings(MonitoringConfig, config), datetime.now(UTC)
-    decision = decide(store, _span(window), settings, now)
+    store, settings, now = open_store(), load_settings(MonitoringConfig, config), datetime.now(UTC)
+    decision = decide(store, span(window), settings, now)
     console.print(f"[bold]{decision.action or 'nothing'}[/] is due: {escape(decision.reason)}")
     if decision.action is None:
         return
@@ -145,13 +105,8 @@ def decide_command(
         remember(store, decision, now, submitted=False)
         console.print("dry run; --submit local, or --submit URL, starts it")
         return
-    # Remembered before it runs: a run that fails must not be started again and again.
-    from monitoring.users.interactions import write_interactions
-
-    write_interactions(store, settings, interactions)  # what everybody did lately is what the pipeline learns from
-    remember(store, decision, now, submitted=True, run=submit)
     given = {"config": pipeline_config, "releases": releases, "interactions": interactions, "items": items}
-    console.print(escape(start(decision, to=submit, **given)))
+    console.print(escape(submit_due(store, decision, settings, now, to=submit, **given)))
 
 
 @app.command("canary")
@@ -160,43 +115,26 @@ def canary_command(
     window: Annotated[str, typer.Option(help="Time to compare over, ending now.")] = "1d",
     out: Out = OUT,
     config: Config = None,
-    releases: Annotated[str, typer.Option("--releases", help="Folder or URL of all releases.")] = "releases",
+    releases: Releases = "releases",
     cache: Cache = None,
     act: Annotated[bool, typer.Option(help="Promote or roll back; else only say so.")] = False,
     submit: Annotated[
         str | None, typer.Option(help="URL of Kubeflow Pipelines: interests are written for what serves then.")
     ] = None,
-    pipeline_config: Annotated[Path, typer.Option(help="Configuration of the pipelines.")] = Path(
-        "pipelines/configs/production.yaml"
-    ),
+    pipeline_config: PipelineConfig = PIPELINES / "production.yaml",
 ) -> None:
-    """Judges a canary against the other releases that served beside it."""
-    from monitoring.report.export import export
-    from monitoring.report.windows import measure
-    from monitoring.retraining.canary import judge
-    from newfound.release import store as release
+    """Compares a canary with the other releases that served beside it."""
+    from monitoring.retraining import canary as comparison
+    from monitoring.retraining.submit import submit_interests
 
-    store, settings, now = _store(), load_settings(MonitoringConfig, config), datetime.now(UTC)
-    export(store, out / "exports")
-    found = measure(out / "exports", now - _span(window), now, settings).measures
-    stable = release.current(releases)
-    if stable == canary:  # it is promoted already: held against the one before
-        made = [manifest.id for manifest in release.list_releases(releases)]
-        earlier = made[: made.index(canary)]
-        stable = earlier[-1] if earlier else None
-    verdict = judge(found.get(canary, {}), found.get(stable or "", {}), settings)
+    store, settings, now = open_store(), load_settings(MonitoringConfig, config), datetime.now(UTC)
+    verdict, stable = comparison.compare_releases(store, out / "exports", canary, releases, span(window), settings, now)
     console.print(f"[bold]{verdict.action}[/]: {escape(verdict.reason)}")
-    if act and verdict.action == "promote" and release.current(releases) != canary:
-        release.rollback(releases, canary, cache)  # verifies, then swaps the pointer: to a newer release as to an older
-        console.print(f"current is now {canary}")
-    elif act and verdict.action == "rollback" and release.current(releases) == canary and stable is not None:
-        release.rollback(releases, stable, cache)
-        console.print(f"current is {stable} again")
-    else:
+    current = comparison.act(verdict, canary, stable, releases, cache) if act else None
+    if current is None:
         return
+    console.print(f"current is now {current}" if current == canary else f"current is {current} again")
     if submit is not None:
-        from monitoring.retraining.submit import submit_interests
-
         console.print(submit_interests(submit, pipeline_config, releases))
 
 
@@ -216,22 +154,15 @@ def rehearse_command(
 
     midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     settings = load_settings(MonitoringConfig, config)
-    found = rehearse(
-        releases, dataset, features, out, midnight, settings, days=days, drift_after=(days + 1) // 2, users_a_day=users
+    drift_after = (days + 1) // 2
+    reports = rehearse(
+        releases, dataset, features, out, midnight, settings, days=days, drift_after=drift_after, users_a_day=users
     )
-    shown = ("impressions", "novelty_ratio", "novel_positive_rate", "familiar_positive_rate", "ueuc", "drift_share")
-    table = Table("day", *(name.replace("_", " ") for name in shown), "broken bounds")
-    for one in found:
-        values = [one.measures.get(name) for name in shown]
-        broken = ", ".join(check.name.replace("_", " ") for check in one.failed)
-        cells = ["-" if v is None else f"{v:.0f}" if v >= 100 else f"{v:.3g}" for v in values]
-        table.add_row(f"{one.start:%m-%d}", *cells, broken)
-    console.print(table)
-    workspace = out / "workspace"
+    print_days(reports)
     if port:
         console.print(f"Evidently: http://127.0.0.1:{port} (ends with Ctrl-C)")
         evidently = str(Path(sys.executable).with_name("evidently"))
-        command = [evidently, "ui", "--workspace", str(workspace), "--port", str(port), "--host", "127.0.0.1"]
+        command = [evidently, "ui", "--workspace", str(out / "workspace"), "--port", str(port), "--host", "127.0.0.1"]
         os.execve(evidently, command, {**os.environ, "DO_NOT_TRACK": "1"})
 
 
@@ -240,22 +171,21 @@ def interactions_command(
     out: Annotated[str, typer.Argument(help="Parquet file or URL to write.")] = str(OUT / "interactions.parquet"),
     config: Config = None,
 ) -> None:
-    """Writes what everybody ever did, the past and the feedback since, as input for the pipelines."""
+    """Writes everybody's interactions, the imported ones and the feedback since, as input for the pipelines."""
     from monitoring.users.interactions import write_interactions
 
-    count = write_interactions(_store(), load_settings(MonitoringConfig, config), out)
+    count = write_interactions(open_store(), load_settings(MonitoringConfig, config), out)
     console.print(f"{count} interactions in {escape(str(out))}")
 
 
 @app.command("import-past")
 def import_past_command(
-    dataset: Annotated[Path, typer.Argument(help="Folder of the dataset that the first release was trained on.")],
+    dataset: Annotated[Path, typer.Argument(help="Folder of the data set that the first release was trained on.")],
 ) -> None:
-    """Copies what users did before the collector was there, so that histories are rebuilt whole."""
-    from monitoring.users.interactions import pasts_of
+    """Imports users' interactions from before the collector was there, so that histories are rebuilt whole."""
+    from monitoring.users.interactions import read_interactions
 
-    store = _store()
-    console.print(f"{store.put_pasts(pasts_of(dataset))} users")
+    console.print(f"{open_store().import_interactions(read_interactions(dataset))} users")
 
 
 @app.command("erase")
@@ -267,16 +197,16 @@ def erase_command(
     spool: Annotated[list[Path] | None, typer.Option(help="Folder of a sender's spool; may be repeated.")] = None,
 ) -> None:
     """Removes a user from the store, the exports, what was written for the pipelines, Feast and spools."""
-    from monitoring.collector.pusher import FeastFeatures
+    from feature_repo.store import open_store as open_feast
     from monitoring.users.erase import erase
 
     removed = erase(
-        _store(),
+        open_store(),
         user,
         datetime.now(UTC),
         exports=out / "exports",
         interactions=out / "interactions.parquet",
-        features=FeastFeatures(features) if features else None,
+        feast=open_feast(repository=features) if features else None,
         sources=sources,
         spools=spool or [],
     )
@@ -290,7 +220,7 @@ def retain_command(out: Out = OUT, config: Config = None) -> None:
     from monitoring.users.erase import retain
 
     settings = load_settings(MonitoringConfig, config)
-    for place, count in retain(_store(), settings.retention_days, datetime.now(UTC), out / "exports").items():
+    for place, count in retain(open_store(), settings.retention_days, datetime.now(UTC), out / "exports").items():
         console.print(f"{place}: {count} removed")
 
 

@@ -1,4 +1,4 @@
-"""Prometheus metrics of the last reported windows, the current release and what is due; read when scraped."""
+"""Prometheus metrics of the last reported windows, the current release and decisions; read when scraped."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def metric_of(measure: str) -> tuple[str, dict[str, str]]:
     (('newfound_window_novelty_ratio', {}), ('newfound_window_uci', {'n': '3'}))
     """
     for pattern, name, labels in _FAMILIES:
-        found = pattern.fullmatch(measure)
-        if found:
-            return PREFIX + name, dict(zip(labels, found.groups(), strict=True))
+        match = pattern.fullmatch(measure)
+        if match:
+            return PREFIX + name, dict(zip(labels, match.groups(), strict=True))
     return PREFIX + measure, {}
 
 

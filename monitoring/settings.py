@@ -1,4 +1,4 @@
-"""Monitoring's settings and secrets; `main()` alone reads them.
+"""Monitoring's settings and secrets; `main()` alone reads them from the environment.
 
 `monitoring/configs/*.yaml` are instances of `MonitoringConfig`.
 """
@@ -18,11 +18,11 @@ STORE: Final = "NEWFOUND_STORE"
 
 
 class MonitoringConfig(Settings):
-    """Feedback in, reports out, and what is due then."""
+    """Settings of intake, reports, bounds and decisions."""
 
-    # What feedback means. A like is engagement 1, a dismissal 0, a watched share is itself.
+    # Meaning of feedback: a like is engagement 1, a dismissal 0, a watched share is itself
     clicked_engagement: Share = 0.5
-    positive_at: Share = 0.6  # engagement from which feedback is positive
+    positive_at: Annotated[float, Field(gt=0, le=1)] = 0.6  # engagement from which feedback is positive
 
     # Intake
     body_bytes: Positive = 8 * 1024 * 1024  # of one request
@@ -41,7 +41,7 @@ class MonitoringConfig(Settings):
     lookback_days: Annotated[float, Field(ge=7)] = 28.0  # before a window's end: what retention is measured over
     drift_rows: Positive = 20_000  # impressions that the drift tests look at
 
-    # Bounds: what a window's measures are held against; relative ones against the reference windows
+    # Bounds of a window's measures; falls are relative to the reference windows
     novelty_ratio_fall: Share = 0.25
     novel_positive_rate_fall: Share = 0.25
     min_suppression_ratio: Annotated[float, Field(ge=0)] = 0.6
@@ -60,7 +60,7 @@ class MonitoringConfig(Settings):
     }
     finetune_after_refreshes: Positive = 3  # a breach that this many refreshes did not heal needs the planner
     unknown_items: Share = 0.1  # share of feedback on items that no cluster holds from which clusters are due
-    canary_slates: Positive = 500  # slates of a canary before it is judged
+    canary_slates: Positive = 500  # slates of a canary before it is compared
     canary_confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
 
 

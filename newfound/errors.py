@@ -41,6 +41,10 @@ class DataError(NewfoundError):
         super().__init__(f"{where}: {problem}; expected {expected}")
 
 
+class OutputError(NewfoundError):
+    """A place that must not be written to; the message names it, and what was expected there."""
+
+
 class ReleaseError(NewfoundError):
     """A release that must not be served or published; the message names the file."""
 

@@ -12,17 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from newfound.errors import VocabularyError
+from newfound.types import Floats, Ints, Span
 
 if TYPE_CHECKING:
     from newfound.ranker import Ranker
     from newfound.ranker.index import Bonus, ItemIndex
-
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
-Span = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any, Final
 
@@ -62,13 +63,11 @@ def refresh_table(
 
     if (planner / "prompt.json").is_file():
         return build_table(planner, clusters, transitions, config.model_copy(update={"recent": recent}), out)
-    lately = out.with_name(f".{out.name}.recent")
-    shutil.rmtree(lately, ignore_errors=True)
-    shutil.copytree(transitions, lately)
-    _keep_recent(transitions, lately, recent)
-    measures = frequency_table(lately, clusters, config, out)
-    shutil.rmtree(lately)
-    return measures
+    with tempfile.TemporaryDirectory(prefix="newfound-") as place:
+        lately = Path(place) / "transitions"
+        shutil.copytree(transitions, lately)
+        _keep_recent(transitions, lately, recent)
+        return frequency_table(lately, clusters, config, out)
 
 
 def judge(

@@ -57,6 +57,9 @@ USERS = pa.schema(
 )
 """`users.parquet`: the split. With a global cut, every user's cut is the same."""
 
+# Views of the feature store, and the files that they are fed from.
+USER_HISTORY: Final = "user_history"
+USER_INTERESTS: Final = "user_interests"
 EVENT_TIME: Final = "event_timestamp"
 ITEM_IDS: Final = "item_ids"
 TIMES: Final = "times"

@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-OURS: Final = ("newfound", "components")
+OURS: Final = ("newfound", "components", "feature_repo")
 
 
 def code_digest(entry: Path, folders: Iterable[str] = (), root: Path = ROOT) -> str:

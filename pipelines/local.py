@@ -17,9 +17,11 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from components import FEATURES_FOLDER, LOCAL_RUN
+from components import LOCAL_RUN
+from feature_repo.store import FOLDER_VARIABLE, YAML_VARIABLE
 from newfound.config import TrainingConfig
 from newfound.errors import NewfoundError
+from newfound.files import link
 from pipelines.cache import drop_incomplete, new_work_folder, remove_leftovers
 from pipelines.containers import Containers, absolute, docker_runner, image_id
 from pipelines.dependencies import ROOT
@@ -196,7 +198,7 @@ def _environment(threads: int) -> Iterator[None]:
     os.environ.update(ENVIRONMENT, OMP_NUM_THREADS=str(threads))
     # Steps import our packages wherever they run; a run's features are its own.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), before.get("PYTHONPATH"))))
-    for name in (FEATURES_FOLDER, "FEAST_FS_YAML_FILE_PATH"):
+    for name in (FOLDER_VARIABLE, YAML_VARIABLE):
         os.environ.pop(name, None)
     try:
         yield
@@ -242,7 +244,4 @@ def _told_to(narrator: Narrator) -> Iterator[None]:
 def _link(runs: Path, artifacts: dict[str, Path]) -> None:
     """Points `runs/<name>` at every artifact, in one step each."""
     for name, path in artifacts.items():
-        draft = runs / f".{name}"
-        draft.unlink(missing_ok=True)
-        draft.symlink_to(os.path.relpath(path, runs), target_is_directory=path.is_dir())
-        draft.replace(runs / name)
+        link(runs / name, os.path.relpath(path, runs))

@@ -70,10 +70,6 @@ LONG_FUNCTIONS: Final = {
     "pipelines/refresh.py:refresh",
     "pipelines/training.py:define_training",
     "pipelines/training.py:training",
-    "monitoring/collector/app.py:create_app",
-    "monitoring/rehearsal/monitor.py:rehearse",
-    "monitoring/rehearsal/stack.py:live_a_day",
-    "monitoring/report/windows.py:measure",
     "newfound/datasets/loading.py:load_interactions",
     "newfound/evaluation/offline.py:evaluate",
     "newfound/evaluation/report/charts.py:line_chart",
@@ -84,14 +80,6 @@ LONG_FUNCTIONS: Final = {
 }
 CIRCLES: Final[set[tuple[str, str]]] = set()
 RIDDLES: Final = {
-    "feature_repo/definitions.py",
-    "monitoring/__init__.py",
-    "monitoring/dashboards/boards.py",
-    "monitoring/report/bounds.py",
-    "monitoring/report/drift.py",
-    "monitoring/report/off_policy.py",
-    "monitoring/retraining/decide.py",
-    "monitoring/users/interactions.py",
     "newfound/datasets/checks.py",
     "newfound/evaluation/end_to_end.py",
     "newfound/evaluation/moments.py",
@@ -294,9 +282,20 @@ def test_a_component_runs_in_the_one_image_and_installs_nothing(file: Path) -> N
     assert given == {"base_image": "IMAGE", "packages_to_install": "[]", "install_kfp_package": "False"}
 
 
-def test_the_feature_repository_holds_definitions_and_stores_only() -> None:
+def test_the_feature_repository_holds_definitions_stores_and_their_home_only() -> None:
     files = {file.name for file in (ROOT / FEAST).iterdir() if file.name != "__pycache__"}
-    assert files == {"definitions.py", "feature_store.yaml", "feature_store.production.yaml"}
+    yaml = {"feature_store.yaml", "feature_store.production.yaml"}
+    assert files == {"__init__.py", ".feastignore", "definitions.py", "store.py", *yaml}
+
+
+def test_feast_is_known_in_its_home_alone(imports: dict[str, set[str]]) -> None:
+    found = {
+        (module, other)
+        for module, others in imports.items()
+        for other in others
+        if module.split(".")[0] != FEAST and (other.split(".")[0] == "feast" or other == f"{FEAST}.definitions")
+    }
+    assert found == set()
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_it_recommends_new_interests_from_the_release(house: House) -> None:
 
 
 def test_the_online_store_serves_what_was_learned_from(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    from components._features import open_store
+    from feature_repo.store import open_store
 
     monkeypatch.delenv("FEAST_FS_YAML_FILE_PATH", raising=False)
     monkeypatch.setenv("NEWFOUND_FEATURES", str((house.runs / "features").resolve()))

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import logging
 import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from monitoring.settings import MonitoringConfig
+from feature_repo.store import open_store, push
+from monitoring.settings import STORE, MonitoringConfig
 from monitoring.store.database import wait_for
 from newfound.config import load_settings
 
@@ -32,17 +34,16 @@ def main(
     import uvicorn
 
     from monitoring.collector.app import create_app
-    from monitoring.collector.pusher import FeastFeatures, Pusher
+    from monitoring.collector.pusher import Pusher
     from monitoring.settings import secret_key
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     settings, secret = load_settings(MonitoringConfig, config), secret_key(os.environ)
-    store = wait_for(os.environ.get("NEWFOUND_STORE", "sqlite:///runs/monitoring/events.db"), secret, 60)
+    store = wait_for(os.environ.get(STORE, "sqlite:///runs/monitoring/events.db"), secret, 60)
     pusher = None
     if features is not None:
-        feast = FeastFeatures(features)
-        feast.open()  # the import takes seconds: before the first event, not with it
-        pusher = Pusher(store, settings, feast, length=history_length, root=releases, cache=cache)
+        feast = open_store(repository=features)  # the import takes seconds: before the first event, not with it
+        pusher = Pusher(store, settings, partial(push, feast), length=history_length, root=releases, cache=cache)
     app = create_app(store, settings, secret, token=os.environ.get("NEWFOUND_COLLECTOR_TOKEN") or None, pusher=pusher)
     uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False)
 

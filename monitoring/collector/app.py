@@ -3,72 +3,23 @@
 from __future__ import annotations
 
 import hmac
-import logging
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from monitoring.collector.commit import Busy, GroupCommit
 from monitoring.collector.intake import Intake, Refused
+from monitoring.collector.metrics import Metrics
 from monitoring.settings import MonitoringConfig
 from monitoring.store.database import FeedbackEvent, Store, Stored, Written
 
 if TYPE_CHECKING:  # it brings pyarrow along, which a collector without Feast can start without
     from monitoring.collector.pusher import Pusher
-
-log: Final = logging.getLogger("newfound.monitoring.collector")
-_AGES: Final = (0.1, 0.5, 1, 5, 30, 300, 3600, 86_400)
-
-
-class Metrics:
-    """The collector's own metrics, in a registry of their own."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.events = Counter(
-            "newfound_collector_events", "Events by table and outcome", ["table", "outcome"], registry=self.registry
-        )
-        self.refused = Counter("newfound_collector_refused", "Requests refused", ["status"], registry=self.registry)
-        self.commit = Histogram("newfound_collector_commit_seconds", "One transaction", registry=self.registry)
-        self.size = Histogram(
-            "newfound_collector_commit_events",
-            "Events of a transaction",
-            buckets=(1, 10, 100, 1000, 5000),
-            registry=self.registry,
-        )
-        self.age = Histogram(
-            "newfound_collector_event_age_seconds",
-            "From the event to its commit",
-            buckets=_AGES,
-            registry=self.registry,
-        )
-        self.waiting = Gauge("newfound_collector_queue_events", "Events waiting for commit", registry=self.registry)
-        self.lag = Gauge(
-            "newfound_collector_history_lag_seconds",
-            "Age of the oldest feedback that Feast does not have yet",
-            registry=self.registry,
-        )
-        self.pushed = Gauge("newfound_collector_histories_pushed", "Histories written to Feast", registry=self.registry)
-        for table in ("recommendations", "feedback", "inferences"):
-            self.events.labels(table, "stored")
-        self.events.labels("any", "duplicate")
-
-    def written(self, written: Written, events: Sequence[Stored], seconds: float) -> None:
-        """Counts one commit."""
-        for table, new in written.new.items():
-            self.events.labels(table, "stored").inc(new)
-        self.events.labels("any", "duplicate").inc(written.duplicates)
-        self.commit.observe(seconds)
-        self.size.observe(len(events))
-        now = time.time()
-        for event in events:
-            self.age.observe(max(0.0, now - event.at.timestamp()))
 
 
 def create_app(
@@ -88,70 +39,85 @@ def create_app(
         token: senders must present it as a bearer token; None leaves that to the gateway.
         pusher: keeps Feast's histories fresh; None leaves them alone.
     """
-    metrics = Metrics()
-    intake = Intake(config, secret)
+    collector = Collector(store, config, secret, token, pusher)
+    app = FastAPI(title="newfound collector", lifespan=collector.lifespan, docs_url=None, redoc_url=None)
+    app.add_api_route("/v1/events", collector.receive, methods=["POST"])
+    app.add_api_route("/", collector.receive, methods=["POST"])  # where eventing systems and KServe's logger send
+    app.add_api_route("/healthz", collector.healthz)
+    app.add_api_route("/readyz", collector.readyz)
+    app.add_api_route("/metrics", collector.export)
+    return app
 
-    def written(done: Written, events: Sequence[Stored], seconds: float) -> None:
-        metrics.written(done, events, seconds)
-        if pusher is not None and any(isinstance(event, FeedbackEvent) for event in events):
-            pusher.wake()
 
-    commit = GroupCommit(store, commit_events=config.commit_events, queue_events=config.queue_events, written=written)
+class Collector:
+    """The endpoints and what they share; the arguments are those of `create_app`."""
+
+    def __init__(
+        self, store: Store, config: MonitoringConfig, secret: bytes, token: str | None, pusher: Pusher | None
+    ) -> None:
+        self._store, self._config, self._token, self._pusher = store, config, token, pusher
+        self._metrics, self._intake = Metrics(), Intake(config, secret)
+        self._commit = GroupCommit(
+            store, commit_events=config.commit_events, queue_events=config.queue_events, written=self._written
+        )
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        commit.start()
-        if pusher is not None:
-            pusher.start()
+    async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        """Starts the writing threads and ends them in order."""
+        self._commit.start()
+        if self._pusher is not None:
+            self._pusher.start()
         yield
-        await commit.stop()
-        if pusher is not None:
-            pusher.stop()
-        store.close()
+        await self._commit.stop()
+        if self._pusher is not None:
+            self._pusher.stop()
+        self._store.close()
 
-    app = FastAPI(title="newfound collector", lifespan=lifespan, docs_url=None, redoc_url=None)
-
-    async def receive(request: Request) -> Response:
+    async def receive(self, request: Request) -> Response:
+        """Answers 200 once every event of the request is on disk."""
         try:
-            if token is not None:
-                given = request.headers.get("authorization", "")
-                if not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
-                    raise Refused(401, [{"field": "authorization", "problem": "expected the collector's bearer token"}])
-            body = await _bounded_body(request, config.body_bytes)
-            events = intake.read(request.headers, body, datetime.now(UTC))
-            await commit.put(events)
+            self._authorise(request)
+            body = await _bounded_body(request, self._config.body_bytes)
+            events = self._intake.read(request.headers, body, datetime.now(UTC))
+            await self._commit.put(events)
         except Refused as refused:
-            metrics.refused.labels(str(refused.status)).inc()
+            self._metrics.refused.labels(str(refused.status)).inc()
             return JSONResponse({"detail": refused.problems}, refused.status)
         except Busy as busy:
-            metrics.refused.labels("503").inc()
+            self._metrics.refused.labels("503").inc()
             return JSONResponse({"detail": [{"problem": str(busy)}]}, 503, {"Retry-After": "1"})
         return JSONResponse({"durable": len(events)})
 
-    app.add_api_route("/v1/events", receive, methods=["POST"])
-    app.add_api_route("/", receive, methods=["POST"])  # where eventing systems and KServe's logger send by default
+    async def healthz(self) -> Response:
+        """Answers while the event loop runs."""
+        return JSONResponse({"status": "alive"})
 
-    @app.get("/healthz")
-    async def healthz() -> dict[str, str]:
-        return {"status": "alive"}
-
-    @app.get("/readyz")
-    def readyz() -> Response:
+    def readyz(self) -> Response:
+        """Answers 200 while the store can be read."""
         try:
-            store.progress_of("ready")
+            self._store.progress_of("ready")
         except Exception as error:  # the drivers' errors differ
             return JSONResponse({"status": f"store: {type(error).__name__}"}, 503)
         return JSONResponse({"status": "ready"})
 
-    @app.get("/metrics")
-    def export() -> Response:
-        metrics.waiting.set(commit.waiting_events)
-        if pusher is not None:
-            metrics.lag.set(pusher.lag())
-            metrics.pushed.set(pusher.pushed)
-        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    def export(self) -> Response:
+        """Metrics as Prometheus reads them."""
+        self._metrics.waiting.set(self._commit.waiting_events)
+        if self._pusher is not None:
+            self._metrics.lag.set(self._pusher.lag())
+            self._metrics.pushed.set(self._pusher.pushed)
+        return Response(generate_latest(self._metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
-    return app
+    def _authorise(self, request: Request) -> None:
+        if self._token is not None:
+            given = request.headers.get("authorization", "")
+            if not hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode()):
+                raise Refused(401, [{"field": "authorization", "problem": "expected the collector's bearer token"}])
+
+    def _written(self, done: Written, events: Sequence[Stored], seconds: float) -> None:
+        self._metrics.written(done, events, seconds)
+        if self._pusher is not None and any(isinstance(event, FeedbackEvent) for event in events):
+            self._pusher.wake()
 
 
 async def _bounded_body(request: Request, limit: int) -> bytes:

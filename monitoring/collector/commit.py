@@ -15,7 +15,7 @@ log: Final = logging.getLogger("newfound.monitoring.collector")
 
 
 class Busy(Exception):
-    """Too much is waiting, or the store does not answer; the sender tries again later."""
+    """The queue is full, or the store does not answer; the sender tries again later."""
 
 
 class GroupCommit:
@@ -97,14 +97,14 @@ class GroupCommit:
                     self.waiting_events += len(one[0])
                     await self._commit([one])
             else:
-                _settle(group, Busy("the store does not answer"))
+                _resolve(group, Busy("the store does not answer"))
         else:
             self._written(written, events, time.perf_counter() - started)
-            _settle(group, None)
+            _resolve(group, None)
         self.waiting_events -= len(events)
 
 
-def _settle(group: list[tuple[Sequence[Stored], asyncio.Future[None]]], error: Exception | None) -> None:
+def _resolve(group: list[tuple[Sequence[Stored], asyncio.Future[None]]], error: Exception | None) -> None:
     for _, done in group:
         if done.done():  # the client went away
             continue

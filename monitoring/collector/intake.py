@@ -1,4 +1,4 @@
-"""From an HTTP request to checked events, or to a refusal that names the field. Nothing here touches the store."""
+"""Checks of requests: an HTTP request becomes events, or a refusal that names the field; the store is not touched."""
 
 from __future__ import annotations
 
@@ -129,8 +129,9 @@ class Intake:
         problems: list[dict[str, Any]] = []
         events: list[Stored] = []
         for index, envelope in enumerate(envelopes):
-            found = self._check(envelope, now)
-            problems += [{"event": index, "field": field, "problem": problem} for field, problem in found]
+            problems += [
+                {"event": index, "field": field, "problem": problem} for field, problem in self._check(envelope, now)
+            ]
             events.append(_event(envelope))
         if problems:
             raise Refused(422, problems)

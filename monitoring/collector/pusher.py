@@ -1,4 +1,4 @@
-"""Fresh feedback into Feast: a user's rows are rebuilt whole from the durable store, never patched.
+"""The pusher of fresh feedback into Feast: a user's rows are rebuilt whole from the durable store, never patched.
 
 One pusher runs at a time (a lock among replicas), so writes of one user follow each other, and each holds everything
 that was durable when it was made: a late, older event changes its place in the row and cannot displace a newer one.
@@ -8,20 +8,19 @@ The pusher remembers in the store how far it came; after a crash it goes on ther
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, TypeAlias
 
-from sqlalchemy import select
-
+from monitoring.feedback import IMPRESSION
 from monitoring.settings import MonitoringConfig
 from monitoring.store.database import Store
-from monitoring.store.tables import feedback, pasts
+from monitoring.store.tables import feedback
+from monitoring.users.interactions import Interaction, interactions_of
 from newfound import schema
 from newfound.clusters import Clusters
 from newfound.release import store as releases
@@ -29,91 +28,9 @@ from newfound.release import store as releases
 log: Final = logging.getLogger("newfound.monitoring.histories")
 PROGRESS: Final = "histories"
 CLUSTERS: Final = "clusters"  # a hash of the digest of those that interests were last written under
-_DAY: Final = 86_400_000_000
 _BETWEEN_REPLICAS: Final = 0.1  # seconds until the lock is tried again
-Interaction = tuple[str, int, float, bool]
-"""Item, UTC milliseconds, engagement in [0, 1], positive."""
-
-
-class Features(Protocol):
-    """Where rows go."""
-
-    def write(self, view: str, rows: dict[str, list[Any]]) -> None:
-        """Writes rows of one feature view to the online store; columns by name."""
-
-
-class FeastFeatures:
-    """Feast's online store, opened at the first write (the import alone takes seconds).
-
-    Args:
-        repo: the feature repository's folder; `FEAST_FS_YAML_FILE_PATH` chooses another YAML, as Feast itself reads it.
-    """
-
-    def __init__(self, repo: Path) -> None:
-        self._repo = repo
-        self._store: Any = None
-
-    def open(self) -> Any:
-        """The feature store itself."""
-        if self._store is None:
-            from feast import FeatureStore
-
-            self._store = FeatureStore(repo_path=str(self._repo))
-        return self._store
-
-    def write(self, view: str, rows: dict[str, list[Any]]) -> None:
-        """See `Features`."""
-        import pandas as pd
-
-        self.open().write_to_online_store(view, pd.DataFrame(rows))
-
-
-def fold(events: Sequence[Any], config: MonitoringConfig) -> list[Interaction]:
-    """Feedback as interactions, oldest first: what a user did with an item of a slate is one interaction.
-
-    A like is engagement 1 and a dismissal 0, the later of the two winning over every implicit sign; otherwise the
-    largest of the watched shares and the configured engagement of a click. Its time is the first of its events'. An
-    impression alone is no interaction. What was consumed without a slate is one interaction a day.
-
-    Args:
-        events: feedback of one user with `at` (microseconds), `id`, `item`, `recommendation_id`, `kind`, `share`.
-    """
-    groups: dict[tuple[str, str | int], list[Any]] = {}
-    for event in sorted(events, key=lambda event: (event.at, event.id)):
-        if event.kind != "shown":
-            groups.setdefault((event.item, event.recommendation_id or event.at // _DAY), []).append(event)
-    found: list[tuple[int, Interaction]] = []
-    for (item, _), group in groups.items():
-        explicit = [event.kind for event in group if event.kind in ("liked", "dismissed")]
-        if explicit:
-            engagement = 1.0 if explicit[-1] == "liked" else 0.0
-        else:
-            engagement = max(config.clicked_engagement if e.kind == "clicked" else float(e.share) for e in group)
-        interaction = (item, group[0].at // 1000, engagement, engagement >= config.positive_at)
-        found.append((group[0].at, interaction))
-    return [interaction for _, interaction in sorted(found, key=lambda pair: pair[0])]
-
-
-def interactions_of(store: Store, users: Sequence[str], config: MonitoringConfig) -> dict[str, list[Interaction]]:
-    """Everything that each user ever did, oldest first: the imported past and the feedback since."""
-    with store.engine.connect() as connection:
-        before = {
-            row.user_id: [
-                (str(item), int(at), float(engagement), bool(positive))
-                for item, at, engagement, positive in json.loads(row.events)
-            ]
-            for row in connection.execute(select(pasts).where(pasts.c.user_id.in_(users)))
-        }
-        since: dict[str, list[Any]] = {}
-        for row in connection.execute(
-            select(feedback).where(feedback.c.user_id.in_(users), feedback.c.kind != "shown")
-        ):
-            since.setdefault(row.user_id, []).append(row)
-    whole = {}
-    for user in users:
-        events = before.get(user, []) + fold(since.get(user, []), config)
-        whole[user] = sorted(events, key=lambda event: event[1])  # stable: ties keep the order of their source
-    return whole
+Push: TypeAlias = Callable[[str, Mapping[str, Sequence[Any]]], None]
+"""Writes rows of one feature view to the online store; columns by name."""
 
 
 def history_rows(whole: dict[str, list[Interaction]], length: int, stamp: datetime) -> dict[str, list[Any]]:
@@ -146,10 +63,10 @@ def interest_rows(whole: dict[str, list[Interaction]], clusters: Clusters, stamp
     return {
         schema.USER: list(whole),
         schema.EVENT_TIME: [stamp] * len(whole),
-        "seen_leaves": [
+        schema.SEEN_LEAVES: [
             sorted({leaf_of[event[0]] for event in events if event[0] in leaf_of}) for events in whole.values()
         ],
-        "clusters_digest": [clusters.digest] * len(whole),
+        schema.CLUSTERS_DIGEST: [clusters.digest] * len(whole),
     }
 
 
@@ -159,7 +76,7 @@ class Pusher:
     Args:
         store: the durable store.
         config: what feedback means, and how many users a write holds.
-        features: where rows go.
+        push: where rows go, see `feature_repo.store.push`.
         length: events of a history row.
         root: releases, whose current one gives the clusters; None writes histories alone.
         cache: local folder for a remote root.
@@ -169,13 +86,13 @@ class Pusher:
         self,
         store: Store,
         config: MonitoringConfig,
-        features: Features,
+        push: Push,
         *,
         length: int,
         root: str | None = None,
         cache: Path | None = None,
     ) -> None:
-        self._store, self._config, self._features = store, config, features
+        self._store, self._config, self._push = store, config, push
         self._length, self._root, self._cache = length, root, cache
         self._awake, self._stopping = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
@@ -222,21 +139,21 @@ class Pusher:
             self._take_up_release()
             seq = self._store.progress_of(PROGRESS)
             for rows in self._store.after(feedback, seq, self._config.push_users):
-                users = sorted({row.user_id for row in rows if row.kind != "shown"})
+                users = sorted({row.user_id for row in rows if row.kind != IMPRESSION})
                 if users:
-                    self._push(users)
+                    self._push_users(users)
                 done += len(users)
                 self._store.set_progress(PROGRESS, rows[-1].seq)
                 if self._stopping.is_set():
                     break
         return done
 
-    def _push(self, users: list[str]) -> None:
+    def _push_users(self, users: list[str]) -> None:
         whole = interactions_of(self._store, users, self._config)
         stamp = self._stamp()
-        self._features.write("user_history", history_rows(whole, self._length, stamp))
+        self._push(schema.USER_HISTORY, history_rows(whole, self._length, stamp))
         if self._clusters is not None:
-            self._features.write("user_interests", interest_rows(whole, self._clusters, stamp))
+            self._push(schema.USER_INTERESTS, interest_rows(whole, self._clusters, stamp))
         self.pushed += len(users)
 
     def _stamp(self) -> datetime:

@@ -1,4 +1,4 @@
-"""What newfound shows in Grafana. `python -m monitoring dashboards` writes the JSON."""
+"""The dashboards that newfound brings for Grafana. `python -m monitoring dashboards` writes the JSON."""
 
 from __future__ import annotations
 

@@ -1,35 +1,32 @@
-"""`make monitor`: a rehearsal from a published release, day by day, with a report of each."""
+"""The rehearsal of `make monitor`: simulated days from a published release, with a report of each."""
 
 from __future__ import annotations
 
 import logging
 import random
-import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from monitoring.rehearsal.stack import (
-    Services,
-    copy_features,
-    items_by_cluster,
-    live_a_day,
-    services,
-    successors_of,
-)
-from monitoring.report.job import Found, report
+from monitoring.rehearsal.stack import Services, copy_features, services
+from monitoring.rehearsal.traffic import items_by_cluster, live_a_day, successors_of
+from monitoring.report.job import WindowReport, report_window
 from monitoring.settings import MonitoringConfig
 from monitoring.store.database import Store
-from monitoring.users.interactions import pasts_of
+from monitoring.users.interactions import read_interactions
 from newfound.clusters import Clusters
 from newfound.errors import DataError, ReleaseError
+from newfound.files import remove_folder, write_json
 from newfound.release import store as published
+from newfound.schema import USER_HISTORY
 from newfound.simulation import Drift, Population
 
 log: Final = logging.getLogger("newfound.monitoring.monitor")
 SECRET: Final = "key of a rehearsal alone"  # its users are simulated
 DAY: Final = timedelta(days=1)
+RECORD: Final = "rehearsal.json"  # by which a later rehearsal knows the folder as its own
 
 
 def rehearse(
@@ -47,17 +44,17 @@ def rehearse(
     wander: int = 4,
     seed: int = 7,
     reference: timedelta = 3 * DAY,
-    each_day: Callable[[Services, Store, Found], None] | None = None,
-) -> list[Found]:
+    each_day: Callable[[Services, Store, WindowReport], None] | None = None,
+) -> list[WindowReport]:
     """Lets simulated clients live some days with the current release, and reports each day.
 
     Some of a day's clients come back the next day, and nobody later, so that none runs out of new interests.
 
     Args:
         releases: root of releases with a current one.
-        dataset: what it was trained on: the clients' pasts.
+        dataset: what it was trained on: what the clients consumed before.
         features: its feature store, of which a copy is used.
-        out: folder that is made anew, for the store, pages, workspace and logs.
+        out: folder that is made anew (an earlier rehearsal's is emptied), for the store, pages, workspace and logs.
         stop: end of the last day.
         config: bounds and meanings.
         days: how many.
@@ -72,26 +69,26 @@ def rehearse(
     Raises:
         ReleaseError: nothing was published yet.
         DataError: the dataset or its feature store is not there.
+        ConfigError: `out` holds something that no rehearsal made.
     """
     now = published.current(str(releases))
     if now is None:
         raise ReleaseError(f"{releases}: no release was published yet; `make run` makes one")
-    if not (features / "user_history.parquet").is_file():
+    if not (features / f"{USER_HISTORY}.parquet").is_file():
         raise DataError(str(features), "holds no feature store", expected="the folder `features` of a run")
     folder = published.load(str(releases), now).path
     clusters = Clusters.load(folder / "clusters")
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
-    store = Store(f"sqlite:///{out.absolute()}/events.db", SECRET.encode())
-    whole = dict(pasts_of(dataset))
-    store.put_pasts(iter(whole.items()))
-    pasts = {user: liked for user, events in whole.items() if (liked := _liked(events, clusters))}
+    remove_folder(out, RECORD)
+    write_json(out / RECORD, {"days": days, "seed": seed})
     successors = successors_of(folder / "table", top=2)
-    people = Population(pasts, clusters.interface, seed=seed, successors=successors)
-    log.info("feature store: copied, applied, materialised")
-    copied = copy_features(features, out / "features")
-    found: list[Found] = []
-    try:
+    reports: list[WindowReport] = []
+    with closing(Store(f"sqlite:///{out.absolute()}/events.db", SECRET.encode())) as store:
+        before = dict(read_interactions(dataset))
+        store.import_interactions(iter(before.items()))
+        liked_before = {user: liked for user, events in before.items() if (liked := _liked(events, clusters))}
+        people = Population(liked_before, clusters.interface, seed=seed, successors=successors)
+        log.info("feature store: copied, applied, materialised")
+        copied = copy_features(features, out / "features")
         with services(out, releases, copied, SECRET) as up:
             for day in range(days):
                 if day == drift_after:
@@ -99,17 +96,14 @@ def rehearse(
                     log.info("tastes drift")
                 start = stop - (days - day) * DAY
                 users = _cohort(people, round(day * users_a_day * (1 - returning)), users_a_day)
-                lived = live_a_day(up, people, users, items_by_cluster(clusters), start, wander=wander)
-                log.info("day %d of %d: %d slates, %d feedback events", day + 1, days, lived.slates, lived.feedback)
-                one = report(store, out, start + DAY, DAY, reference, config, root=str(releases))
-                for check in one.failed:
+                traffic = live_a_day(up, people, users, items_by_cluster(clusters), start, wander=wander)
+                log.info("day %d of %d: %d slates, %d feedback events", day + 1, days, traffic.slates, traffic.feedback)
+                reports.append(report_window(store, out, start + DAY, DAY, reference, config, root=str(releases)))
+                for check in reports[-1].failed:
                     log.warning("day %d: %s", day + 1, check)
-                found.append(one)
                 if each_day is not None:
-                    each_day(up, store, one)
-    finally:
-        store.close()
-    return found
+                    each_day(up, store, reports[-1])
+    return reports
 
 
 def _liked(events: Sequence[tuple[str, int, float, bool]], clusters: Clusters) -> list[str]:
@@ -126,4 +120,4 @@ def _renamed(successors: Mapping[str, Sequence[str]], clusters: Sequence[str], s
     """What follows an interest after the drift: every successor is another cluster than it was, and no less popular."""
     shuffled = random.Random(seed).sample(list(clusters), len(clusters))
     other = dict(zip(shuffled, shuffled[1:] + shuffled[:1], strict=True))
-    return {cluster: [other[after] for after in found] for cluster, found in successors.items()}
+    return {cluster: [other[after] for after in followers] for cluster, followers in successors.items()}

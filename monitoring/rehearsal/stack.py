@@ -1,4 +1,4 @@
-"""Several days of simulated clients against the real services, in minutes.
+"""The real services under simulated clients: days of traffic in minutes.
 
 Explorer, ranker and collector run as their own processes, with Feast between them. The clients ask the explorer for
 slates, react to them by their known tastes, wander on other paths, and send feedback to the collector. Time is
@@ -11,32 +11,28 @@ from __future__ import annotations
 import json
 import logging
 import os
-import random
 import shutil
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
 
+from feature_repo.store import FOLDER_VARIABLE, REPOSITORY
 from monitoring.settings import STORE, USER_KEY
-from newfound.clusters import Clusters
-from newfound.events import BATCH, FeedbackEvent, envelope
-from newfound.simulation import Population, Shown
+from newfound.events import BATCH
 
 log: Final = logging.getLogger("newfound.monitoring.rehearsal")
 ROOT: Final = Path(__file__).parents[2]
-VIEWS: Final = ("user_history", "user_interests")
-_LATEST: Final = 78_000  # second of the day of the last request: its feedback lies in the same day
 
 
 class Relay:
@@ -124,11 +120,10 @@ def services(out: Path, releases: Path, features: Path, secret: str, history_len
         **os.environ,
         STORE: f"sqlite:///{out}/events.db",
         USER_KEY: secret,
-        "NEWFOUND_FEATURES": str(features.absolute()),
+        FOLDER_VARIABLE: str(features.absolute()),
         "DO_NOT_TRACK": "1",
         "OMP_NUM_THREADS": "1",
     }
-    repo = str(ROOT / "feature_repo")
     root = str(releases.absolute())
     relay = Relay(f"http://127.0.0.1:{ports['collector']}/v1/events")
     host = ["--host", "127.0.0.1", "--model_name", "newfound"]
@@ -136,12 +131,12 @@ def services(out: Path, releases: Path, features: Path, secret: str, history_len
         "ranker": ["serving.ranker", "--releases", root, "--http_port", str(ports["ranker"]), *host],
         "explorer": [
             "serving.explorer", "--releases", root, "--http_port", str(ports["explorer"]), *host,
-            "--predictor_host", f"127.0.0.1:{ports['ranker']}", "--feast", repo, "--collector", relay.url,
+            "--predictor_host", f"127.0.0.1:{ports['ranker']}", "--feast", str(REPOSITORY), "--collector", relay.url,
             "--spool", str(out / "spool"), "--history_length", str(history_length),
         ],
         "collector": [
-            "monitoring.collector", "--port", str(ports["collector"]), "--features", repo, "--releases", root,
-            "--history-length", str(history_length),
+            "monitoring.collector", "--port", str(ports["collector"]), "--features", str(REPOSITORY),
+            "--releases", root, "--history-length", str(history_length),
         ],
     }  # fmt: skip
     with ExitStack() as stack:
@@ -159,141 +154,25 @@ def services(out: Path, releases: Path, features: Path, secret: str, history_len
         yield up
 
 
-@dataclass(frozen=True)
-class Day:
-    """One day of traffic.
-
-    Attributes:
-        start: its first moment.
-        slates: asked for.
-        feedback: events sent.
-    """
-
-    start: datetime
-    slates: int
-    feedback: int
-
-
-def live_a_day(
-    up: Services,
-    people: Population,
-    users: Sequence[str],
-    items: Mapping[str, Sequence[str]],
-    start: datetime,
-    *,
-    slates: int = 2,
-    wander: int = 4,
-    k: int = 10,
-    seed: int = 0,
-) -> Day:
-    """Lets clients live a day.
-
-    Args:
-        up: the services.
-        people: the population, whose tastes decide.
-        users: who is active.
-        items: items by cluster, for what is consumed on other paths.
-        start: the day's first moment, in simulated time.
-        slates: a user asks for so many.
-        wander: a user consumes from so many clusters on other paths.
-        k: slots of a slate.
-        seed: of the moments within the day.
-    """
-    rng = random.Random(f"{seed} {start}")
-    moments = sorted((start + timedelta(seconds=rng.randrange(_LATEST)), user) for user in users for _ in range(slates))
-    sent: list[dict[str, Any]] = []
-    total = 0
-    for at, user in moments:
-        answer = up.client.post(
-            f"{up.explorer}/v1/models/newfound:predict",
-            json={"instances": [{"user_id": user, "k": k, "seed": rng.randrange(2**32)}]},
-        )
-        if answer.status_code != 200:
-            log.error("the explorer answered %d: %s", answer.status_code, answer.text[:200])
-            continue
-        slate = answer.json()["predictions"][0]
-        up.relay.moments[slate["id"]] = at
-        shown = [Shown(place, slot["item"], slot["cluster"]) for place, slot in enumerate(slate["items"])]
-        # The seed and the day name the response: ids differ from run to run, and so would everything else.
-        for number, did in enumerate(people.respond(user, f"{start} {at}", shown)):
-            event = FeedbackEvent(
-                id=f"{slate['id']}-{number}",
-                at=at + timedelta(seconds=did.delay),
-                recommendation_id=slate["id"],
-                user_id=user,
-                item=did.item,
-                kind=did.kind,  # type: ignore[arg-type]
-                share=did.share,
-            )
-            sent.append(envelope(event, "/newfound/rehearsal"))
-        if len(sent) > 200:
-            total += _send(up, sent)
-    for user in users:
-        for number, cluster in enumerate(people.wander(user, str(start), wander)):
-            at = start + timedelta(seconds=rng.randrange(_LATEST))
-            if items.get(cluster):
-                event = FeedbackEvent(
-                    id=f"{user}-{start:%Y%m%d}-{number}",
-                    at=at,
-                    user_id=user,
-                    item=rng.choice(items[cluster]),
-                    kind="liked",
-                )
-                sent.append(envelope(event, "/newfound/rehearsal"))
-    total += _send(up, sent)
-    _settled(up)
-    return Day(start, len(moments), total)
-
-
-def items_by_cluster(clusters: Clusters) -> dict[str, list[str]]:
-    """The items of every interface cluster."""
-    return {node: list(clusters.items_under(node)) for node in clusters.interface}
-
-
-def successors_of(table: Path, top: int = 5) -> dict[str, list[str]]:
-    """What a release's table says follows each interest, most answered first: latent interests are drawn from it."""
-    import pyarrow.parquet as pq
-
-    rows = pq.read_table(table / "table.parquet", columns=["context", "rank", "cluster"])
-    counts: dict[str, dict[str, int]] = {}
-    for context, rank, cluster in zip(*(rows[name].to_pylist() for name in rows.column_names), strict=True):
-        if rank < top and context:
-            here = counts.setdefault(context[-1], {})
-            here[cluster] = here.get(cluster, 0) + top - rank
-    return {last: sorted(found, key=lambda c: (-found[c], c)) for last, found in sorted(counts.items())}
-
-
 def copy_features(source: Path, target: Path) -> Path:
     """A copy of a run's feature store, so that rehearsed feedback does not reach the real one.
 
-    Feast's registry names the folder of its files, so the copy is applied and materialised anew.
+    Feast's registry names the folder of its files, so the copy is applied and materialised anew; in a process of its
+    own, as this one's environment names no feature store.
     """
-    shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target)
     (target / "registry.db").unlink(missing_ok=True)
     (target / "online.db").unlink(missing_ok=True)
-    environment = {**os.environ, "NEWFOUND_FEATURES": str(target.absolute())}
-    feast = [str(Path(sys.executable).with_name("feast")), "--chdir", str(ROOT / "feature_repo")]
-    views = [option for view in VIEWS if (target / f"{view}.parquet").is_file() for option in ("--views", view)]
-    for command in (["apply"], ["materialize", "1970-01-01T00:00:00", "2200-01-01T00:00:00", *views]):
-        done = subprocess.run([*feast, *command], cwd=ROOT, env=environment, capture_output=True, text=True)
-        if done.returncode != 0:
-            raise RuntimeError(f"feast {command[0]} failed: {done.stderr.strip().splitlines()[-1:]}")
+    environment = {**os.environ, FOLDER_VARIABLE: str(target.absolute())}
+    code = "from feature_repo.store import apply, materialise, open_store; store = open_store(); "
+    command = [sys.executable, "-c", f"{code} apply(store); materialise(store)"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"the copied feature store cannot be filled: {done.stderr.strip().splitlines()[-1:]}")
     return target
 
 
-def _send(up: Services, sent: list[dict[str, Any]]) -> int:
-    count = len(sent)
-    for first in range(0, count, 500):
-        answer = up.client.post(
-            f"{up.collector}/v1/events", json=sent[first : first + 500], headers={"content-type": BATCH}
-        )
-        answer.raise_for_status()
-    sent.clear()
-    return count
-
-
-def _settled(up: Services) -> None:
+def wait_until_delivered(up: Services) -> None:
     """Waits until the explorer has sent what it showed and Feast has what came of it."""
 
     def quiet() -> bool:

@@ -1,4 +1,4 @@
-"""What a window's measures are held against: bounds of the configuration, some relative to the reference windows."""
+"""Bounds of a window's measures: absolute ones, and falls against the reference windows."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ def check(current: Measures, reference: Measures, config: MonitoringConfig) -> l
     """Holds a window against the bounds.
 
     A measure that could not be taken is not checked; too few impressions say nothing about what happened to them, but
-    the platform's own health (degraded share, match rate, leak) is judged all the same.
+    the platform's own health (degraded share, match rate, leak) is checked all the same.
 
     Args:
         current: measures of the window, drift included.
         reference: the same measures of the reference windows.
         config: the bounds.
     """
-    found: list[Check] = []
+    checks: list[Check] = []
 
     def hold(name: str, bound: float | None, at_least: bool) -> None:
         value = current.get(name)
         if value is not None and bound is not None:
-            found.append(Check(name, value, bound, at_least))
+            checks.append(Check(name, value, bound, at_least))
 
     def fallen(name: str, share: float) -> float | None:
         before = reference.get(name)
@@ -68,4 +68,4 @@ def check(current: Measures, reference: Measures, config: MonitoringConfig) -> l
     hold("match_rate", config.min_match_rate, True)
     hold("leak", config.max_leak, False)
     hold("degraded_share", config.max_degraded, False)
-    return found
+    return checks

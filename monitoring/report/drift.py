@@ -1,4 +1,4 @@
-"""How far apart the impressions of two windows lie, and how far chance alone takes them.
+"""Distances between the impressions of two windows, and the bounds that chance alone explains.
 
 A distance of two samples is never 0, and what a user sees and does on one slate is no news on the next. So the bound of
 chance comes from users: each user's share in the difference of the samples is multiplied by a normal random number (a
@@ -73,13 +73,13 @@ def chance(
     users, known = pd.factorize(pd.concat([current[USER_KEY], reference[USER_KEY]]))
     columns = [_Column.of(current[name], reference[name], users, name in numbers) for name in names]
     rng = np.random.default_rng(_SEED)
-    found = np.empty((len(names), _DRAWS))
+    distances = np.empty((len(names), _DRAWS))
     for first in range(0, _DRAWS, _AT_ONCE):
         drawn = rng.standard_normal((len(known), _AT_ONCE))
         for row, column in enumerate(columns):
-            found[row, first : first + _AT_ONCE] = column.distances(drawn)
-    mean, deviation = found.mean(axis=1, keepdims=True), found.std(axis=1, keepdims=True)
-    largest = ((found - mean) / np.where(deviation > 0, deviation, 1)).max(axis=0)
+            distances[row, first : first + _AT_ONCE] = column.distances(drawn)
+    mean, deviation = distances.mean(axis=1, keepdims=True), distances.std(axis=1, keepdims=True)
+    largest = ((distances - mean) / np.where(deviation > 0, deviation, 1)).max(axis=0)
     bounds = (mean + deviation * np.quantile(largest, 1 - FALSE_ALARMS)).ravel()
     return dict(zip(names, bounds.tolist(), strict=True))
 

@@ -1,9 +1,11 @@
-"""Evidently: drift tests, reports as pages, and the workspace with its dashboards. It gets plain columns alone."""
+"""Evidently: drift tests, pages of reports, and the workspace with its dashboards, from plain columns alone.
+
+Importing this module imports Evidently, which takes seconds.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,9 +13,23 @@ from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
+from evidently import DataDefinition, Dataset, Report
+from evidently.core.container import MetricContainer, MetricOrContainer
+from evidently.core.metric_types import MetricId
+from evidently.core.report import Context
+from evidently.legacy.calculations.stattests import StatTest, register_stattest
+from evidently.legacy.core import ColumnType
+from evidently.legacy.model.widget import BaseWidgetInfo
+from evidently.legacy.renderers.html_widgets import table_data
+from evidently.metrics import MeanValue
+from evidently.presets import DataDriftPreset
+from evidently.sdk.models import DashboardPanelPlot, PanelMetric
+from evidently.tests import gte, lte
+from evidently.ui.workspace import Workspace
 
 from monitoring.report.bounds import DRIFT, Check
 from monitoring.report.drift import chance, jensen_shannon, merge_rare
+from newfound.files import new_file, write_json
 from newfound.recommend.policy import Reason
 from newfound.schema import USER_KEY
 
@@ -82,7 +98,9 @@ ENGAGEMENT: Final = (
 DASHBOARDS: Final[Mapping[str, tuple[Panel, ...]]] = {"newfound novelty": NOVELTY, "newfound engagement": ENGAGEMENT}
 
 
-def drift(current: pd.DataFrame, reference: pd.DataFrame, page: Path, at: datetime) -> tuple[Any, dict[str, float]]:
+def drift_page(
+    current: pd.DataFrame, reference: pd.DataFrame, page: Path, at: datetime
+) -> tuple[Any, dict[str, float]]:
     """Tests every sampled column for drift and writes the page.
 
     A column drifted where its distributions lie further apart than both 0.1 and what chance explains
@@ -102,9 +120,6 @@ def drift(current: pd.DataFrame, reference: pd.DataFrame, page: Path, at: dateti
     several = [name for name in (*_NUMBERS, USER_KEY) if min(_users(current, name), _users(reference, name)) > 1]
     if USER_KEY not in several:
         return None, {}
-    from evidently import DataDefinition, Dataset, Report
-    from evidently.presets import DataDriftPreset
-
     _register()
     numbers = [name for name in _NUMBERS if name in several]
     columns = [*numbers, *_CATEGORIES]
@@ -124,14 +139,14 @@ def drift(current: pd.DataFrame, reference: pd.DataFrame, page: Path, at: dateti
     report = Report([preset], include_tests=True)
     snapshot = report.run(*frames, timestamp=at, name="drift", tags=["drift"])
     _save(snapshot, page, f"Drift until {at:%Y-%m-%d %H:%M} UTC")
-    found: dict[str, float] = {}
+    distances: dict[str, float] = {}
     for metric in snapshot.dict()["metrics"]:
         value, config = metric["value"], metric["config"]
         if isinstance(value, dict) and "share" in value:
-            found[DRIFT] = float(value["share"])
+            distances[DRIFT] = float(value["share"])
         elif "column" in config:
-            found[f"{_DRIFT}{config['column']}"] = float(value)
-    return snapshot, found
+            distances[f"{_DRIFT}{config['column']}"] = float(value)
+    return snapshot, distances
 
 
 def _users(frame: pd.DataFrame, column: str) -> int:
@@ -144,17 +159,15 @@ def _register() -> None:
 
     Its own adds the categories up in the order of a set of strings, which every process orders otherwise.
     """
-    from evidently.legacy.calculations.stattests import StatTest, register_stattest
-    from evidently.legacy.core import ColumnType
 
     def distance(reference: pd.Series, current: pd.Series, kind: Any, bound: float) -> tuple[float, bool]:
-        found = jensen_shannon(current, reference)
-        return found, found >= bound
+        apart = jensen_shannon(current, reference)
+        return apart, apart >= bound
 
     register_stattest(StatTest(_METHOD, "Jensen-Shannon distance", [ColumnType.Categorical], _FAR), distance)
 
 
-def held(
+def measures_page(
     measures: Mapping[str, float | None],
     beside: Mapping[str, Mapping[str, float | None]],
     checks: Sequence[Check],
@@ -170,10 +183,6 @@ def held(
         page: HTML file to write.
         span: start and end of the window; the workspace plots it at its end.
     """
-    from evidently import DataDefinition, Dataset, Report
-
-    from monitoring.report.widgets import measured
-
     taken = {name: float(value) for name, value in measures.items() if value is not None}
     data = Dataset.from_pandas(pd.DataFrame([taken]), data_definition=DataDefinition(numerical_columns=list(taken)))
     title = f"{span[0]:%Y-%m-%d %H:%M} to {span[1]:%Y-%m-%d %H:%M} UTC"
@@ -191,8 +200,6 @@ def add_to_workspace(folder: Path, window: str, snapshots: Mapping[str, Any]) ->
         window: name of the window.
         snapshots: by kind (`measures`, `drift`); None is left out.
     """
-    from evidently.ui.workspace import Workspace
-
     workspace = Workspace.create(str(folder))
     record = folder / _RUNS
     runs: dict[str, list[list[str]]] = json.loads(record.read_text()) if record.exists() else {}
@@ -204,17 +211,13 @@ def add_to_workspace(folder: Path, window: str, snapshots: Mapping[str, Any]) ->
         for snapshot in snapshots.values():
             if snapshot is not None:
                 runs[window].append([str(project.id), str(workspace.add_run(project.id, snapshot).id)])
-    beside = record.with_suffix(".part")
-    beside.write_text(json.dumps(runs, indent=1, sort_keys=True))
-    os.replace(beside, record)
+    write_json(record, runs, sort_keys=True)
 
 
 def _project(workspace: Any, name: str, panels: Sequence[Panel]) -> Any:
     """The project of that name, its dashboard as `panels` have it."""
-    from evidently.sdk.models import DashboardPanelPlot, PanelMetric
-
-    found = [project for project in workspace.list_projects() if project.name == name]
-    project = found[0] if found else workspace.create_project(name, "Interests that people never had before")
+    known = [project for project in workspace.list_projects() if project.name == name]
+    project = known[0] if known else workspace.create_project(name, "Interests that people never had before")
     made = [(panel.title, panel.size) for panel in project.dashboard.model().panels]
     if made == [(panel.title, panel.size) for panel in panels]:
         return project
@@ -234,9 +237,82 @@ def _project(workspace: Any, name: str, panels: Sequence[Panel]) -> Any:
 
 def _save(snapshot: Any, page: Path, title: str) -> None:
     """Writes the page, with a title, and with tables that scroll where Evidently cuts them off on narrow screens."""
-    page.parent.mkdir(parents=True, exist_ok=True)
-    beside = page.with_name(f".{page.name}.part")
-    snapshot.save_html(str(beside))
     head = f"<title>{title}</title><style>.MuiPaper-root{{overflow-x:auto!important}}</style></head>"
-    beside.write_text(beside.read_text(encoding="utf-8").replace("</head>", head, 1), encoding="utf-8")
-    os.replace(beside, page)
+    with new_file(page) as file:
+        snapshot.save_html(str(file))
+        file.write_text(file.read_text(encoding="utf-8").replace("</head>", head, 1), encoding="utf-8")
+
+
+class Measured(MetricContainer):
+    """Each measure is a metric of its own, tested where it has a bound; a page shows them as rows.
+
+    Attributes:
+        title: of the table.
+        columns: of the table, the first for the measure's name.
+        rows: of the table.
+        tests: lower and upper bounds by measure.
+        names: of the measures.
+    """
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+    tests: dict[str, list[tuple[float, bool]]]
+    names: list[str]
+
+    def generate_metrics(self, context: Context) -> Sequence[MetricOrContainer]:
+        """See `MetricContainer`."""
+        tests = {
+            name: [(gte if at_least else lte)(bound) for bound, at_least in bounds]
+            for name, bounds in self.tests.items()
+        }
+        return [MeanValue(column=name, tests=tests.get(name, [])) for name in self.names]
+
+    def render(
+        self, context: Context, child_widgets: list[tuple[MetricId | None, list[BaseWidgetInfo]]] | None = None
+    ) -> list[BaseWidgetInfo]:
+        """One table; a picture of each single number says nothing more."""
+        return [table_data(column_names=self.columns, data=self.rows, title=self.title)]
+
+
+def measured(
+    title: str,
+    by_column: Mapping[str, Mapping[str, float | None]],
+    checks: Sequence[Check],
+) -> Measured:
+    """The table of some windows' or releases' measures.
+
+    Args:
+        title: of the table.
+        by_column: measures by column; the first column's are the metrics.
+        checks: its bounds, held or not; their measures come first.
+    """
+    values = next(iter(by_column.values()))
+    names = [name for name, value in values.items() if value is not None]
+    bounds = {check.name: check for check in checks}
+    tests: dict[str, list[tuple[float, bool]]] = {}
+    for check in checks:
+        tests.setdefault(check.name, []).append((check.bound, check.at_least))
+
+    def row(name: str) -> list[str]:
+        cells = [_shown(column.get(name)) for column in by_column.values()]
+        if name not in bounds:
+            return [name, *cells, "", ""]
+        check = bounds[name]
+        relation = "at least" if check.at_least else "at most"
+        return [name, *cells, f"{relation} {_shown(check.bound)}", "holds" if check.passed else "BROKEN"]
+
+    ordered = sorted(names, key=lambda name: (name not in bounds, name))
+    return Measured(
+        title=title,
+        columns=["measure", *by_column, "bound", ""],
+        rows=[row(name) for name in ordered],
+        tests=tests,
+        names=names,
+    )
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.4g}"

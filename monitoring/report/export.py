@@ -1,4 +1,4 @@
-"""From the store to Parquet parts that reports read: bounded batches, keyed users, nothing twice.
+"""Parquet parts of the store's events, which reports read: bounded batches, keyed users, nothing twice.
 
 A part holds the rows of one run of sequence numbers and is named for it; the next export goes on behind the newest
 part. Parts are written beside and renamed, so a crash leaves whole parts alone.
@@ -7,7 +7,6 @@ part. Parts are written beside and renamed, so a crash leaves whole parts alone.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ import pyarrow.parquet as pq
 from monitoring.store.database import Store
 from monitoring.store.tables import feedback, recommendations
 from newfound import schema
+from newfound.files import new_file
 
 BATCH: Final = 20_000
 _OF_SLATE: Final = (schema.RECOMMENDATION, schema.AT, schema.USER_KEY, schema.RELEASE)
@@ -77,8 +77,8 @@ def _parts(folder: Path) -> list[Path]:
 
 def _newest(folder: Path) -> int:
     parts = _parts(folder)
-    found = _PART.fullmatch(parts[-1].name) if parts else None
-    return int(found.group(2)) if found else 0
+    match = _PART.fullmatch(parts[-1].name) if parts else None
+    return int(match.group(2)) if match else 0
 
 
 def _name(first: int, last: int) -> str:
@@ -86,10 +86,8 @@ def _name(first: int, last: int) -> str:
 
 
 def _replace(path: Path, table: pa.Table) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    pq.write_table(table, beside, compression="zstd")
-    os.replace(beside, path)
+    with new_file(path) as file:
+        pq.write_table(table, file, compression="zstd")
 
 
 # What a slot's JSON holds, for DuckDB, which reads a part's slots at once.
@@ -131,10 +129,10 @@ def _feedback(rows: Sequence[Any]) -> pa.Table:
 def _table(rows: Sequence[Any], columns: pa.Schema, named: Mapping[str, str]) -> pa.Table:
     """Rows of the store as columns; `named` are those that are called otherwise there."""
     place = {name: index for index, name in enumerate(rows[0]._fields)}
-    found = list(zip(*rows, strict=True))
+    columns_of_rows = list(zip(*rows, strict=True))
     arrays = []
     for column in columns:
-        values = found[place[named.get(column.name, column.name)]]
+        values = columns_of_rows[place[named.get(column.name, column.name)]]
         if pa.types.is_timestamp(column.type):
             arrays.append(pa.array(values, pa.int64()).cast(column.type))
         else:

@@ -1,4 +1,4 @@
-"""One window's report: exported, measured, tested, kept. Running it twice changes nothing."""
+"""The report of one window: export, measures, tests, pages, workspace. Running it twice changes nothing."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ log: Final = logging.getLogger("newfound.monitoring.report")
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a report found.
+class WindowReport:
+    """The result of one window's report.
 
     Attributes:
         measures: of all releases in the window, drift included.
@@ -47,7 +47,7 @@ class Found:
         return [check for check in self.checks if not check.passed]
 
 
-def report(
+def report_window(
     store: Store,
     out: Path,
     stop: datetime,
@@ -57,7 +57,7 @@ def report(
     *,
     root: str | None = None,
     cache: Path | None = None,
-) -> Found:
+) -> WindowReport:
     """Reports [stop - window, stop) against the reference before it.
 
     Args:
@@ -76,26 +76,26 @@ def report(
     now = measure(out / "exports", start, stop, config, items=items, clusters=clusters)
     before = measure(out / "exports", start - reference, start, config, items=items, clusters=clusters)
     name = f"{start:%Y%m%dT%H%M}-{stop:%Y%m%dT%H%M}"
-    drifted, distances = pages.drift(now.sample, before.sample, out / "reports" / f"{name}-drift.html", stop)
+    drifted, distances = pages.drift_page(now.sample, before.sample, out / "reports" / f"{name}-drift.html", stop)
     mine: dict[str, float | None] = {**now.measures.get(ALL, {}), **distances, **jaccard}
     checks = check(mine, before.measures.get(ALL, {}), config)
     by_release = {**now.measures, ALL: mine}
     _keep(store, start, stop, by_release, checks)
     if mine:
-        releases_alone = {of: found for of, found in now.measures.items() if of != ALL}
+        releases_alone = {of: taken for of, taken in now.measures.items() if of != ALL}
         beside = {"reference": before.measures.get(ALL, {}), **(releases_alone if len(releases_alone) > 1 else {})}
-        held = pages.held(mine, beside, checks, out / "reports" / f"{name}.html", (start, stop))
-        pages.add_to_workspace(out / "workspace", name, {"measures": held, "drift": drifted})
-    found = Found(start, stop, mine, by_release, checks)
+        snapshot = pages.measures_page(mine, beside, checks, out / "reports" / f"{name}.html", (start, stop))
+        pages.add_to_workspace(out / "workspace", name, {"measures": snapshot, "drift": drifted})
+    done = WindowReport(start, stop, mine, by_release, checks)
     log.info(
         "%s: %d new events, %d impressions, %d of %d bounds hold",
         name,
         new["slates"] + new["feedback"],
         int(mine.get("impressions") or 0),
-        len(checks) - len(found.failed),
+        len(checks) - len(done.failed),
         len(checks),
     )
-    return found
+    return done
 
 
 def _keep(
@@ -110,8 +110,8 @@ def _keep(
     def row(release: str, name: str, value: float | None) -> None:
         rows.append({"start": micros(start), "stop": micros(stop), "release": release, "name": name, "value": value})
 
-    for release, found in by_release.items():
-        for name, value in found.items():
+    for release, taken in by_release.items():
+        for name, value in taken.items():
             row(release, name, value)
     for one in checks:
         row(ALL, f"bound.{one.name}", one.bound)

@@ -1,4 +1,4 @@
-"""What other policies would have earned on novel slots, from logged propensities: IPS, SNIPS, doubly robust, in SQL.
+"""Off-policy estimates on novel slots from logged propensities: IPS, SNIPS, doubly robust, in SQL.
 
 The estimators are those of `newfound.evaluation.off_policy`, with slates as groups; here they are sums that stream
 through DuckDB, exact ones by the macro `total` of `monitoring.report.windows`.
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 ALL: Final = "all"
 """The pseudo release of measures over all releases."""
 POLICIES: Final = ("uniform", "likeliest")
-"""Those that are judged: any eligible cluster alike; always the likeliest candidate."""
+"""The policies that are estimated: any eligible cluster alike; always the likeliest candidate."""
 _HEAVIEST: Final = 1e6  # weight of a slot; only a broken log asks for more, and sums have room for so much
 _PRIOR: Final = 10.0  # impressions that the overall reward counts for beside a cluster's own
 
@@ -96,13 +96,13 @@ def offpolicy_measures(db: duckdb.DuckDBPyConnection) -> dict[str, dict[str, flo
     db.execute(_OFFERED)
     db.execute(_REWARDS, {"prior": _PRIOR})
     db.execute(_PREDICTED)
-    found: dict[str, dict[str, float | None]] = defaultdict(dict)
+    estimated: dict[str, dict[str, float | None]] = defaultdict(dict)
     for policy in POLICIES:
         db.execute(_WEIGHED, {"policy": policy, "heaviest": _HEAVIEST})
         for row in _rows(db, _ESTIMATES):
             if not row["slates"]:
                 continue
-            of = found[row["release"]]
+            of = estimated[row["release"]]
             estimates = {name: row[name] for name in ("ips", "dr", "snips")}
             residuals = _rows(db, _RESIDUALS, {"release": row["release"], **estimates})[0]
             for name, value in estimates.items():
@@ -111,7 +111,7 @@ def offpolicy_measures(db: duckdb.DuckDBPyConnection) -> dict[str, dict[str, flo
                     of[f"offpolicy.{policy}.{name}"] = value
                     of[f"offpolicy.{policy}.{name}_error"] = _error(residuals[name], row["slates"], scale)
             of[f"offpolicy.{policy}.effective_sample_size"] = row["effective_sample_size"]
-    return found
+    return estimated
 
 
 def _error(squares: float, slates: int, scale: float) -> float | None:

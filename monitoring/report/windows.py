@@ -1,11 +1,11 @@
-"""METHOD.md's measures of a window of events, by release: SQL that streams Parquet parts through bounded memory.
+"""Measures of a window of events, by release: SQL that streams Parquet parts through bounded memory.
 
 A slate belongs to the window in which it was answered; feedback on it counts whenever it happened and however late it
 came, so an old window that is measured again takes late feedback in, and one that got none is measured the same. A slot
-is an *impression* once there is any feedback on it. What counts as positive is decided as histories decide it
-(`monitoring.collector.pusher.fold`), and each measure means what its function in `newfound.measures` or
-`newfound.evaluation.off_policy` computes. A release's measures are of what was shown, and of what was consumed, on its
-slates; those of all releases take in what people consumed elsewhere.
+is an *impression* once there is any feedback on it. Feedback means what it means for histories (`monitoring.feedback`;
+`monitoring.users.interactions.fold` is the same in Python), and each measure what its function in `newfound.measures`
+or `newfound.evaluation.off_policy` computes. A release's measures are of what was shown, and of what was consumed, on
+its slates; those of all releases take in what people consumed elsewhere.
 
 A window that is measured again gives the same values to the last bit: counts and medians do by themselves, and what is
 no whole number is added as decimals (`total`), since threads add in any order and sums of floats depend on it.
@@ -20,11 +20,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import duckdb
 import numpy as np
 
+from monitoring.feedback import CLICKED, CONSUMING, DAY, EXPLICIT, IMPRESSION, WATCHED, sql_list
 from monitoring.report.off_policy import ALL, offpolicy_measures
 from monitoring.settings import MonitoringConfig
 from newfound import schema
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 UCI_DAYS: Final = 7
+Values: TypeAlias = dict[str, dict[str, float | None]]
+"""Measures by release, then by name."""
 
 # Twelve digits after the point; ten million terms of 10^18 have room before it, and what is larger is left out.
 _EXACT: Final = """
@@ -41,20 +44,23 @@ CREATE MACRO total(x) AS sum(TRY_CAST(x AS DECIMAL(30, 12)))::DOUBLE;
 CREATE MACRO mean(x) AS total(x::DOUBLE) / nullif(count(TRY_CAST(x::DOUBLE AS DECIMAL(30, 12))), 0);
 """
 
-_OUTCOMES: Final = """
+# Interactions as `monitoring.users.interactions.fold` makes them, and impressions with nothing else, which are none.
+OUTCOMES: Final = f"""
 CREATE TABLE outcomes AS
-SELECT *,
-    coalesce(CASE WHEN explicit IS NULL THEN implicit >= $positive_at ELSE explicit = 'liked' END, false) AS positive
+SELECT *, coalesce(engagement >= $positive_at, false) AS positive
 FROM (
     SELECT user_key, item_id, recommendation_id,
-        min(moment) FILTER (WHERE kind <> 'shown') AS moment,
-        arg_max(kind, {'moment': moment, 'id': event_id}) FILTER (WHERE kind IN ('liked', 'dismissed')) AS explicit,
-        max(CASE kind WHEN 'watched' THEN share WHEN 'clicked' THEN $clicked END) AS implicit,
-        bool_or(kind IN ('clicked', 'watched', 'liked')) AS consumed
+        min(moment) FILTER (WHERE kind <> '{IMPRESSION}') AS moment,
+        coalesce(
+            arg_max(CASE kind {" ".join(f"WHEN '{kind}' THEN {value}::DOUBLE" for kind, value in EXPLICIT.items())} END,
+                {{'moment': moment, 'id': event_id}}) FILTER (WHERE kind IN {sql_list(EXPLICIT)}),
+            max(CASE kind WHEN '{WATCHED}' THEN share WHEN '{CLICKED}' THEN $clicked END)
+        ) AS engagement,
+        bool_or(kind IN {sql_list(CONSUMING)}) AS consumed
     FROM feedback
     WHERE moment >= $since
     GROUP BY user_key, item_id, recommendation_id,
-        CASE WHEN recommendation_id IS NULL THEN epoch_us(moment) // 86400000000 END
+        CASE WHEN recommendation_id IS NULL THEN epoch_us(moment) // {DAY} END
 )
 """
 
@@ -191,52 +197,65 @@ def measure(
         clusters: how many interface clusters there are; the exposed ones where None.
         scratch: where to spill; a temporary folder where None.
     """
-    values: dict[str, dict[str, float | None]] = defaultdict(dict)
+    values: Values = defaultdict(dict)
+    since = min(start - timedelta(days=1), stop - timedelta(days=config.lookback_days))
     with _database(exports, config, items, scratch) as db:
-        since = min(start - timedelta(days=1), stop - timedelta(days=config.lookback_days))
-        db.execute(_OUTCOMES, {"since": since, "positive_at": config.positive_at, "clicked": config.clicked_engagement})
+        db.execute(OUTCOMES, {"since": since, "positive_at": config.positive_at, "clicked": config.clicked_engagement})
         db.execute(_DECIDED, {"start": start, "stop": stop})
         db.execute(_CONSUMED, {"since": since, "stop": stop})
-        span = {"start": start, "stop": stop}
-        for row in _rows(db, _SLATES, span) + _rows(db, _SLOTS, {}):
-            release = row.pop("release")
-            values[release].update({name: None if value is None else float(value) for name, value in row.items()})
-        for of in values.values():
-            exposure, appeal = of.get("suppression_exposure"), of.get("suppression_appeal")
-            of["suppression_ratio"] = exposure / appeal if exposure is not None and appeal else None
-        for row in _rows(db, _REASONS, {}):
-            values[row["release"]][f"reason_share.{row['reason']}"] = row["slots"] / _slots(values, row["release"])
-        exposure_of: dict[str, list[int]] = defaultdict(list)
-        for row in _rows(db, _EXPOSURE, {}):
-            exposure_of[row["release"]].append(row["impressions"])
-        for release, counts in exposure_of.items():
-            padded = np.array(counts + [0] * max(0, (clusters or 0) - len(counts)))
-            values[release]["exposed_clusters"] = float(len(counts))
-            values[release]["exposure_gini"] = _number(gini(padded))
-            values[release]["exposure_entropy"] = _number(normalised_entropy(padded))
-        for row in _rows(db, _UCI, {"week": stop - timedelta(days=UCI_DAYS), "stop": stop}):
-            for least in config.uci_at:
-                more = row["users"] if row["clusters"] >= least else 0
-                values[row["release"]][f"uci@{least}"] = (values[row["release"]].get(f"uci@{least}") or 0.0) + more
-        retained = int(config.retained_days * 86_400_000_000)
-        for row in _rows(db, _INTERESTS, {"start": start, "retained": retained}):
-            values[row.pop("release")].update(row)
+        _measure_slates(db, values, start, stop)
+        _measure_exposure(db, values, clusters)
+        _measure_interests(db, values, start, stop, config)
         if items is not None:  # else nobody knows which items have a cluster
             values[ALL]["unknown_items"] = db.execute(_UNKNOWN, {"start": start}).fetchone()[0]  # type: ignore[index]
-        for release, found in offpolicy_measures(db).items():
-            values[release].update(found)
+        for release, estimates in offpolicy_measures(db).items():
+            values[release].update(estimates)
         sample = db.execute(_SAMPLE, {"rows": config.drift_rows}).fetch_df()
     # What was consumed on an earlier release's slates makes it none of this window's.
     kept = {
-        of: {name: found[name] for name in sorted(found)}
-        for of, found in sorted(values.items())
-        if of == ALL or "slates" in found
+        of: {name: taken[name] for name in sorted(taken)}
+        for of, taken in sorted(values.items())
+        if of == ALL or "slates" in taken
     }
     return Window(start, stop, kept, sample)
 
 
-def _slots(values: Mapping[str, Mapping[str, float | None]], release: str) -> float:
-    return values[release]["slots"] or 1.0
+def _measure_slates(db: duckdb.DuckDBPyConnection, values: Values, start: datetime, stop: datetime) -> None:
+    """Counts, rates and shares of slates and slots."""
+    for row in _rows(db, _SLATES, {"start": start, "stop": stop}) + _rows(db, _SLOTS, {}):
+        release = row.pop("release")
+        values[release].update({name: None if value is None else float(value) for name, value in row.items()})
+    for of in values.values():
+        exposure, appeal = of.get("suppression_exposure"), of.get("suppression_appeal")
+        of["suppression_ratio"] = exposure / appeal if exposure is not None and appeal else None
+    for row in _rows(db, _REASONS, {}):
+        slots = values[row["release"]]["slots"] or 1.0
+        values[row["release"]][f"reason_share.{row['reason']}"] = row["slots"] / slots
+
+
+def _measure_exposure(db: duckdb.DuckDBPyConnection, values: Values, clusters: int | None) -> None:
+    """How evenly impressions lie over clusters."""
+    exposure_of: dict[str, list[int]] = defaultdict(list)
+    for row in _rows(db, _EXPOSURE, {}):
+        exposure_of[row["release"]].append(row["impressions"])
+    for release, counts in exposure_of.items():
+        padded = np.array(counts + [0] * max(0, (clusters or 0) - len(counts)))
+        values[release]["exposed_clusters"] = float(len(counts))
+        values[release]["exposure_gini"] = _number(gini(padded))
+        values[release]["exposure_entropy"] = _number(normalised_entropy(padded))
+
+
+def _measure_interests(
+    db: duckdb.DuckDBPyConnection, values: Values, start: datetime, stop: datetime, config: MonitoringConfig
+) -> None:
+    """UCI, UEUC and retained interests."""
+    for row in _rows(db, _UCI, {"week": stop - timedelta(days=UCI_DAYS), "stop": stop}):
+        of = values[row["release"]]
+        for least in config.uci_at:
+            of[f"uci@{least}"] = (of.get(f"uci@{least}") or 0.0) + (row["users"] if row["clusters"] >= least else 0)
+    retained = int(config.retained_days * 86_400_000_000)
+    for row in _rows(db, _INTERESTS, {"start": start, "retained": retained}):
+        values[row.pop("release")].update(row)
 
 
 def _number(value: float) -> float | None:
@@ -244,9 +263,9 @@ def _number(value: float) -> float | None:
 
 
 def _rows(db: duckdb.DuckDBPyConnection, sql: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
-    found = db.execute(sql, dict(values))
-    names = [column[0] for column in found.description or []]
-    return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+    answer = db.execute(sql, dict(values))
+    names = [column[0] for column in answer.description or []]
+    return [dict(zip(names, row, strict=True)) for row in answer.fetchall()]
 
 
 @contextmanager

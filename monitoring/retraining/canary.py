@@ -1,27 +1,33 @@
-"""Promotes a canary release, or rolls it back, on what people did with its slates."""
+"""The verdict on a canary release: promote, roll back or wait, from what people did with its slates."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
 from statistics import NormalDist
 from typing import Literal
 
+from monitoring.report.export import export
+from monitoring.report.windows import measure
 from monitoring.settings import MonitoringConfig
+from monitoring.store.database import Store
+from newfound.release import store as releases
 
 Measures = Mapping[str, float | None]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What to do with the canary, and why."""
+    """The canary's fate, and the reason."""
 
     action: Literal["promote", "rollback", "wait"]
     reason: str
 
 
-def judge(canary: Measures, stable: Measures, config: MonitoringConfig) -> Verdict:
+def compare(canary: Measures, stable: Measures, config: MonitoringConfig) -> Verdict:
     """Compares a canary with the stable release over the same window.
 
     It is rolled back where it is worse with confidence (positive rate on novel slots, or the share of degraded
@@ -51,3 +57,43 @@ def judge(canary: Measures, stable: Measures, config: MonitoringConfig) -> Verdi
     if mine - theirs - margin > -config.novel_positive_rate_fall * theirs:
         return Verdict("promote", f"not worse: {difference}")
     return Verdict("wait", f"undecided: {difference}")
+
+
+def compare_releases(
+    store: Store, exports: Path, canary: str, root: str, span: timedelta, config: MonitoringConfig, now: datetime
+) -> tuple[Verdict, str | None]:
+    """Compares a canary with the release that is current, or, where it was promoted already, with the one before it.
+
+    Args:
+        store: where events are.
+        exports: folder of the exported parts, which are brought up to date.
+        canary: id of the canary release.
+        root: folder or URL of all releases.
+        span: time to compare over, ending now.
+        config: see `compare`.
+        now: UTC.
+
+    Returns:
+        The verdict, and the id of the stable release; None where there is none.
+    """
+    export(store, exports)
+    measures = measure(exports, now - span, now, config).measures
+    stable = releases.current(root)
+    if stable == canary:
+        made = [manifest.id for manifest in releases.list_releases(root)]
+        earlier = made[: made.index(canary)]
+        stable = earlier[-1] if earlier else None
+    return compare(measures.get(canary, {}), measures.get(stable or "", {}), config), stable
+
+
+def act(verdict: Verdict, canary: str, stable: str | None, root: str, cache: Path | None) -> str | None:
+    """Makes the verdict's release current, once it is verified; returns it, or None where nothing had to change."""
+    current = releases.current(root)
+    if verdict.action == "promote" and current != canary:
+        wanted = canary
+    elif verdict.action == "rollback" and current == canary and stable is not None:
+        wanted = stable
+    else:
+        return None
+    releases.rollback(root, wanted, cache)  # verifies, then swaps the pointer: to a newer release as to an older
+    return wanted

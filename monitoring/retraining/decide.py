@@ -1,4 +1,4 @@
-"""Which pipeline is due, judged on the last windows: with hysteresis, a cool-down, and evidence that is not used twice.
+"""The decision which pipeline is due, from the last windows: hysteresis, cool-down, no evidence used twice.
 
 A bound must be broken in so many windows in a row, all of which began after the last pipeline of any kind was
 submitted: what happened before it says nothing about what it did. Repeated refreshes that heal nothing lead to
@@ -39,7 +39,7 @@ class Decision:
 
 
 def decide(store: Store, window: timedelta, config: MonitoringConfig, now: datetime) -> Decision:
-    """Judges the last windows of a length.
+    """Decides on the last windows of a length.
 
     Args:
         store: where reports keep their measures.
@@ -82,7 +82,7 @@ def remember(store: Store, decision: Decision, now: datetime, *, submitted: bool
 def _wanted(
     windows: Sequence[dict[str, float]], submitted: Sequence[tuple[str, datetime]], config: MonitoringConfig
 ) -> tuple[Action | None, str]:
-    unknown = [found.get("unknown_items", 0.0) for found in windows]
+    unknown = [measured.get("unknown_items", 0.0) for measured in windows]
     if min(unknown) >= config.unknown_items:
         return "clusters", f"{min(unknown):.1%} of what is consumed lies in no cluster, {len(windows)} windows in a row"
     if _broken(windows, "match_rate"):
@@ -102,7 +102,7 @@ def _wanted(
 
 
 def _broken(windows: Sequence[dict[str, float]], name: str) -> bool:
-    return all(found.get(f"passed.{name}") == 0.0 for found in windows)
+    return all(measured.get(f"passed.{name}") == 0.0 for measured in windows)
 
 
 def _windows(store: Store, window: timedelta, since: datetime | None, count: int) -> list[dict[str, float]]:
@@ -111,7 +111,7 @@ def _windows(store: Store, window: timedelta, since: datetime | None, count: int
     query = select(measures).where(measures.c.release == ALL, measures.c.stop - measures.c.start == length)
     if since is not None:
         query = query.where(measures.c.start >= micros(since))
-    found: dict[int, dict[str, float]] = {}
+    measured: dict[int, dict[str, float]] = {}
     with store.engine.connect() as connection:
         stops = list(
             connection.scalars(
@@ -120,8 +120,8 @@ def _windows(store: Store, window: timedelta, since: datetime | None, count: int
         )
         for row in connection.execute(query.where(measures.c.stop.in_(stops))):
             if row.value is not None:
-                found.setdefault(row.stop, {})[row.name] = row.value
-    return [found.get(stop, {}) for stop in stops]
+                measured.setdefault(row.stop, {})[row.name] = row.value
+    return [measured.get(stop, {}) for stop in stops]
 
 
 def _submitted(store: Store) -> list[tuple[str, datetime]]:

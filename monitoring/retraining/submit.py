@@ -1,14 +1,18 @@
-"""Starts the pipeline that is due: here, or on Kubeflow Pipelines."""
+"""Submission of the pipeline that is due: here, or to Kubeflow Pipelines."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from monitoring.retraining.decide import Decision
+from monitoring.retraining.decide import Decision, remember
+from monitoring.settings import MonitoringConfig
+from monitoring.store.database import Store
+from monitoring.users.interactions import write_interactions
 from newfound.errors import NewfoundError
 
 
@@ -64,6 +68,25 @@ def submit(decision: Decision, **settings: Any) -> str:
     """
     _run(decision.action, command_of(decision, **settings))
     return f"{decision.action} {'done' if settings['to'] == 'local' else 'submitted'}"
+
+
+def submit_due(store: Store, decision: Decision, monitoring: MonitoringConfig, now: datetime, **settings: Any) -> str:
+    """Writes everybody's interactions, which the pipeline learns from, remembers the decision and starts the pipeline.
+
+    Args:
+        store: the durable store.
+        decision: what is due.
+        monitoring: what feedback means.
+        now: UTC.
+        settings: see `command_of`.
+
+    Raises:
+        SubmitError: it failed.
+    """
+    write_interactions(store, monitoring, settings["interactions"])
+    # Remembered before it runs: a run that fails must not be started again and again.
+    remember(store, decision, now, submitted=True, run=settings["to"])
+    return submit(decision, **settings)
 
 
 def submit_interests(to: str, config: Path, releases: str) -> str:

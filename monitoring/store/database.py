@@ -19,7 +19,16 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, Table, create_engine, delete, event, func, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 
-from monitoring.store.tables import erased, feedback, inferences, measures, metadata, pasts, progress, recommendations
+from monitoring.store.tables import (
+    erased,
+    feedback,
+    imported,
+    inferences,
+    measures,
+    metadata,
+    progress,
+    recommendations,
+)
 from newfound.events import FeedbackEvent, RecommendationEvent, user_key
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -40,7 +49,7 @@ def moment(value: int) -> datetime:
 
 @dataclass(frozen=True)
 class Inference:
-    """One record of KServe's logger: that a call happened, not what was in it."""
+    """One record of KServe's logger: that a call happened, without its content."""
 
     id: str
     at: datetime
@@ -54,7 +63,7 @@ Stored = RecommendationEvent | FeedbackEvent | Inference
 
 @dataclass(frozen=True)
 class Written:
-    """What one commit did: events new by table, and how many were known already."""
+    """Result of one commit: events new by table, and how many were known already."""
 
     new: Mapping[str, int]
     duplicates: int
@@ -123,13 +132,13 @@ class Store:
 
     def _marks(self, connection: Connection, keys: set[str]) -> dict[str, int]:
         """Until when events of these users are refused, for those who were erased."""
-        found: dict[str, int] = {}
+        marks: dict[str, int] = {}
         listed = sorted(keys)
         for start in range(0, len(listed), 500):
             some = listed[start : start + 500]
             query = select(erased.c.user_key, erased.c.at).where(erased.c.user_key.in_(some))
-            found.update({row.user_key: row.at for row in connection.execute(query)})
-        return found
+            marks.update({row.user_key: row.at for row in connection.execute(query)})
+        return marks
 
     def _insert_new(self, connection: Connection, table: Table, rows: list[dict[str, Any]]) -> int:
         # Looking first keeps the sequence free of holes; the writer's lock makes it safe.
@@ -232,19 +241,21 @@ class Store:
                 if held:
                     connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _PUSHER_LOCK})
 
-    # --- the past, and people's data --------------------------------------------------------------------------------
+    # --- imported interactions, and people's data ---------------------------------------------------------------------
 
-    def put_pasts(self, rows: Iterable[tuple[str, Sequence[tuple[str, int, float, bool]]]], batch: int = 500) -> int:
-        """Stores what users did before; replaces what was stored of them. Returns the number of users."""
+    def import_interactions(
+        self, rows: Iterable[tuple[str, Sequence[tuple[str, int, float, bool]]]], batch: int = 500
+    ) -> int:
+        """Stores users' earlier interactions in place of those that were imported; returns the number of users."""
         waiting: list[dict[str, Any]] = []
         total = 0
         for user, events in rows:
             waiting.append({"user_id": user, "events": json.dumps(list(events), separators=(",", ":"))})
             total += 1
             if len(waiting) == batch:
-                self._upsert(pasts, waiting)
+                self._upsert(imported, waiting)
                 waiting = []
-        self._upsert(pasts, waiting)
+        self._upsert(imported, waiting)
         return total
 
     def erase(self, user_id: str, now: datetime) -> dict[str, int]:
@@ -253,7 +264,7 @@ class Store:
         self._upsert(erased, [{"user_key": self.key_of(user_id), "at": micros(now)}])
         with self.engine.begin() as connection:
             self._lock(connection)  # a batch that was checked before the mark is committed by now, and goes too
-            for table in (recommendations, feedback, pasts):
+            for table in (recommendations, feedback, imported):
                 removed[table.name] = connection.execute(delete(table).where(table.c.user_id == user_id)).rowcount
         self._vacuum()
         return removed

@@ -58,13 +58,13 @@ inferences = Table(
     sqlite_autoincrement=True,
 )
 
-pasts = Table(
+imported = Table(
     "pasts",
     metadata,
     Column("user_id", String(256), primary_key=True),
     Column("events", Text, nullable=False),  # JSON list of [item, at in ms, engagement, positive], oldest first
 )
-"""What users did before the collector was there: a copy of the dataset that the first release was trained on."""
+"""Users' interactions from before the collector was there: a copy of the data set of the first release."""
 
 erased = Table(
     "erased",
@@ -72,7 +72,7 @@ erased = Table(
     Column("user_key", String(32), primary_key=True),
     Column("at", BigInteger, nullable=False),
 )
-"""Whose events until when are refused, should they still arrive: a hash, and nothing else of the user."""
+"""Users whose events until a moment are refused, should they still arrive: a hash, and nothing else of the user."""
 
 progress = Table(
     "progress",
@@ -80,7 +80,7 @@ progress = Table(
     Column("name", String(64), primary_key=True),
     Column("value", BigInteger, nullable=False),
 )
-"""How far readers came, by reader."""
+"""Positions of readers, by reader."""
 
 measures = Table(
     "measures",

@@ -1,25 +1,26 @@
-"""People's data: a user is removed from everything that monitoring and Feast keep; old events are removed from all."""
+"""Removal of people's data: a user from everything that monitoring and Feast keep, old events from all."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from monitoring.collector.pusher import FeastFeatures
+from feature_repo.store import VIEWS
+from feature_repo.store import erase as erase_online
 from monitoring.report.export import rewrite
 from monitoring.store.database import Store
 from newfound import schema
-from newfound.errors import ConfigError
+from newfound.files import new_file
 
-VIEWS: Final = ("user_history", "user_interests")
+if TYPE_CHECKING:
+    from feature_repo.store import FeatureStore
 
 
 def erase(
@@ -29,7 +30,7 @@ def erase(
     *,
     exports: Path | None = None,
     interactions: Path | None = None,
-    features: FeastFeatures | None = None,
+    feast: FeatureStore | None = None,
     sources: Path | None = None,
     spools: Sequence[Path] = (),
 ) -> dict[str, int]:
@@ -44,7 +45,7 @@ def erase(
         now: UTC.
         exports: folder of the exported parts.
         interactions: what was last written for the pipelines.
-        features: Feast, whose online rows go.
+        feast: the feature store, whose online rows go.
         sources: folder of Feast's source files, whose rows go.
         spools: folders of senders' spools: files of one CloudEvent, or one batch, a line.
 
@@ -57,10 +58,9 @@ def erase(
         removed["exports"] = rewrite(exports, lambda table: pc.not_equal(table[schema.USER_KEY], key))
     if interactions is not None:
         removed["interactions"] = _from_parquet(interactions, user_id)
-    if features is not None:
-        feast = features.open()
+    if feast is not None:
         with store.sole_pusher(wait=True):  # a collector that has read the user before is done writing then
-            removed["feast.online"] = _from_online(feast, user_id)
+            removed["feast.online"] = erase_online(feast, user_id)
     if sources is not None:
         removed["feast.sources"] = sum(_from_parquet(sources / f"{view}.parquet", user_id) for view in VIEWS)
     removed["spools"] = sum(
@@ -78,46 +78,14 @@ def retain(store: Store, days: int, now: datetime, exports: Path | None = None) 
     return removed
 
 
-def _from_online(feast: Any, user_id: str) -> int:
-    """Deletes the user's online rows; Feast has no call for it that every store answers, so each has its own way."""
-    from feast.infra.key_encoding_utils import serialize_entity_key
-    from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-    from feast.protos.feast.types.Value_pb2 import Value
-
-    key = EntityKey(join_keys=[schema.USER], entity_values=[Value(string_val=user_id)])
-    config = feast.config
-    online = feast._get_provider().online_store
-    if config.online_store.type == "redis":
-        from feast.infra.online_stores.helpers import _redis_key
-
-        version = config.entity_key_serialization_version
-        return int(online._get_client(config.online_store).delete(_redis_key(config.project, key, version)))
-    if config.online_store.type == "sqlite":
-        serialized = serialize_entity_key(key, config.entity_key_serialization_version)
-        connection = online._get_conn(config)
-        with connection:
-            gone = sum(
-                connection.execute(f'DELETE FROM "{feast.project}_{view}" WHERE entity_key = ?', (serialized,)).rowcount
-                > 0
-                for view in VIEWS
-            )
-        connection.execute("VACUUM")
-        return int(gone)
-    raise ConfigError(
-        f"online store {config.online_store.type!r}: cannot be erased from here; expected sqlite or redis, "
-        "delete the user's rows there by hand"
-    )
-
-
 def _from_parquet(path: Path, user_id: str) -> int:
     if not path.is_file():
         return 0
     table = pq.read_table(path)
     kept = table.filter(pc.not_equal(table[schema.USER], user_id))
     if kept.num_rows < table.num_rows:
-        beside = path.with_name(f".{path.name}.part")
-        pq.write_table(kept, beside)
-        os.replace(beside, path)
+        with new_file(path) as file:
+            pq.write_table(kept, file)
     return int(table.num_rows - kept.num_rows)
 
 
@@ -141,9 +109,8 @@ def _from_spool(path: Path, user_id: str) -> int:
     if removed and not kept:
         path.unlink()
     elif removed:
-        beside = path.with_name(f".{path.name}.part")
-        beside.write_bytes(b"".join(kept))
-        os.replace(beside, path)
+        with new_file(path) as file:
+            file.write_bytes(b"".join(kept))
     return removed
 
 

@@ -1,34 +1,91 @@
-"""What users did before the collector was there, and all that they ever did as input for the next training."""
+"""Users' interactions, for Feast and for training: imported ones, and those that feedback amounts to."""
 
 from __future__ import annotations
 
+import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, Final, TypeAlias
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from sqlalchemy import select, union
 
-from monitoring.collector.pusher import Interaction, interactions_of
+from monitoring.feedback import CLICKED, DAY, EXPLICIT, IMPRESSION
 from monitoring.settings import MonitoringConfig
 from monitoring.store.database import Store
-from monitoring.store.tables import feedback, pasts
+from monitoring.store.tables import feedback, imported
 from newfound import schema
 from newfound.errors import DataError
+from newfound.files import put_file
 
-_USERS = 2000  # whose interactions are in memory at a time
+Interaction: TypeAlias = tuple[str, int, float, bool]
+"""Item, UTC milliseconds, engagement in [0, 1], positive."""
+_USERS: Final = 2000  # whose interactions are in memory at a time
+_COLUMNS: Final = pa.schema(
+    [
+        pa.field(schema.USER, pa.string()),
+        pa.field(schema.ITEM, pa.string()),
+        pa.field(schema.TIME, pa.timestamp("ms", tz="UTC")),
+        pa.field(schema.ENGAGEMENT, pa.float64()),
+        pa.field(schema.POSITIVE, pa.bool_()),
+    ]
+)
 
 
-def pasts_of(dataset: Path) -> Iterator[tuple[str, list[Interaction]]]:
-    """Every user's whole past, oldest first, one after the other.
+def fold(events: Sequence[Any], config: MonitoringConfig) -> list[Interaction]:
+    """Feedback as interactions, oldest first (see `monitoring.feedback`); the time of each is its first event's.
+
+    Args:
+        events: feedback of one user with `at` (microseconds), `id`, `item`, `recommendation_id`, `kind`, `share`.
+        config: engagement of a click, and engagement from which feedback is positive.
+    """
+    groups: dict[tuple[str, str | int], list[Any]] = {}
+    for event in sorted(events, key=lambda event: (event.at, event.id)):
+        if event.kind != IMPRESSION:
+            groups.setdefault((event.item, event.recommendation_id or event.at // DAY), []).append(event)
+    folded: list[tuple[int, Interaction]] = []
+    for (item, _), group in groups.items():
+        explicit = [EXPLICIT[event.kind] for event in group if event.kind in EXPLICIT]
+        if explicit:
+            engagement = explicit[-1]
+        else:
+            engagement = max(config.clicked_engagement if e.kind == CLICKED else float(e.share) for e in group)
+        interaction = (item, group[0].at // 1000, engagement, engagement >= config.positive_at)
+        folded.append((group[0].at, interaction))
+    return [interaction for _, interaction in sorted(folded, key=lambda pair: pair[0])]
+
+
+def interactions_of(store: Store, users: Sequence[str], config: MonitoringConfig) -> dict[str, list[Interaction]]:
+    """Everything that each user ever did, oldest first: the imported interactions and the feedback since."""
+    with store.engine.connect() as connection:
+        before = {
+            row.user_id: [
+                (str(item), int(at), float(engagement), bool(positive))
+                for item, at, engagement, positive in json.loads(row.events)
+            ]
+            for row in connection.execute(select(imported).where(imported.c.user_id.in_(users)))
+        }
+        since: dict[str, list[Any]] = {}
+        query = select(feedback).where(feedback.c.user_id.in_(users), feedback.c.kind != IMPRESSION)
+        for row in connection.execute(query):
+            since.setdefault(row.user_id, []).append(row)
+    whole = {}
+    for user in users:
+        events = before.get(user, []) + fold(since.get(user, []), config)
+        whole[user] = sorted(events, key=lambda event: event[1])  # stable: ties keep the order of their source
+    return whole
+
+
+def read_interactions(dataset: Path) -> Iterator[tuple[str, list[Interaction]]]:
+    """Every user's interactions in a data set, oldest first, one user after the other.
 
     Args:
         dataset: folder of `interactions.parquet`, which is sorted by user and position.
 
     Raises:
-        DataError: the file is missing or not a dataset's.
+        DataError: the file is missing or not a data set's.
     """
     path = dataset / "interactions.parquet"
     try:
@@ -52,46 +109,31 @@ def pasts_of(dataset: Path) -> Iterator[tuple[str, list[Interaction]]]:
 
 
 def write_interactions(store: Store, config: MonitoringConfig, out: str) -> int:
-    """Writes every user's interactions, the imported past and the feedback since; returns how many.
+    """Writes every user's interactions, the imported ones and the feedback since; returns how many.
 
     Args:
         store: the durable store.
         config: what feedback means.
         out: Parquet file or URL, with the columns that the loader of own files takes.
     """
-    columns = pa.schema(
-        [
-            pa.field(schema.USER, pa.string()),
-            pa.field(schema.ITEM, pa.string()),
-            pa.field(schema.TIME, pa.timestamp("ms", tz="UTC")),
-            pa.field(schema.ENGAGEMENT, pa.float64()),
-            pa.field(schema.POSITIVE, pa.bool_()),
-        ]
-    )
-    query = union(select(pasts.c.user_id), select(feedback.c.user_id).where(feedback.c.kind != "shown"))
+    query = union(select(imported.c.user_id), select(feedback.c.user_id).where(feedback.c.kind != IMPRESSION))
     with store.engine.connect() as connection:
         users = sorted(connection.scalars(query))
-    filesystem, path = fsspec.core.url_to_fs(out)
-    filesystem.makedirs(filesystem._parent(path), exist_ok=True)
-    total = 0
     with tempfile.TemporaryDirectory(prefix="newfound-") as folder:
         written = Path(folder) / "interactions.parquet"
-        total = _write_all(store, users, config, columns, written)
-        beside = f"{path}.part"  # it appears whole, or not at all
-        filesystem.put_file(str(written), beside)
-        filesystem.mv(beside, path)
+        total = _write(store, users, config, written)
+        put_file(written, out)
     return total
 
 
-def _write_all(store: Store, users: list[str], config: MonitoringConfig, columns: pa.Schema, out: Path) -> int:
+def _write(store: Store, users: list[str], config: MonitoringConfig, out: Path) -> int:
     total = 0
-    with pq.ParquetWriter(out, columns) as writer:
+    with pq.ParquetWriter(out, _COLUMNS) as writer:
         for start in range(0, len(users), _USERS):
             whole = interactions_of(store, users[start : start + _USERS], config)
             rows = [(user, *event) for user, events in whole.items() for event in events]
             total += len(rows)
-            arrays = zip(*rows, strict=True) if rows else ([] for _ in columns)
-            writer.write_table(
-                pa.table([pa.array(list(a), f.type) for a, f in zip(arrays, columns, strict=True)], schema=columns)
-            )
+            arrays = zip(*rows, strict=True) if rows else ([] for _ in _COLUMNS)
+            columns = [pa.array(list(a), f.type) for a, f in zip(arrays, _COLUMNS, strict=True)]
+            writer.write_table(pa.table(columns, schema=_COLUMNS))
     return total

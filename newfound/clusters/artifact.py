@@ -21,6 +21,8 @@ import pyarrow.parquet as pq
 
 from newfound import schema
 from newfound.errors import DataError
+from newfound.files import new_folder
+from newfound.types import Floats, Ints
 
 FORMAT: Final = 1
 RECORD: Final = "clusters.json"
@@ -28,8 +30,6 @@ TREE_FILE: Final = "tree.parquet"
 ITEMS_FILE: Final = "items.parquet"
 LAYOUT_FILE: Final = "layout.parquet"
 VECTORS_FILE: Final = "centroids.safetensors"
-
-Floats = npt.NDArray[np.float32]
 
 
 class Clusters:
@@ -111,9 +111,7 @@ class Clusters:
         """Writes the artifact folder, whole or not at all."""
         from safetensors.numpy import save_file
 
-        from newfound.datasets.engine import new_folder
-
-        with new_folder(Path(out)) as folder:
+        with new_folder(out, RECORD) as folder:
             pq.write_table(self.tree, folder / TREE_FILE)
             pq.write_table(self.items, folder / ITEMS_FILE)
             pq.write_table(self.layout, folder / LAYOUT_FILE)
@@ -287,7 +285,7 @@ class Clusters:
         matrix: npt.NDArray[np.int32] = rows.to_numpy().astype(np.int32).reshape(-1, max(self.depth, 1))
         return matrix
 
-    def _check(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def _check(self) -> tuple[Ints, Ints]:
         """Checks the tree against the items; returns where each node's run starts and stops."""
         if not self.nodes or not self.item_order:
             raise self._error(TREE_FILE, "holds nothing", "at least one node and one item")

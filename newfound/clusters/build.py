@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
 from newfound import schema
 from newfound.clusters import sources
-from newfound.clusters.artifact import RECORD, Clusters, Floats
+from newfound.clusters.artifact import RECORD, Clusters
 from newfound.clusters.describe import Describer, clean
 from newfound.clusters.embed import Embedding, embed_items
 from newfound.clusters.stable import Changes, match
@@ -24,6 +23,7 @@ from newfound.config import ClustersConfig
 from newfound.datasets import Dataset
 from newfound.errors import ConfigError, DataError
 from newfound.features.user_history import Histories, read_histories
+from newfound.types import Array, Doubles, Floats, Ints
 
 log = logging.getLogger("newfound.clusters")
 
@@ -41,7 +41,7 @@ class _Levels:
         texts: descriptions by level and label that a designer wrote.
     """
 
-    labels: npt.NDArray[np.int64]
+    labels: Ints
     interface: int
     given: list[list[list[str]] | None]
     texts: list[dict[int, str]]
@@ -101,7 +101,7 @@ def build_clusters(
     return measures
 
 
-def _traffic(ids: list[str], past: Histories) -> npt.NDArray[np.int64]:
+def _traffic(ids: list[str], past: Histories) -> Ints:
     """Positive events of each item [n]."""
     place = {item: row for row, item in enumerate(ids)}
     try:
@@ -119,7 +119,7 @@ def _traffic(ids: list[str], past: Histories) -> npt.NDArray[np.int64]:
 def _levels(
     items: pd.DataFrame,
     embedding: Embedding,
-    load: npt.NDArray[np.float64],
+    load: Doubles,
     config: ClustersConfig,
     seed: int,
     old: Clusters | None,
@@ -157,7 +157,7 @@ def _labels_of(old: Clusters | None, items: pd.DataFrame, size: int) -> Labels |
     return found if len(np.unique(found[found >= 0])) == size else None
 
 
-def _place_rest(vectors: Floats, load: npt.NDArray[np.float64], labels: Labels) -> Labels:
+def _place_rest(vectors: Floats, load: Doubles, labels: Labels) -> Labels:
     """Items that were given no cluster go to the nearest one."""
     lost = np.flatnonzero(labels < 0)
     if len(lost):
@@ -174,12 +174,10 @@ def _place_rest(vectors: Floats, load: npt.NDArray[np.float64], labels: Labels) 
     return labels
 
 
-def _depth_first(
-    levels: _Levels, load: npt.NDArray[np.float64], ids: list[str]
-) -> tuple[npt.NDArray[np.int64], _Levels]:
+def _depth_first(levels: _Levels, load: Doubles, ids: list[str]) -> tuple[Ints, _Levels]:
     """Rows of the items in tree order, siblings by falling load; and the levels relabelled in that order."""
     labels = levels.labels
-    keys: list[npt.NDArray[Any]] = [np.array(ids)]
+    keys: list[Array] = [np.array(ids)]
     for column in reversed(range(labels.shape[1])):
         carried = np.bincount(labels[:, column], load)
         rank = np.empty(len(carried), dtype=np.int64)
@@ -203,9 +201,7 @@ def _depth_first(
 # --- ids and descriptions -------------------------------------------------------------------------------------------
 
 
-def _draft(
-    items: pd.DataFrame, levels: _Levels, order: npt.NDArray[np.int64], traffic: npt.NDArray[np.int64]
-) -> Clusters:
+def _draft(items: pd.DataFrame, levels: _Levels, order: Ints, traffic: Ints) -> Clusters:
     """The tree with temporary ids, which are its descriptions as well."""
     paths = levels.labels[order]
     total = max(int(traffic.sum()), 1)
@@ -257,8 +253,8 @@ def _kept_texts(old: Clusters | None, draft: Clusters, changes: Changes | None) 
 def _describe(
     items: pd.DataFrame,
     embedding: Embedding,
-    load: npt.NDArray[np.float64],
-    traffic: npt.NDArray[np.int64],
+    load: Doubles,
+    traffic: Ints,
     levels: _Levels,
     config: ClustersConfig,
     kept: dict[str, str],
@@ -284,8 +280,8 @@ def _finish(
     ids: dict[str, str],
     texts: dict[str, str],
     embedding: Embedding,
-    load: npt.NDArray[np.float64],
-    order: npt.NDArray[np.int64],
+    load: Doubles,
+    order: Ints,
     config: ClustersConfig,
     seed: int,
     next_numbers: dict[str, int],

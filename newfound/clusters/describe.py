@@ -17,13 +17,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from newfound import schema
-from newfound.clusters.artifact import Floats
 from newfound.clusters.embed import title_year
 from newfound.clusters.tree import Labels, Weights
+from newfound.types import Floats, Ints
 
 NAME_WORDS: Final = 4
 NAME_LENGTH: Final = 22
@@ -85,7 +84,7 @@ class Describer:
         items: pd.DataFrame,
         vectors: Floats,
         load: Weights,
-        traffic: npt.NDArray[np.int64],
+        traffic: Ints,
         keywords: int,
     ) -> None:
         self._ids = items[schema.ITEM].tolist()
@@ -135,7 +134,7 @@ class Describer:
         return [text for text in texts if text is not None]
 
     def _candidates(
-        self, members: npt.NDArray[np.int64], common: list[tuple[str, str]], given: list[str] | None, by_name: bool
+        self, members: Ints, common: list[tuple[str, str]], given: list[str] | None, by_name: bool
     ) -> Iterator[str]:
         """Descriptions of a cluster, best first."""
         names = self._ranked_names(members) if self._by_name else []
@@ -169,7 +168,7 @@ class Describer:
         order = {"decade": 0, "category": 1, "word": 2}
         return " ".join(text for text, _ in sorted(chosen, key=lambda pair: order[pair[1]]))
 
-    def _ranked_names(self, members: npt.NDArray[np.int64]) -> list[str]:
+    def _ranked_names(self, members: Ints) -> list[str]:
         """Names of items that are known and typical, best first."""
         known = members[np.lexsort((members, -self._traffic[members]))][:CANDIDATES]
         known = np.array([item for item in known if self._names[item] is not None], dtype=np.int64)

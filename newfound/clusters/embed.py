@@ -19,14 +19,14 @@ from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from newfound import schema
-from newfound.clusters.artifact import Clusters, Floats
+from newfound.clusters.artifact import Clusters
 from newfound.config import ClustersConfig
 from newfound.errors import ConfigError
 from newfound.features.user_history import Histories
+from newfound.types import Array, Bools, Floats, Ints
 
 log = logging.getLogger("newfound.clusters")
 
@@ -62,7 +62,7 @@ class Embedding:
     text: Floats | None = None
 
 
-def unit(vectors: npt.NDArray[Any]) -> Floats:
+def unit(vectors: Array) -> Floats:
     """Rows of length 1; zero rows stay zero."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors / np.where(lengths > 0, lengths, 1), dtype=np.float32)
@@ -78,9 +78,9 @@ def title_year(title: str) -> int | None:
     return int(found.group(1)) if found else None
 
 
-def has_content(items: pd.DataFrame) -> npt.NDArray[np.bool_]:
+def has_content(items: pd.DataFrame) -> Bools:
     """[n]: whether an item has anything but its id."""
-    own: npt.NDArray[np.bool_] = (
+    own: Bools = (
         (items[schema.TITLE] != items[schema.ITEM]).to_numpy()
         | items[schema.TEXT].notna().to_numpy()
         | (items[schema.CATEGORIES].map(len) > 0).to_numpy()
@@ -272,7 +272,7 @@ def _fit_projection(features: Floats, seed: int, encoder: dict[str, Floats]) -> 
 # --- behaviour ------------------------------------------------------------------------------------------------------
 
 
-def _behaviour(ids: Sequence[str], histories: Histories, dim: int, seed: int) -> tuple[npt.NDArray[np.int64], Floats]:
+def _behaviour(ids: Sequence[str], histories: Histories, dim: int, seed: int) -> tuple[Ints, Floats]:
     """Events of each item [n], and unit vectors [n, at most dim]; zero for an item that was never consumed."""
     import scipy.sparse as sparse
     from sklearn.utils.extmath import randomized_svd
@@ -302,7 +302,7 @@ def _behaviour(ids: Sequence[str], histories: Histories, dim: int, seed: int) ->
     return counts, unit(left * np.sqrt(strength))
 
 
-def _fill(content: Floats, own: Floats, counts: npt.NDArray[np.int64], encoder: dict[str, Floats]) -> Floats:
+def _fill(content: Floats, own: Floats, counts: Ints, encoder: dict[str, Floats]) -> Floats:
     """Blends each item's own behaviour with what its content predicts, by how much was seen of it."""
     basis = _with_one(content)
     weighted = basis * np.sqrt(counts, dtype=np.float64)[:, None]  # what was seen often is known better

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from newfound.clusters.artifact import Clusters
+from newfound.types import Ints
 
 SAME: Final = 0.2  # Jaccard overlap of the shared items from which a node counts as the one that it was
 DENSE_AT_MOST: Final = 4_000_000  # cells of an overlap matrix that is matched optimally; beyond, greedily
@@ -73,7 +73,7 @@ def match(old: Clusters, new: Clusters) -> Changes:
 
 def _overlap(
     old: Clusters, level_old: int, names_old: Sequence[str], new: Clusters, level_new: int, names_new: Sequence[str]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+) -> tuple[Ints, Ints, Ints]:
     """Pairs of old and new nodes that share items, and how many: three arrays [pairs]."""
     place_old = {name: row for row, name in enumerate(names_old)}
     place_new = {name: row for row, name in enumerate(names_new)}
@@ -87,9 +87,7 @@ def _overlap(
     return cells // len(names_new), cells % len(names_new), shared
 
 
-def _pairs(
-    rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], shared: npt.NDArray[np.int64], n_old: int, n_new: int
-) -> list[tuple[int, int]]:
+def _pairs(rows: Ints, columns: Ints, shared: Ints, n_old: int, n_new: int) -> list[tuple[int, int]]:
     """One-to-one pairs (old, new) of the largest summed Jaccard overlap, each of at least SAME."""
     if not len(rows):
         return []

@@ -12,12 +12,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from newfound.clusters.artifact import Floats
+from newfound.types import Doubles, Floats, Ints
 
 log = logging.getLogger("newfound.clusters")
 
-Labels = npt.NDArray[np.int64]
-Weights = npt.NDArray[np.float64]
+Labels = Ints
+Weights = Doubles
 
 NEAREST: Final = 32  # centroids that an item may be moved to
 STARTS: Final = 4
@@ -32,7 +32,7 @@ TRAFFIC_SHARE: Final = 0.4  # of an item's load; the rest is its mere existence
 CHUNK: Final = 16384
 
 
-def loads(traffic: npt.NDArray[np.int64]) -> Weights:
+def loads(traffic: Ints) -> Weights:
     """[n], summing to 1: what each item adds to its cluster's load.
 
     Traffic alone would make the head's clusters single items and the tail's huge; so part of it is the item itself.

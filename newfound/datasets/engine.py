@@ -1,11 +1,8 @@
-"""The engine below the tables, and folders that appear whole or not at all."""
+"""The engine below the tables: DuckDB behind Ibis."""
 
 from __future__ import annotations
 
-import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,34 +39,3 @@ def write_table(table: Any, schema: pa.Schema, path: Path) -> int:
             writer.write_batch(pa.record_batch(columns, schema=schema))
             rows += batch.num_rows
     return rows
-
-
-@contextmanager
-def new_file(out: Path) -> Iterator[Path]:
-    """A temporary sibling of the file `out` that takes its place when the block ends well."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.name}.part")
-    try:
-        yield part
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-@contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
-    """A temporary sibling of `out` that takes its place when the block ends well, and vanishes when it does not."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        yield work
-        work.chmod(0o755)
-        if out.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{out.name}-old-", dir=out.parent))
-            out.rename(old / "old")
-            work.rename(out)
-            shutil.rmtree(old)
-        else:
-            work.rename(out)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)

@@ -15,11 +15,12 @@ from newfound import schema
 from newfound.config import DataConfig, SplitConfig
 from newfound.datasets.checks import BadRows, check_interactions, check_items
 from newfound.datasets.dataset import RECORD, fingerprint
-from newfound.datasets.engine import connect, drop, new_folder, write_table
+from newfound.datasets.engine import connect, drop, write_table
 from newfound.datasets.reading import Staged, digest_of, stage
 from newfound.datasets.sources import RATING, Source, nearby, open_source
 from newfound.datasets.split import split_users
 from newfound.errors import DataError
+from newfound.files import new_folder
 from newfound.schema import CATEGORIES, CUT, ENGAGEMENT, GROUP, ITEM, POSITION, POSITIVE, TEXT, TIME, TITLE, USER
 
 log = logging.getLogger("newfound.datasets")
@@ -84,7 +85,7 @@ def load_interactions(data: DataConfig, split: SplitConfig, seed: int, out: Path
                 if file is not None
             ],
         }
-        with new_folder(out) as folder:
+        with new_folder(out, RECORD) as folder:
             position = ibis.row_number().over(group_by=USER, order_by=[TIME, "row"])
             write_table(
                 kept.mutate(**{POSITION: position}).order_by(USER, POSITION),

@@ -36,6 +36,7 @@ from newfound.evaluation.moments import Context, Events
 from newfound.evaluation.report import findings
 from newfound.evaluation.report.page import write_report
 from newfound.evaluation.scorers import EXACT, Live, PlannerScorer, TableScorer
+from newfound.files import new_folder
 from newfound.measures import Ints
 
 log = logging.getLogger("newfound.evaluation")
@@ -310,15 +311,10 @@ def _quota(ranker: Any, catalogue: Catalogue, events: Events, served: TableScore
 
 
 def _write(out: Path, metrics: Mapping[str, float], rivals: Sequence[Baseline], page: Mapping[str, Any]) -> None:
-    """The record, metrics.json, comes last: without it nothing was evaluated."""
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "metrics.json").unlink(missing_ok=True)
+    """The folder, known by its metrics.json."""
     tuned = {r.name: {"chosen": r.chosen, "tried": r.tried, "sees": r.sees} for r in rivals}
-    for name, content in (("rivals", tuned), ("findings", page)):
-        text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-        (out / f"{name}.json").write_text(text + "\n", encoding="utf-8")
-    write_report(page, out / "report.html")
-    record = json.dumps(dict(sorted(metrics.items())), indent=1, allow_nan=False)
-    part = out / ".metrics.json.part"
-    part.write_text(record + "\n", encoding="utf-8")
-    part.replace(out / "metrics.json")
+    with new_folder(out, "metrics.json") as folder:
+        for name, content in (("rivals", tuned), ("findings", page), ("metrics", dict(metrics))):
+            text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+            (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+        write_report(page, folder / "report.html")

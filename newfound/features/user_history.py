@@ -21,8 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from newfound.datasets.dataset import Dataset
-from newfound.datasets.engine import new_file, write_table
+from newfound.datasets.engine import write_table
 from newfound.errors import DataError
+from newfound.files import new_file
 from newfound.schema import (
     CUT,
     ENGAGEMENT,
@@ -38,11 +39,11 @@ from newfound.schema import (
     TIMES,
     USER,
 )
+from newfound.types import Bools, Floats, Ints
 
 log = logging.getLogger("newfound.features.user_history")
 
 SOURCE = "histories"
-VIEW = "user_history"  # in the feature store
 ARRAYS = (ITEM_IDS, TIMES, ENGAGEMENTS, POSITIVES)
 
 
@@ -50,9 +51,9 @@ class History(NamedTuple):
     """One user's events, oldest first."""
 
     item_ids: list[str]
-    times: npt.NDArray[np.int64]  # UTC milliseconds
-    engagements: npt.NDArray[np.float32]
-    positives: npt.NDArray[np.bool_]
+    times: Ints  # UTC milliseconds
+    engagements: Floats
+    positives: Bools
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,11 @@ class Histories:
     """Everybody's events in columns: user `i` owns the events from `offsets[i]` to `offsets[i + 1]`, oldest first."""
 
     users: list[str]  # sorted
-    offsets: npt.NDArray[np.int64]  # [users + 1]
+    offsets: Ints  # [users + 1]
     item_ids: npt.NDArray[np.object_]  # [events] of str
-    times: npt.NDArray[np.int64]  # [events], UTC milliseconds
-    engagements: npt.NDArray[np.float32]  # [events]
-    positives: npt.NDArray[np.bool_]  # [events]
+    times: Ints  # [events], UTC milliseconds
+    engagements: Floats  # [events]
+    positives: Bools  # [events]
     row_of: dict[str, int] = field(init=False, repr=False)  # user -> i
 
     def __post_init__(self) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import ibis
 
-from newfound.datasets.engine import connect, new_file, write_table
+from newfound.datasets.engine import connect, write_table
+from newfound.files import new_file
 from newfound.schema import CLUSTERS_DIGEST, EVENT_TIME, INTERESTS, ITEM, PATH, SEEN_LEAVES, TIME, USER
 
 log = logging.getLogger("newfound.features.user_interests")

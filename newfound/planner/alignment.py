@@ -17,15 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from newfound import schema
 from newfound.clusters import Clusters
 from newfound.errors import DataError, VocabularyError
-
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
-Bools = npt.NDArray[np.bool_]
+from newfound.types import Floats, Ints
 
 FILE = "alignment.safetensors"
 RECORD = "alignment.json"

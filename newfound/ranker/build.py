@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import shutil
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,12 +19,14 @@ from newfound.config import RankerConfig
 from newfound.datasets import Dataset
 from newfound.errors import DataError
 from newfound.features.user_history import read_histories
-from newfound.ranker.artifact import Floats, Ranker
+from newfound.files import remove_folder
+from newfound.ranker.artifact import Ranker
 from newfound.ranker.cooccurrence import CoOccurrence, remember
-from newfound.ranker.data import Ints, Sequences
+from newfound.ranker.data import Sequences
 from newfound.ranker.model import SequenceModel
-from newfound.ranker.train import Fit, fit
+from newfound.ranker.train import CHECKPOINT, Fit, fit
 from newfound.ranker.validation import held_out_scores, held_out_users, ndcg_and_hit_rate, rank_held_out
+from newfound.types import Floats, Ints
 
 log = logging.getLogger("newfound.ranker")
 
@@ -186,12 +186,9 @@ def train_ranker(
         measures = {**learned.measures, "wall_seconds": time.perf_counter() - started}
         if rank == 0:
             ranker = assemble(learned, material, config, seed)
-            ranker.save(out)
             training = {"measures": measures, "curve": learned.fit.curve, "config": config.model_dump()}
-            part = out / ".training.json.part"
-            part.write_text(json.dumps(training, indent=1) + "\n", encoding="utf-8")
-            os.replace(part, out / "training.json")
-            shutil.rmtree(work, ignore_errors=True)
+            ranker.save(out, training)
+            remove_folder(work, f"choose/{CHECKPOINT}")
     return measures
 
 

@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-from newfound.ranker.data import Ints, Sequences
-
-Floats = npt.NDArray[np.float32]
+from newfound.ranker.data import Sequences
+from newfound.types import Doubles, Floats, Ints
 
 WINDOW: Final = 10  # steps between two items that still count as near
 FADE: Final = 0.8  # what a pair counts for each step further apart
@@ -89,7 +87,7 @@ def remember(sequences: Sequences, items: int, rarity: float = RARITY) -> CoOccu
 
 
 def _strengths(
-    items: Ints, owner: Ints, counts: npt.NDArray[np.float64], rarity: float, start: int, stop: int
+    items: Ints, owner: Ints, counts: Doubles, rarity: float, start: int, stop: int
 ) -> tuple[Ints, Ints, Floats]:
     """The strongest neighbours of items start .. stop - 1: sources and neighbours, ascending, and strengths."""
     keys, weights = [np.zeros(0, dtype=np.int64)], [np.zeros(0)]

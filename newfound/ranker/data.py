@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from newfound.errors import DataError
+from newfound.types import Ints
 
-Ints = npt.NDArray[np.int64]
 PAD = -1
 _LINES = "`user item item ...`, one line a user"
 

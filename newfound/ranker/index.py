@@ -15,12 +15,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from newfound.ranker.data import Ints
-
-Floats = npt.NDArray[np.float32]
-Span = tuple[int, int]
+from newfound.types import Floats, Ints, Span
 
 
 class Bonus(NamedTuple):

@@ -10,7 +10,6 @@ import copy
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,10 +24,12 @@ from torch import Tensor
 from newfound.compute.allocator import keep_freed_memory
 from newfound.compute.distributed import add_up, on_accelerator, rank, size, sum_gradients
 from newfound.config import RankerConfig
-from newfound.ranker.data import Ints, Sequences, epoch_batches
+from newfound.files import new_file
+from newfound.ranker.data import Sequences, epoch_batches
 from newfound.ranker.losses import full_softmax, sampled_softmax
 from newfound.ranker.model import SequenceModel
 from newfound.ranker.validation import ndcg_and_hit_rate, rank_held_out
+from newfound.types import Ints
 
 log = logging.getLogger("newfound.ranker")
 
@@ -39,6 +40,7 @@ SHARED_NEGATIVES: Final = 8192  # drawn for a batch of larger ones
 WARM_UP: Final = 100  # steps, a twentieth of all where that is less
 LEAST_STEPS: Final = 25  # an epoch
 LEAST_TOKENS: Final = 256  # a batch
+CHECKPOINT: Final = "checkpoint.safetensors"
 Watch = Callable[[int, dict[str, float]], bool]
 
 
@@ -250,7 +252,6 @@ def _keep(folder: Path, run: _Run, result: Fit, best: dict[str, Tensor]) -> None
     """One file, so that tensors and record always belong together; only the first process writes."""
     if rank():
         return
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = run.state() | {f"best.{name}": value for name, value in best.items()}
     record = {
         "config": run.config.model_dump_json(),
@@ -262,14 +263,13 @@ def _keep(folder: Path, run: _Run, result: Fit, best: dict[str, Tensor]) -> None
         "seconds": result.seconds,
         "curve": result.curve,
     }
-    part = folder / ".checkpoint.safetensors.part"
-    save_file({name: value.contiguous() for name, value in tensors.items()}, part, {"record": json.dumps(record)})
-    os.replace(part, folder / "checkpoint.safetensors")
+    with new_file(folder / CHECKPOINT) as file:
+        save_file({name: value.contiguous() for name, value in tensors.items()}, file, {"record": json.dumps(record)})
 
 
 def _resume(folder: Path, run: _Run, result: Fit, best: dict[str, Tensor]) -> int:
     """Loads the checkpoint, if there is one of this very configuration; returns how many epochs are done."""
-    file = folder / "checkpoint.safetensors"
+    file = folder / CHECKPOINT
     if not file.exists():
         return 0
     with safe_open(file, framework="pt") as opened:

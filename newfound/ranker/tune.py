@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -21,6 +20,7 @@ from pydantic import ValidationError
 from newfound.compute.distributed import processes
 from newfound.config import Range, RankerConfig, TuningConfig
 from newfound.errors import ConfigError
+from newfound.files import write_json
 from newfound.ranker.build import read_material
 from newfound.ranker.train import fit
 
@@ -69,8 +69,8 @@ def tune_ranker(
     (out / BEST).unlink(missing_ok=True)
     started = time.perf_counter()
     if not tuning.trials:
-        _put(out / "trials.json", [])
-        _put(out / BEST, {"settings": {}, "trials": 0})
+        write_json(out / "trials.json", [])
+        write_json(out / BEST, {"settings": {}, "trials": 0})
         return {"trials": 0, "pruned": 0, "seconds": 0.0}
     if tuning.storage is not None:
         name = f"{tuning.study}-{_inputs(dataset, histories, clusters, config, tuning, seed)}"
@@ -185,7 +185,7 @@ def _write(
     trials = study.get_trials(deepcopy=False, states=FINISHED)
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     best = max(complete, key=lambda trial: (trial.value or 0.0, -trial.number))
-    _put(
+    write_json(
         out / "trials.json",
         [
             {
@@ -199,7 +199,7 @@ def _write(
             for trial in trials
         ],
     )
-    _put(out / BEST, {"settings": best.params, "ndcg@10": best.value, "trials": len(trials)})
+    write_json(out / BEST, {"settings": best.params, "ndcg@10": best.value, "trials": len(trials)})
     return {
         "validation.ndcg@10": float(best.value or 0.0),
         "trials": len(trials),
@@ -207,9 +207,3 @@ def _write(
         "seconds": seconds,
         **{f"best.{name}": value for name, value in sorted(best.params.items())},
     }
-
-
-def _put(file: Path, content: object) -> None:
-    part = file.with_name(f".{file.name}.part")
-    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, file)

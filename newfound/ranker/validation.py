@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.distributed as dist
 
 from newfound.ranker.cooccurrence import CoOccurrence
-from newfound.ranker.data import PAD, Ints, Sequences
+from newfound.ranker.data import PAD, Sequences
 from newfound.ranker.model import SequenceModel
-
-Floats = npt.NDArray[np.float32]
+from newfound.types import Floats, Ints
 
 SCORES = 1 << 24  # held at a time
 NONE = np.zeros(0, dtype=np.int64)

@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from newfound.config import BatchConfig
-from newfound.datasets.engine import new_file
 from newfound.errors import DataError
+from newfound.files import new_file
 from newfound.recommend.catalogue import UserHistory
 from newfound.recommend.policy import Kind, Reason
 from newfound.recommend.recommender import SEED_BITS, Recommender

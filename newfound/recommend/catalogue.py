@@ -21,9 +21,10 @@ import pyarrow.parquet as pq
 
 from newfound.clusters import Clusters
 from newfound.errors import ReleaseError
-from newfound.recommend.policy import Choice, Context, Kind, Past, Reason
+from newfound.recommend.policy import Choice, Kind, Past, Reason
 from newfound.release.takedown import Takedown
 from newfound.schema import CATALOGUE, ITEM, POPULARITY, TITLE, TWINS
+from newfound.types import Context
 
 ITEMS_FILE: Final = "items.parquet"
 _REASONS: Final = {"planner": Reason.TABLE, "frequency": Reason.FREQUENCY, "popularity": Reason.POPULAR}

@@ -19,7 +19,6 @@ from newfound.events import AnswersEvent
 from newfound.recommend.catalogue import AvailableCatalogue, UserHistory
 from newfound.recommend.policy import (
     Choice,
-    Context,
     Interest,
     Option,
     Reason,
@@ -31,6 +30,7 @@ from newfound.recommend.policy import (
     sample_context,
 )
 from newfound.recommend.slate import Placed, Plan, Ranked, Slate, SlateItem, compose
+from newfound.types import Context
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ from itertools import combinations, permutations
 import numpy as np
 
 from newfound.config import PolicyConfig
+from newfound.types import Context
 
-Context = tuple[str, ...]
 """Interests, oldest first; shorter than K where a user has fewer, empty where they have none."""
 
 

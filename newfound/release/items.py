@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from newfound.clusters import Clusters
 from newfound.datasets import Dataset
+from newfound.files import new_file
 from newfound.schema import CATALOGUE, ITEM, POPULARITY, POSITIVE, TEXT, TITLE, TWINS
+from newfound.types import Bools
 
 log = logging.getLogger("newfound.release.items")
 
@@ -64,10 +64,8 @@ def write_catalogue(dataset: Path, clusters: Path, out: Path, *, twin_cosine: fl
         },
         schema=CATALOGUE,
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draft = out.with_name(f".{out.name}.part")
-    pq.write_table(table, draft)
-    os.replace(draft, out)
+    with new_file(out) as file:
+        pq.write_table(table, file)
     found = sum(twin is not None for twin in twins)
     log.info("catalogue: %d items, %d with near-duplicates, %.1f s", len(rows), found, time.perf_counter() - began)
     return {"items": len(rows), "twins": found}
@@ -105,7 +103,7 @@ def _same_words(titles: Sequence[str], order: Sequence[str]) -> Iterator[tuple[i
             yield first.setdefault(words, at), at
 
 
-def _close(tree: Clusters, with_text: npt.NDArray[np.bool_], cosine: float) -> Iterator[tuple[int, int]]:
+def _close(tree: Clusters, with_text: Bools, cosine: float) -> Iterator[tuple[int, int]]:
     """Pairs within a cluster; within the leaves of clusters that are too large for all pairs."""
     at_once = 4096
     text = tree.vectors.get("text")

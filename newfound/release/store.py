@@ -13,7 +13,6 @@ import json
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +24,7 @@ from pydantic import ValidationError
 
 from newfound.config import Settings
 from newfound.errors import ReleaseError
+from newfound.files import is_local, new_file, new_folder
 
 SCHEMA_VERSION: Final = 1
 MANIFEST: Final = "manifest.json"
@@ -200,7 +200,7 @@ def load(
         raise ReleaseError(f"{root}: no release was published yet")
     fs, base = fsspec.core.url_to_fs(root)
     manifest = _read_manifest(fs, base, release_id)
-    if _is_local(fs):
+    if is_local(fs):
         folder = Path(base) / release_id
     else:
         if cache is None:
@@ -228,11 +228,9 @@ def fetch(root: str, release_id: str | None, folder: Path) -> Release:
     source = load(root, release_id, folder)
     if source.path == folder / source.id:
         return source
-    draft = folder / f".{source.id}-{uuid.uuid4().hex}"
-    shutil.copytree(source.path, draft)
-    _verify_files(draft, source.manifest, set(source.manifest.files))
-    shutil.rmtree(folder / source.id, ignore_errors=True)
-    os.replace(draft, folder / source.id)
+    with new_folder(folder / source.id, MANIFEST) as copy:
+        shutil.copytree(source.path, copy, dirs_exist_ok=True)
+        _verify_files(copy, source.manifest, set(source.manifest.files))
     return Release(source.id, folder / source.id, source.manifest)
 
 
@@ -309,21 +307,15 @@ def _check_made_together(records: Mapping[str, Path]) -> None:
 
 def _put(fs: Any, path: str, content: bytes) -> None:
     """Writes one small file in one step."""
-    if _is_local(fs):
-        fs.makedirs(os.path.dirname(path), exist_ok=True)
-        draft = f"{path}.{uuid.uuid4().hex}.draft"
-        fs.pipe_file(draft, content)
-        os.replace(draft, path)
+    if is_local(fs):
+        with new_file(path) as file:
+            file.write_bytes(content)
     else:
         fs.pipe_file(path, content)
 
 
 def _point(fs: Any, base: str, release_id: str) -> None:
     _put(fs, f"{base}/{POINTER}", json.dumps({"release": release_id}).encode())
-
-
-def _is_local(fs: Any) -> bool:
-    return "file" in (fs.protocol if isinstance(fs.protocol, tuple | list) else (fs.protocol,))
 
 
 def _read_manifest(fs: Any, base: str, release_id: str) -> Manifest:
@@ -368,16 +360,12 @@ def _verify_files(folder: Path, manifest: Manifest, needed: Set[str]) -> None:
 
 
 def _download(fs: Any, source: str, manifest: Manifest, needed: Set[str], folder: Path) -> None:
-    """Copies into a sibling and renames it, so that a folder in the cache is always whole."""
-    draft = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
-    try:
+    """Copies into the cache, where a folder is always whole."""
+    with new_folder(folder, MANIFEST) as copy:
         for name in [*sorted(needed), MANIFEST]:
-            (draft / name).parent.mkdir(parents=True, exist_ok=True)
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
             try:
-                fs.get_file(f"{source}/{name}", str(draft / name))
+                fs.get_file(f"{source}/{name}", str(copy / name))
             except FileNotFoundError as error:
                 raise ReleaseError(f"{source}/{name}: missing from the release") from error
-        _verify_files(draft, manifest, needed)
-        draft.rename(folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        _verify_files(copy, manifest, needed)

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from newfound.errors import ConfigError
+from newfound.types import Doubles
 
 _LOOKS_AT: Final = 0.97  # the chance to look at the next slot, having looked at this one
 
@@ -95,7 +95,7 @@ class Population:
         self._row = {user: place for place, user in enumerate(self.users)}
         rng = np.random.default_rng(seed)
         # Nobody hates a stranger's interest outright: a small affinity for everything.
-        self.affinity: NDArray[np.float64] = rng.beta(1.0, 12.0, (len(self.users), len(self.clusters)))
+        self.affinity: Doubles = rng.beta(1.0, 12.0, (len(self.users), len(self.clusters)))
         self.familiar: dict[str, list[str]] = {}
         self.latent: dict[str, list[str]] = {}
         for user in self.users:

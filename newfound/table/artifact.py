@@ -16,13 +16,12 @@ import pyarrow.parquet as pq
 from newfound.clusters import Clusters
 from newfound.errors import DataError, VocabularyError
 from newfound.schema import CLUSTER, CONTEXT, RANK, SCORE, SOURCE, TABLE
+from newfound.types import Context, Floats
 
 FORMAT: Final = 1
 FILE: Final = "table.parquet"
 RECORD: Final = "table.json"
 SOURCES: Final = ("planner", "frequency", "popularity")
-
-Context = tuple[str, ...]
 
 
 class Successor(NamedTuple):
@@ -61,7 +60,7 @@ class TransitionTable:
         if flat.null_count or answers.null_count:
             raise VocabularyError("table names a cluster that is not at the interface; expected those in use")
         self._answers: npt.NDArray[np.int32] = answers.to_numpy()
-        self._scores: npt.NDArray[np.float32] = rows[SCORE].to_numpy()
+        self._scores: Floats = rows[SCORE].to_numpy()
         self._sources: list[str] = rows[SOURCE].unique().to_pylist()
         self._source: npt.NDArray[np.int32] = pc.index_in(rows[SOURCE], value_set=pa.array(self._sources)).to_numpy()
         ranks = rows[RANK].to_numpy().astype(np.int64)

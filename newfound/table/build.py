@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import platform
-import shutil
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -22,10 +21,12 @@ import pyarrow.parquet as pq
 from newfound.clusters import Clusters
 from newfound.config import TableConfig
 from newfound.errors import DataError, VocabularyError
+from newfound.files import new_folder, remove_folder, write_json, write_text
 from newfound.schema import CLUSTER, CONTEXT, RANK, SCORE, SOURCE, TABLE
 from newfound.table.artifact import FILE, FORMAT, RECORD
 from newfound.table.compare import concentration
-from newfound.table.contexts import Context, Plan, make_plan, write_parquet
+from newfound.table.contexts import Plan, make_plan, write_parquet
+from newfound.types import Context, Floats, Ints
 
 if TYPE_CHECKING:
     from newfound.planner import Planner
@@ -38,6 +39,7 @@ log = logging.getLogger("newfound.table")
 
 SHARD_FILE = "shard.parquet"
 SHARD_RECORD = "shard.json"
+INPUTS = "inputs.json"  # what the blocks of an unfinished shard were made from
 BLOCK = 2048  # contexts between two saves: a full batch of a GPU, some seconds of a processor
 
 
@@ -66,7 +68,7 @@ def build_table(
     for shard, folder in enumerate(shards):
         build_shard(planner, clusters, transitions, config, shard, folder)
     measures = merge(shards, planner, clusters, transitions, config, out)
-    shutil.rmtree(work)
+    remove_folder(work, f"{shards[0].name}/{INPUTS}")
     return measures
 
 
@@ -127,7 +129,7 @@ def build_shard(
         "engine": {**model.describe(), **versions(), "precision": str(product_dtype(config.precision))[6:]},
         "second_build": second_build(model, contexts, config, hints, pq.read_table(out / SHARD_FILE), alignment),
     }
-    (out / SHARD_RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_json(out / SHARD_RECORD, record)
     for file in out.glob("block-*.parquet"):
         file.unlink()
     return {"contexts": len(contexts), "seconds": round(seconds, 2), "contexts_per_second": round(fresh / seconds, 2)}
@@ -256,7 +258,7 @@ def answer(
 def rows_of(
     contexts: Sequence[Context],
     best: npt.NDArray[np.int32],
-    values: npt.NDArray[np.float32],
+    values: Floats,
     nodes: Sequence[str],
     source: str,
 ) -> pa.Table:
@@ -275,7 +277,7 @@ def rows_of(
 
 
 def write_table(rows: pa.Table, record: dict[str, Any], clusters: Clusters, out: Path) -> dict[str, float | int | str]:
-    """Writes the folder, the record last; rows come sorted by context and rank."""
+    """Writes the folder, whole or not at all; rows come sorted by context and rank."""
     order = np.lexsort((rows[RANK].to_numpy(), _context_order(rows)))
     rows = rows.take(pa.array(order)).combine_chunks()
     measures = {
@@ -283,15 +285,14 @@ def write_table(rows: pa.Table, record: dict[str, Any], clusters: Clusters, out:
         "rows": len(rows),
         **concentration(rows, clusters.interface),
     }
-    out.mkdir(parents=True, exist_ok=True)
-    (out / RECORD).unlink(missing_ok=True)
-    write_parquet(rows, out / FILE)
     text = json.dumps({"format": FORMAT, **record, "measures": measures}, indent=1, sort_keys=True)
-    (out / RECORD).write_text(text + "\n", encoding="utf-8")
+    with new_folder(out, RECORD) as folder:
+        pq.write_table(rows, folder / FILE)
+        (folder / RECORD).write_text(text + "\n", encoding="utf-8")
     return measures
 
 
-def _context_order(rows: pa.Table) -> npt.NDArray[np.int64]:
+def _context_order(rows: pa.Table) -> Ints:
     joined = ["\x00".join(context) for context in rows[CONTEXT].to_pylist()]
     return np.unique(joined, return_inverse=True)[1]
 
@@ -313,12 +314,11 @@ def shard_identity(plan: Plan, shard: int, shards: int, hints: dict[Context, str
 
 def _prepare(out: Path, identity: dict[str, Any]) -> None:
     """Keeps the blocks of an interrupted build with the same inputs, and no others."""
-    note = out / "inputs.json"
+    note = out / INPUTS
     text = json.dumps({**identity, "block": BLOCK}, sort_keys=True)
-    if out.is_dir() and not (note.is_file() and note.read_text(encoding="utf-8") == text):
-        shutil.rmtree(out)
-    out.mkdir(parents=True, exist_ok=True)
-    note.write_text(text, encoding="utf-8")
+    if not (note.is_file() and note.read_text(encoding="utf-8") == text):
+        remove_folder(out, INPUTS)
+        write_text(note, text)
 
 
 def _finished(out: Path, identity: dict[str, Any]) -> bool:

@@ -15,8 +15,9 @@ from newfound import schema
 from newfound.clusters import Clusters
 from newfound.config import TableConfig
 from newfound.errors import ConfigError
+from newfound.files import new_file
+from newfound.types import Context
 
-Context = tuple[str, ...]
 EVERY_CONTEXT_AT_MOST = 2_000_000
 
 
@@ -76,7 +77,6 @@ def observed(transitions: Path) -> dict[Context, int]:
 
 
 def write_parquet(table: Any, file: Path) -> None:
-    """Writes beside, then renames: a file that exists is whole."""
-    part = file.with_name(file.name + ".part")
-    pq.write_table(table, part)
-    part.replace(file)
+    """Writes a Parquet file, whole or not at all."""
+    with new_file(file) as part:
+        pq.write_table(table, part)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
+from newfound.types import Floats, Ints
+
 Weights = npt.NDArray[np.floating]
 
 

@@ -18,15 +18,15 @@ from typing import Any
 
 import ibis
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from newfound.clusters import Clusters
 from newfound.config import TransitionsConfig
 from newfound.datasets.dataset import Dataset
-from newfound.datasets.engine import connect, new_folder, write_table
+from newfound.datasets.engine import connect, write_table
 from newfound.errors import DataError
+from newfound.files import new_folder
 from newfound.schema import (
     AT,
     BALANCED,
@@ -53,14 +53,13 @@ from newfound.schema import (
     WEIGHT,
     WITHHELD,
 )
+from newfound.types import Context, Doubles
 
 log = logging.getLogger("newfound.transitions.mine")
 
 RECORD = "transitions.json"
 FIRST = "first"
 _SEPARATOR = "\x1f"
-
-Context = tuple[str, ...]
 
 
 def interest_events(histories: Path, clusters: Path) -> Any:
@@ -180,7 +179,7 @@ def mine_transitions(
             f"no positive novel transition with {config.context} interests before it",
             expected="longer histories, or more clusters",
         )
-    with new_folder(out) as folder:
+    with new_folder(out, RECORD) as folder:
         write_table(found.order_by(USER, POSITION), TRANSITIONS, folder / "transitions.parquet")
         write_table(balanced.order_by(NEXT, ibis.desc(WEIGHT), CONTEXT), BALANCED, folder / "balanced.parquet")
         pq.write_table(withheld, folder / "held_out.parquet")
@@ -289,7 +288,7 @@ def _spread(name: str, labels: Any, clusters: int) -> dict[str, float | int | st
     }
 
 
-def _entropy(counts: npt.NDArray[np.float64]) -> float:
+def _entropy(counts: Doubles) -> float:
     """Shannon entropy over its largest possible value: 1 is even, 0 is one label alone."""
     shares = counts[counts > 0] / max(counts.sum(), 1)
     if len(counts) < 2 or not len(shares):
@@ -297,7 +296,7 @@ def _entropy(counts: npt.NDArray[np.float64]) -> float:
     return float(max(0.0, -(shares * np.log(shares)).sum() / np.log(len(counts))))
 
 
-def _gini(counts: npt.NDArray[np.float64]) -> float:
+def _gini(counts: Doubles) -> float:
     """Gini coefficient: 0 is even, near 1 is one label alone."""
     if not counts.sum():
         return 0.0

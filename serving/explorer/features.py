@@ -14,14 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from feature_repo.store import SERVICE, entity_key, open_store
 from newfound.recommend.catalogue import UserHistory
-from newfound.schema import CLUSTERS_DIGEST, ENGAGEMENTS, ITEM_IDS, POSITIVES, TIMES, USER
-from serving.store import open_store
+from newfound.schema import CLUSTERS_DIGEST, ENGAGEMENTS, ITEM_IDS, POSITIVES, SEEN_LEAVES, TIMES
 
 log = logging.getLogger("newfound.serving.features")
 
-SERVICE: Final = "explorer"
-SEEN: Final = "seen_leaves"
 _LISTS: Final = {
     ITEM_IDS: "string_list_val",
     ENGAGEMENTS: "float_list_val",
@@ -98,13 +96,13 @@ class Features:
 
     def __init__(self, repository: Path, length: int) -> None:
         self.length = length
-        self._store = open_store(repository)
+        self._store = open_store(repository=repository)
         self._provider = self._store.provider
         self._config = self._store.config
         service = self._store.get_feature_service(SERVICE)
         views = [self._store.get_feature_view(projection.name) for projection in service.feature_view_projections]
         self._history = next(view for view in views if ITEM_IDS in _names(view))
-        self._interests = next((view for view in views if SEEN in _names(view)), None)
+        self._interests = next((view for view in views if SEEN_LEAVES in _names(view)), None)
         self._async = bool(self._provider.async_supported.online.read)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="features")
 
@@ -121,9 +119,9 @@ class Features:
         leaves: Sequence[str] = ()
         digest = ""
         if len(columns[ITEM_IDS]) >= self.length and self._interests is not None:
-            before = await self._read(self._interests, (SEEN, CLUSTERS_DIGEST), user)
+            before = await self._read(self._interests, (SEEN_LEAVES, CLUSTERS_DIGEST), user)
             if before is not None:
-                leaves, digest = list(before[SEEN].string_list_val.val), before[CLUSTERS_DIGEST].string_val
+                leaves, digest = list(before[SEEN_LEAVES].string_list_val.val), before[CLUSTERS_DIGEST].string_val
         times = columns[TIMES]
         return UserHistory(
             columns[ITEM_IDS],
@@ -135,7 +133,7 @@ class Features:
         )
 
     async def _read(self, view: Any, features: Sequence[str], user: str) -> Mapping[str, Any] | None:
-        key = _entity_key(user)
+        key = entity_key(user)
         # A fresh list each time: Feast's Redis store appends to it.
         if self._async:
             rows = await self._provider.online_read_async(self._config, view, [key], list(features))
@@ -149,10 +147,3 @@ class Features:
 
 def _names(view: Any) -> set[str]:
     return {feature.name for feature in view.features}
-
-
-def _entity_key(user: str) -> Any:
-    from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-    from feast.protos.feast.types.Value_pb2 import Value
-
-    return EntityKey(join_keys=[USER], entity_values=[Value(string_val=user)])

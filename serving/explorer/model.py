@@ -121,7 +121,7 @@ class ExplorerModel(Model):
         # At the loop's next iteration: no client waits for a report.
         asyncio.get_running_loop().call_soon(self._report, result, time.monotonic() - result.arrived, shown)
         _FINISH.observe(time.perf_counter() - began)
-        return answer(result.request, slates, self.name)
+        return answer(result.payload, slates, self.name)
 
     def _report(self, batch: Batch, seconds: float, shown: Sequence[tuple[Job, Sequence[Placed], Slate]]) -> None:
         for job, placed, slate in shown:

@@ -17,6 +17,7 @@ import aiohttp
 import orjson
 
 from newfound.events import BATCH
+from newfound.files import new_file
 from serving.metrics import DROPPED, OUTBOX, SENT, SPOOL
 from serving.settings import ServingConfig
 
@@ -160,9 +161,8 @@ class Outbox:
             return
         self._number += 1
         target = self.spool / f"{self._number:012d}.json"
-        part = target.with_suffix(".part")
-        part.write_bytes(body)
-        part.rename(target)
+        with new_file(target) as file:
+            file.write_bytes(body)
         SPOOL.set(size_after)
 
     async def _send_spooled(self) -> bool:

@@ -16,15 +16,14 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from feature_repo.store import FOLDER_VARIABLE, REPOSITORY, YAML_VARIABLE
+from newfound.files import write_text
 from serving.local.processes import Service
-from serving.store import open_store
 
 ROOT: Final = Path(__file__).parents[2]
-REPOSITORY: Final = ROOT / "feature_repo"
 VLLM: Final = ROOT / ".vllm" / "bin" / "python"
 
 
@@ -50,11 +49,11 @@ def online_store(options: argparse.Namespace, work: Path) -> tuple[list[Service]
         if options.online != "none":
             print(f"no feature store in {options.features}: requests must bring their histories")
         return [], {}
-    environment = {"NEWFOUND_FEATURES": str(features)}
+    environment = {FOLDER_VARIABLE: str(features)}
     kind = options.online
     if kind == "auto":
         kind = "redis" if shutil.which("redis-server") else "sqlite"
-    environment["FEAST_FS_YAML_FILE_PATH"] = str(
+    environment[YAML_VARIABLE] = str(
         REPOSITORY / ("feature_store.production.yaml" if kind == "redis" else "feature_store.yaml")
     )
     if kind == "sqlite":
@@ -75,20 +74,9 @@ def fill_redis(features: Path, folder: Path, environment: dict[str, str]) -> Non
     state = ",".join(f"{file.name}:{file.stat().st_mtime_ns}" for file in sorted(features.iterdir()) if file.is_file())
     if marker.exists() and marker.read_text() == state:
         return
-    code = "from serving.local.__main__ import materialise; materialise()"
+    code = "from feature_repo.store import materialise, open_store; materialise(open_store())"
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, **environment}, cwd=ROOT)
     marker.write_text(state)
-
-
-def materialise() -> None:
-    """Brings every user's newest rows into the online store; Feast is told by the environment which one."""
-    store = open_store(REPOSITORY)
-    for view in store.list_feature_views():
-        source = getattr(view.batch_source, "path", "")
-        if "://" in source or Path(source).exists():  # a run may have registered a view before it wrote its rows
-            store.materialize(
-                datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC), feature_views=[view.name]
-            )
 
 
 def planner(options: argparse.Namespace, work: Path) -> tuple[list[Service], list[str]]:
@@ -122,8 +110,7 @@ def user_key(work: Path) -> str:
         return told
     file = work / "user_key"
     if not file.exists():
-        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
-            stream.write(secrets.token_hex(16))
+        write_text(file, secrets.token_hex(16), mode=0o600)
     return file.read_text(encoding="utf-8")
 
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from feature_repo.store import apply, fetch_as_of, materialise, open_store, upload
 from newfound import schema
 from newfound.config import TrainingConfig
 from newfound.datasets import Dataset
@@ -28,13 +29,11 @@ ARRAYS = (schema.ITEM_IDS, schema.TIMES, schema.ENGAGEMENTS, schema.POSITIVES)
 
 def _fill(folder: Path, dataset: Path) -> Any:
     """What write_features and publish_interests do, in this process."""
-    from components import _features
-
     folder.mkdir()
     write_rows(dataset, 1000, folder / "user_history.parquet")
-    store = _features.open_store(folder)
-    _features.apply(store)
-    _features.materialise(store, _features.HISTORY)
+    store = open_store(folder)
+    apply(store)
+    materialise(store, [schema.USER_HISTORY])
     return store
 
 
@@ -74,8 +73,6 @@ def _rows(table: pd.DataFrame) -> dict[str, list[tuple[Any, ...]]]:
 def test_histories_as_of_the_cut_hold_the_whole_past_and_nothing_after_it(
     store: Any, movielens: Path, tmp_path: Path
 ) -> None:
-    from components._features import fetch_as_of
-
     found = fetch_as_of(store, entity_rows(movielens, "cut"))
 
     measures = check_histories(found, tmp_path / "histories", cuts=movielens)
@@ -89,8 +86,6 @@ def test_histories_as_of_the_cut_hold_the_whole_past_and_nothing_after_it(
 
 def test_an_event_at_the_cut_belongs_to_the_future(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Two users, cut at second 30: what happens at that very moment must not come back, nor a user who begins then.
-    from components._features import fetch_as_of
-
     def at(second: int) -> pd.Timestamp:
         return pd.Timestamp(second, unit="s", tz="UTC")
 
@@ -104,10 +99,8 @@ def test_an_event_at_the_cut_belongs_to_the_future(tmp_path: Path, monkeypatch: 
     folder.mkdir()
     pq.write_table(pa.Table.from_pylist(rows, schema=schema.HISTORIES), folder / "user_history.parquet")
     monkeypatch.setenv("NEWFOUND_FEATURES", str(folder))
-    from components import _features
-
-    fresh = _features.open_store(folder)
-    _features.apply(fresh)
+    fresh = open_store(folder)
+    apply(fresh)
     cut = pd.DataFrame({schema.USER: ["a", "b"], schema.EVENT_TIME: [at(30) - pd.Timedelta(1, "us")] * 2})
 
     found = fetch_as_of(fresh, cut)
@@ -122,8 +115,6 @@ def test_an_event_at_the_cut_belongs_to_the_future(tmp_path: Path, monkeypatch: 
 
 
 def test_online_and_offline_agree_as_of_the_end(store: Any, movielens: Path) -> None:
-    from components._features import fetch_as_of
-
     offline = _rows(fetch_as_of(store, entity_rows(movielens, "end")))
     users = sorted(offline)
     answer = store.get_online_features(
@@ -136,7 +127,6 @@ def test_online_and_offline_agree_as_of_the_end(store: Any, movielens: Path) -> 
 
 
 def test_the_service_serves_history_and_interests_in_one_read(store: Any, movielens: Path, tmp_path: Path) -> None:
-    from components import _features
     from newfound.clusters import Clusters
 
     data = Dataset(movielens).frame("interactions")
@@ -156,8 +146,8 @@ def test_the_service_serves_history_and_interests_in_one_read(store: Any, moviel
     from newfound.features.user_interests import write_interests
 
     write_interests(movielens, tmp_path / "clusters" / "items.parquet", clusters.digest, tmp_path / "interests")
-    _features.upload(tmp_path / "interests", _features.INTERESTS)
-    _features.materialise(store, _features.INTERESTS)
+    upload(tmp_path / "interests", schema.USER_INTERESTS)
+    materialise(store, [schema.USER_INTERESTS])
 
     user = str(data[schema.USER].iloc[0])
     seen = {f"n{int(item) % 2}" for item in data[data[schema.USER] == user][schema.ITEM] if item in set(items)}
@@ -171,8 +161,6 @@ def test_the_service_serves_history_and_interests_in_one_read(store: Any, moviel
 
 
 def test_the_environment_chooses_the_platforms_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    from components._features import open_store
-
     monkeypatch.setenv("FEAST_FS_YAML_FILE_PATH", str(REPO / "feature_store.production.yaml"))
     monkeypatch.setenv("NEWFOUND_FEATURES", "s3://bucket/features")
     monkeypatch.setenv("NEWFOUND_REDIS", "redis:6379,ssl=true")
@@ -186,13 +174,11 @@ def test_the_environment_chooses_the_platforms_store(monkeypatch: pytest.MonkeyP
 
 
 def test_a_store_that_lies_elsewhere_gets_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from components._features import upload
-
     (tmp_path / "there").mkdir()
     (tmp_path / "rows").write_bytes(b"rows")
     monkeypatch.setenv("NEWFOUND_FEATURES", (tmp_path / "there").as_uri())
 
-    upload(tmp_path / "rows", "user_history")
+    upload(tmp_path / "rows", schema.USER_HISTORY)
 
     assert (tmp_path / "there" / "user_history.parquet").read_bytes() == b"rows"
     shutil.rmtree(tmp_path / "there")
@@ -202,7 +188,6 @@ def test_a_run_learns_from_its_own_rows_whatever_the_platforms_store_holds(
     movielens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A cached step's rows are not what another run, of other data, put into the store since."""
-    from components import _features
     from components.fetch_histories import fetch_histories
     from components.write_features import write_features
 
@@ -218,7 +203,7 @@ def test_a_run_learns_from_its_own_rows_whatever_the_platforms_store_holds(
     others = [{**row, schema.ITEM_IDS: ["stranger"] * len(row[schema.ITEM_IDS])} for row in rows]
     pq.write_table(pa.Table.from_pylist(others, schema=schema.HISTORIES), shared / "user_history.parquet")
     monkeypatch.setenv("NEWFOUND_FEATURES", str(shared))
-    _features.apply(_features.open_store(shared))
+    apply(open_store(shared))
     before = {file.name: file.read_bytes() for file in (*shared.iterdir(), *Path(features.path).iterdir())}
 
     histories = artifact(tmp_path / "histories")

@@ -75,7 +75,7 @@ def test_metrics_of_scaling_are_exported(production: Documents) -> None:
     """Names in KEDA's queries are names that the servers register."""
     from prometheus_client import REGISTRY
 
-    from monitoring.collector.app import Metrics
+    from monitoring.collector.metrics import Metrics
     from serving import metrics  # noqa: F401  (registers)
 
     exported = {

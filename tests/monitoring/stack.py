@@ -99,7 +99,9 @@ def live(
         collector.start()
         opened = Store(collector.store, SECRET)
         names = ("item_ids", "times", "engagements", "positives")
-        opened.put_pasts((row["user_id"], list(zip(*(row[n] for n in names), strict=True))) for row in stack.rows)
+        opened.import_interactions(
+            (row["user_id"], list(zip(*(row[n] for n in names), strict=True))) for row in stack.rows
+        )
         stack.ranker.wait()
         stack.explorer.wait()
         yield Live(stack, collector, opened, told)

@@ -17,7 +17,7 @@ import pytest
 
 from monitoring.rehearsal.monitor import DAY, rehearse
 from monitoring.rehearsal.stack import Services
-from monitoring.report.job import Found
+from monitoring.report.job import WindowReport
 from monitoring.retraining.decide import decide, remember
 from monitoring.retraining.submit import submit
 from monitoring.settings import MonitoringConfig
@@ -70,12 +70,12 @@ def test_a_drift_is_noticed_and_healed(tmp_path: Path) -> None:
     config = MonitoringConfig(max_degraded=1.0)  # a busy machine may not break the loop
     refreshed: list[tuple[datetime, str]] = []
 
-    def each_day(up: Services, store: Store, found: Found) -> None:
-        decision = decide(store, DAY, config, found.stop)
-        log.info("%s: %s (%s)", found.stop, decision.action, decision.reason)
+    def each_day(up: Services, store: Store, report: WindowReport) -> None:
+        decision = decide(store, DAY, config, report.stop)
+        log.info("%s: %s (%s)", report.stop, decision.action, decision.reason)
         if decision.action != "refresh" or refreshed:
             return
-        remember(store, decision, found.stop, submitted=True)
+        remember(store, decision, report.stop, submitted=True)
         interactions = tmp_path / "interactions.parquet"
         write_interactions(store, config, str(interactions))
         submit(
@@ -89,7 +89,7 @@ def test_a_drift_is_noticed_and_healed(tmp_path: Path) -> None:
         now = release.current(str(tmp_path / "releases"))
         assert now is not None and now != first
         wait_until(lambda: up.release() == now, 60, "the explorer takes up the release")
-        refreshed.append((found.stop, now))
+        refreshed.append((report.stop, now))
 
     logging.getLogger("httpx").setLevel(logging.WARNING)
     midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from monitoring.collector.pusher import FeastFeatures
+from feature_repo.store import open_store
 from monitoring.store.database import Store
 from monitoring.store.tables import recommendations
 from monitoring.users.erase import erase
@@ -49,7 +49,7 @@ def test_the_next_request_reflects_feedback(
             store = file.name.startswith("events.db") or "features" in file.parts or "spool" in file.parts
             if file.is_file() and not store:
                 assert NEW.encode() not in file.read_bytes(), file
-        removed = erase(up.store, NEW, datetime.now(UTC), features=FeastFeatures(parts.ROOT / "feature_repo"))
+        removed = erase(up.store, NEW, datetime.now(UTC), feast=open_store())
         assert removed["store.feedback"] == 2 and removed["store.recommendations"] >= 2 and removed["feast.online"] >= 1
     assert not any(NEW.encode() in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
 

@@ -59,8 +59,7 @@ def _run(folder: Path, redis: str | None, *arguments: str) -> None:
 
 
 def main() -> None:
-    sys.modules.setdefault("torch", None)  # type: ignore[arg-type]  # Feast would import it
-    from components._features import apply, fetch_as_of, open_store
+    from feature_repo.store import apply, fetch_as_of, materialise, open_store
 
     store = open_store(Path(sys.argv[1]))
     if len(sys.argv) > 2:
@@ -70,9 +69,7 @@ def main() -> None:
         check_histories(fetch_as_of(store, users.assign(event_timestamp=datetime.now(UTC))), Path(sys.argv[2]))
         return
     apply(store)
-    from serving.local.__main__ import materialise
-
-    materialise()
+    materialise(store)
 
 
 if __name__ == "__main__":

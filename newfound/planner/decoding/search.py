@@ -22,9 +22,7 @@ from newfound.compute.threads import side_by_side, workers
 from newfound.planner.decoding.backbone import Backbone
 from newfound.planner.decoding.trie import Trie
 from newfound.planner.prompt import Tokens
-
-Floats = npt.NDArray[np.float32]
-Bools = npt.NDArray[np.bool_]
+from newfound.types import Bools, Floats, Ints
 
 CONTEXTS = 256  # decoded at once: enough rows for the matrix products, also where few are read on; a bounded cache
 BRANCHES = 512  # continued at once
@@ -75,10 +73,10 @@ class Work:
 class _Edge:
     """A trie node's questions: at which of its tokens, which next token, and whose value the answer is."""
 
-    offsets: npt.NDArray[np.int64]
-    tokens: npt.NDArray[np.int64]
+    offsets: Ints
+    tokens: Ints
     forced: int  # the first so many are the edge's own tokens
-    children: npt.NDArray[np.int64]
+    children: Ints
     label: int
 
 
@@ -253,7 +251,7 @@ class _Search:
             self._forget()
         return self._result()
 
-    def _wanted(self) -> npt.NDArray[np.int64]:
+    def _wanted(self) -> Ints:
         """[W, 2] context and node: the open nodes whose bound is among a context's k best values."""
         kth = _kth(np.concatenate([self.scores, self.bounds], axis=1), self.k)
         chosen = (self.bounds >= kth[:, None]) & (self.bounds > _kth(self.scores, self.k)[:, None])
@@ -268,7 +266,7 @@ class _Search:
             if (self.bounds[context, self.decoder.edges[node].children] > settled[context]).any()
         }
 
-    def _batches(self, wanted: npt.NDArray[np.int64]) -> Iterator[list[tuple[int, int]]]:
+    def _batches(self, wanted: Ints) -> Iterator[list[tuple[int, int]]]:
         """Groups by the cache that they go on from, of bounded size."""
         groups: dict[int, list[tuple[int, int]]] = {}
         for context, node in wanted.tolist():

@@ -18,9 +18,10 @@ import numpy as np
 
 from newfound.clusters import Clusters
 from newfound.errors import NewfoundError
-from newfound.planner.decoding.search import Bools, Decoded
+from newfound.planner.decoding.search import Decoded
 from newfound.planner.prompt import PromptCodec, Tokens
 from newfound.planner.remote.choice_search import ALTERNATIVES, ChoiceSearch
+from newfound.types import Bools
 
 _T = TypeVar("_T")
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from newfound.files import new_folder, recover
 
 STATE = "state.json"
 TENSORS = "state.safetensors"
@@ -44,7 +45,7 @@ def save_progress(
     best: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    """Writes the state beside the last one, then swaps them."""
+    """Writes the state in the place of the last one."""
     from safetensors.torch import save_file
 
     tensors = {f"master.{name}": value.detach().cpu() for name, value in masters.items()}
@@ -52,13 +53,9 @@ def save_progress(
     for name, value in masters.items():
         state = optimizer.state[value]
         tensors |= {f"{moment}.{name}": state[moment].cpu() for moment in MOMENTS}
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    save_file(tensors, part / TENSORS)
-    (part / STATE).write_text(json.dumps({"made_of": made_of, **vars(progress)}), encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    part.rename(folder)
+    with new_folder(folder, STATE) as part:
+        save_file(tensors, part / TENSORS)
+        (part / STATE).write_text(json.dumps({"made_of": made_of, **vars(progress)}), encoding="utf-8")
 
 
 def saved_step(folder: Path, made_of: str) -> int:
@@ -91,6 +88,7 @@ def load_progress(
 
 
 def _read(folder: Path, made_of: str) -> dict[str, Any] | None:
+    recover(folder)
     try:
         record: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError):

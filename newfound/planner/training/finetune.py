@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,13 @@ import torch
 from newfound.clusters import Clusters
 from newfound.compute.distributed import on_accelerator, processes, rank, take_from_first
 from newfound.config import PlannerConfig
+from newfound.files import new_folder, remove_folder
 from newfound.planner.alignment import fit_alignment
 from newfound.planner.base_model import base_model
 from newfound.planner.decoding.backbone import LeanBackbone, TransformersBackbone, end_token, load_backbone
 from newfound.planner.planner import Planner
 from newfound.planner.prompt import PromptCodec, load_tokenizer
-from newfound.planner.training.checkpoints import identity
+from newfound.planner.training.checkpoints import STATE, identity
 from newfound.planner.training.trainable import LeanTrainable, TrainableModel, TransformersTrainable
 from newfound.planner.training.trainer import Trainer, answer_tokens
 from newfound.planner.training.training_set import read_choices, read_lessons, sample
@@ -94,20 +94,17 @@ def _finetune(
                 asked = moments.contexts[: config.match_rate_contexts]
                 record["match_rate"] = planner.match_rate(course.named(asked)) if len(asked) else 1.0
                 log.info("planner: match rate %.3f over %d contexts", record["match_rate"], len(asked))
-                made = Path(place) / "planner"
-                made.mkdir()
-                student.save(base, made)
-                codec.save(made)
                 named = course.named
                 alignment, worth = fit_alignment(
                     transitions, clusters, lambda contexts: planner.scores(named(contexts))
                 )
-                alignment.save(made)
                 record |= worth
-                (made / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-                shutil.rmtree(out, ignore_errors=True)
-                made.rename(out)
-                shutil.rmtree(resume, ignore_errors=True)
+                with new_folder(out, RECORD) as made:
+                    student.save(base, made)
+                    codec.save(made)
+                    alignment.save(made)
+                    (made / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+                remove_folder(resume, STATE)
     return {name: value for name, value in record.items() if isinstance(value, float | int | str)}
 
 
@@ -116,12 +113,8 @@ def _leave_out(out: Path) -> dict[str, Any]:
     record = {"steps": 0, "left_out": "the items have neither text nor categories"}
     if rank() > 0:
         return record
-    shutil.rmtree(out, ignore_errors=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as place:
-        part = Path(place) / "planner"
-        part.mkdir()
-        (part / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        part.rename(out)
+    with new_folder(out, RECORD) as folder:
+        (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return record
 
 

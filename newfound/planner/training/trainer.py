@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -37,8 +36,9 @@ from newfound.planner.training.head_fit import Evidence, fit_rows, other_mass
 from newfound.planner.training.trainable import MasterWeights, TrainableModel
 from newfound.planner.training.training_set import TrainingSet, draw_batches, ranking
 from newfound.transitions.choice_model import Choices
+from newfound.types import Floats, Ints
 
-Rows = npt.NDArray[np.int64]
+Rows = Ints
 log = logging.getLogger("newfound.planner")
 
 START = 4  # times fewer contexts than at the end is the head fitted to before the first step
@@ -325,7 +325,7 @@ class Trainer:
         share = 0.5 * target / target.sum() + 0.5 * new / new.sum()
         return int(rng.choice(len(share), p=share / share.sum()))
 
-    def taught(self, rows: Rows, hints: Rows) -> npt.NDArray[np.float32]:
+    def taught(self, rows: Rows, hints: Rows) -> Floats:
         """[B, N] what follows some lessons' contexts; what a prompt hints at does so more often."""
         targets = self.lessons.targets[rows]
         hinted = np.flatnonzero(hints >= 0)

@@ -8,17 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from newfound import schema
 from newfound.clusters import Clusters
 from newfound.config import FinetuneConfig
 from newfound.errors import DataError
 from newfound.transitions.choice_model import Choices, fit_choices, kinship_of
-
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
-Bools = npt.NDArray[np.bool_]
+from newfound.types import Bools, Floats, Ints
 
 STRONGEST = 4.0
 

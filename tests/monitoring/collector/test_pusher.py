@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from fastapi.testclient import TestClient
 
+from feature_repo.store import apply, materialise, open_store, push
 from monitoring.collector.app import create_app
-from monitoring.collector.pusher import FeastFeatures, Pusher, fold, interactions_of
+from monitoring.collector.pusher import Pusher
 from monitoring.settings import MonitoringConfig
 from monitoring.store.database import Store
 from monitoring.users.erase import erase
@@ -44,47 +45,14 @@ def store(sqlite_url: str) -> Iterator[Store]:
     store.close()
 
 
-def _folded(store: Store) -> list[tuple[str, int, float, bool]]:
-    return interactions_of(store, ["42"], CONFIG)["42"]
-
-
-def test_one_interaction_for_all_that_was_done_with_an_item_of_a_slate(store: Store) -> None:
-    store.write(
-        [
-            parts.feedback(1, at=at(1), recommendation_id="r1", kind="shown"),
-            parts.feedback(2, at=at(2), recommendation_id="r1", kind="clicked"),
-            parts.feedback(3, at=at(3), recommendation_id="r1", kind="watched", share=0.9),
-            parts.feedback(4, at=at(4), item="51", recommendation_id="r1", kind="watched", share=0.2),
-            parts.feedback(5, at=at(5), item="52", recommendation_id="r1", kind="liked"),
-            parts.feedback(6, at=at(6), item="52", recommendation_id="r1", kind="dismissed"),
-            parts.feedback(7, at=at(7), item="53", kind="shown"),  # seen, not consumed
-            parts.feedback(8, at=at(8), recommendation_id="r2", kind="liked"),  # the same item on another day
-        ]
-    )
-    assert _folded(store) == [
-        ("50", ms(2), pytest.approx(0.9), True),
-        ("51", ms(4), pytest.approx(0.2), False),
-        ("52", ms(5), 0.0, False),
-        ("50", ms(8), 1.0, True),
-    ]
-
-
-def test_late_events_take_their_place_and_the_past_comes_first(store: Store) -> None:
-    store.put_pasts([("42", [("7", ms(-10), 0.8, True), ("8", ms(5), 0.2, False)])])
-    store.write([parts.feedback(1, at=at(10), item="3")])
-    store.write([parts.feedback(2, at=at(2), item="2"), parts.feedback(1, at=at(10), item="3")])
-    assert [event[0] for event in _folded(store)] == ["7", "2", "8", "3"]
-    assert fold([], CONFIG) == []
-
-
 class _Memory:
     """Stands where Feast is, for what Feast has no part in."""
 
     def __init__(self) -> None:
-        self.rows: list[tuple[str, dict[str, list[Any]]]] = []
+        self.rows: list[tuple[str, Any]] = []
         self.fails = 0
 
-    def write(self, view: str, rows: dict[str, list[Any]]) -> None:
+    def __call__(self, view: str, rows: Any) -> None:
         if self.fails:
             self.fails -= 1
             raise ConnectionError("away")
@@ -168,12 +136,9 @@ def _features(folder: Path, monkeypatch: pytest.MonkeyPatch, redis: int | None) 
 
 
 def _apply() -> Any:
-    from components._features import apply, materialise, open_store
-
-    store = open_store(Path(os.environ["NEWFOUND_FEATURES"]))
+    store = open_store()
     apply(store)
-    for view in ("user_history", "user_interests"):
-        materialise(store, view)
+    materialise(store)
     return store
 
 
@@ -215,7 +180,7 @@ def test_the_next_request_reflects_feedback(
     feast = _apply()
     root, clusters = _publish(tmp_path)
     past = Store(sqlite_url, SECRET)
-    past.put_pasts([("42", [("7", ms(0), 1.0, True)])])
+    past.import_interactions([("42", [("7", ms(0), 1.0, True)])])
 
     def read() -> dict[str, Any]:
         answer = feast.get_online_features(
@@ -224,7 +189,7 @@ def test_the_next_request_reflects_feedback(
         return {name: values[0] for name, values in answer.items()}
 
     assert read()["item_ids"] == ["7"]
-    pusher = Pusher(past, CONFIG, FeastFeatures(parts.ROOT / "feature_repo"), length=1000, root=root)
+    pusher = Pusher(past, CONFIG, partial(push, open_store()), length=1000, root=root)
     with TestClient(create_app(past, CONFIG, SECRET, pusher=pusher)) as client:
         now = datetime.now(UTC)
 
@@ -246,7 +211,7 @@ def test_the_next_request_reflects_feedback(
         assert row["positives"] == [True] * 3 and row["engagements"] == [1.0] * 3
         assert "newfound_collector_history_lag_seconds 0.0" in client.get("/metrics").text
     store = Store(sqlite_url, SECRET)
-    erased = erase(store, "42", datetime.now(UTC), features=FeastFeatures(parts.ROOT / "feature_repo"))
+    erased = erase(store, "42", datetime.now(UTC), feast=open_store())
     assert erased["feast.online"] >= 1 and erased["store.feedback"] == 2
     assert read()["item_ids"] is None and read()["seen_leaves"] is None
     store.close()

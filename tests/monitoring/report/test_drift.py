@@ -13,7 +13,7 @@ import pytest
 from scipy.stats import binom, wasserstein_distance
 
 from monitoring.report.drift import FALSE_ALARMS, OTHERS, chance, jensen_shannon, merge_rare
-from monitoring.report.evidently import drift
+from monitoring.report.evidently import drift_page
 
 STOP = datetime(2026, 3, 11, tzinfo=UTC)
 NUMBERS = ("score", "history_length", "history_age_hours")
@@ -102,21 +102,21 @@ def test_modest_drifts_are_seen(seed: int, tmp_path: Path) -> None:
     world = World(seed, 600)
     before = world.window(range(300, 600))
     names = [f"drift.{name}" for name in (*NUMBERS, *CATEGORIES)]
-    still = drift(world.window(range(300)), before, tmp_path / "still.html", STOP)[1]
+    still = drift_page(world.window(range(300)), before, tmp_path / "still.html", STOP)[1]
     assert still["drift_share"] == 0 and set(names) <= set(still)
     for moved, column in (({"liked": 0.5}, "positive"), ({"score": 0.4}, "score")):
         now = world.window(range(300), **moved)  # type: ignore[arg-type]
         assert passed(now, before) == {column}
-        found = drift(now, before, tmp_path / "moved.html", STOP)[1]
+        found = drift_page(now, before, tmp_path / "moved.html", STOP)[1]
         assert found["drift_share"] == pytest.approx(1 / 7)
 
 
 def test_a_single_user_tells_nothing(tmp_path: Path) -> None:
     world = World(0, 100)
-    assert drift(world.window(range(1), 20), world.window(range(100)), tmp_path / "x.html", STOP) == (None, {})
+    assert drift_page(world.window(range(1), 20), world.window(range(100)), tmp_path / "x.html", STOP) == (None, {})
     now, before = world.window(range(100)), world.window(range(100))
     now.loc[now["user_key"] != now["user_key"].iloc[0], "score"] = np.nan
-    assert "drift.score" not in drift(now, before, tmp_path / "x.html", STOP)[1]
+    assert "drift.score" not in drift_page(now, before, tmp_path / "x.html", STOP)[1]
 
 
 def test_distances_are_the_same_in_any_process(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_distances_are_the_same_in_any_process(tmp_path: Path) -> None:
     now, before = world.window(range(1000)), world.window(range(1000, 3000))
     for frame in (now, before):
         frame["cluster"] = frame["cluster"].map("c{:03d}".format)
-    snapshot, found = drift(now, before, tmp_path / "drift.html", STOP)
+    snapshot, found = drift_page(now, before, tmp_path / "drift.html", STOP)
     assert snapshot is not None and "jensenshannon" not in json.dumps(snapshot.dict()), "Evidently's own is not used"
     named = [
         jensen_shannon(*merge_rare(prefix + now["cluster"], prefix + before["cluster"]))

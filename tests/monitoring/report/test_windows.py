@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from monitoring.collector.pusher import fold
-from monitoring.report.evidently import drift
+from monitoring.report.evidently import drift_page
 from monitoring.report.export import export
 from monitoring.report.windows import ALL, Window, measure
 from monitoring.settings import MonitoringConfig
 from monitoring.store.database import Store, micros
+from monitoring.users.interactions import fold
 from newfound import measures
 from newfound.evaluation import off_policy as offpolicy
 from newfound.events import AnswersEvent, FeedbackEvent, RecommendationEvent, SlotEvent
@@ -167,7 +167,7 @@ def test_suppression_latency_and_drift_by_hand(store: Store, tmp_path: Path) -> 
     # over the reference's standard deviation: mean difference 2/6 * 0.2, deviation of (1, 1, 2, 2, 2, 2).
     before, now = found.sample, found.sample.copy()
     now.loc[now["slot"] == "novel", "score"] = 1.2
-    snapshot, distances = drift(now, before, tmp_path / "drift.html", STOP)
+    snapshot, distances = drift_page(now, before, tmp_path / "drift.html", STOP)
     moved = float(np.mean(np.abs(np.sort(now["score"]) - np.sort(before["score"]))))
     assert distances["drift.score"] == pytest.approx(moved / before["score"].std(ddof=0))
     assert distances["drift.slot"] == distances["drift.cluster"] == distances["drift.positive"] == 0

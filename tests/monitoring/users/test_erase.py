@@ -17,8 +17,7 @@ from monitoring.report.export import export
 from monitoring.settings import MonitoringConfig
 from monitoring.store.database import Store
 from monitoring.users.erase import erase, retain
-from monitoring.users.interactions import pasts_of, write_interactions
-from newfound.errors import DataError
+from monitoring.users.interactions import write_interactions
 from tests.monitoring import servers as parts
 
 SECRET = parts.SECRET.encode()
@@ -42,7 +41,7 @@ def test_a_user_is_erased_everywhere(kind: str, tmp_path: Path, request: pytest.
     url = request.getfixturevalue(f"{kind}_url")
     store = Store(url, SECRET)
     store.write(_events(USER) + _events("who-stays"))
-    store.put_pasts([(USER, [("1", 1, 1.0, True)]), ("who-stays", [("1", 1, 1.0, True)])])
+    store.import_interactions([(USER, [("1", 1, 1.0, True)]), ("who-stays", [("1", 1, 1.0, True)])])
     exports, sources, spool = tmp_path / "exports", tmp_path / "features", tmp_path / "spool"
     export(store, exports)
     sources.mkdir()
@@ -89,17 +88,6 @@ def test_old_events_go(sqlite_url: str, tmp_path: Path) -> None:
     store.write([parts.feedback("new")])
     assert export(store, tmp_path / "exports")["feedback"] == 1, "numbers of deleted rows must not come again"
     store.close()
-
-
-def test_the_past_is_imported(tiny: Path, sqlite_url: str) -> None:
-    pasts = dict(pasts_of(tiny))
-    assert len(pasts) == 8 and all(len(events) == 10 for events in pasts.values())
-    assert [event[0] for event in pasts["u0"]][:3] == ["i0", "i1", "i2"]
-    assert all(
-        first[1] < second[1] for events in pasts.values() for first, second in zip(events, events[1:], strict=False)
-    )
-    with pytest.raises(DataError, match=r"interactions\.parquet"):
-        list(pasts_of(tiny / "nowhere"))
 
 
 def test_the_command_line(sqlite_url: str, tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

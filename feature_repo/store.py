@@ -1,0 +1,205 @@
+"""The feature store's one home: open, apply, materialise, push, read by point in time, erase.
+
+Serving, monitoring and the pipelines' components call Feast through here and in process: its command line would pay for
+the imports again on every call. `.feastignore` keeps Feast from importing this file as definitions. Importing this
+module does not import Feast.
+
+`NEWFOUND_FEATURES` names the folder or URL that holds the source files. A platform sets it for the whole container, to
+the one place that everybody reads; where nobody did, a run's own folder takes its place. `FEAST_FS_YAML_FILE_PATH`
+chooses the YAML, as Feast itself reads it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from newfound.errors import ConfigError
+from newfound.schema import ENGAGEMENTS, ITEM_IDS, POSITIVES, TIMES, USER, USER_HISTORY, USER_INTERESTS
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from feast import FeatureStore
+
+FOLDER_VARIABLE: Final = "NEWFOUND_FEATURES"
+YAML_VARIABLE: Final = "FEAST_FS_YAML_FILE_PATH"
+REPOSITORY: Final = Path(__file__).parent
+VIEWS: Final = (USER_HISTORY, USER_INTERESTS)
+SERVICE: Final = "explorer"
+# Materialised from and to: ordinal time starts at the epoch, and loaders refuse what lies later.
+_FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+
+
+def open_store(sources: Path | None = None, repository: Path = REPOSITORY) -> FeatureStore:
+    """The feature store; which one the environment says, the local one by default.
+
+    Args:
+        sources: where the source files are, unless the environment names another place.
+        repository: Feast's folder.
+    """
+    if sources is not None:
+        os.environ.setdefault(FOLDER_VARIABLE, str(sources))
+    _import_feast()
+    from feast import FeatureStore
+
+    return FeatureStore(repo_path=str(repository))
+
+
+@contextlib.contextmanager
+def isolated_store(sources: Path) -> Iterator[FeatureStore]:
+    """A store of a run's own source files alone, for what is learned: every run writes to a platform's one.
+
+    Args:
+        sources: where the source files are; nothing is written there.
+    """
+    with tempfile.TemporaryDirectory(prefix="newfound-") as place:
+        for file in sources.glob("*.parquet"):
+            (Path(place) / file.name).symlink_to(file.absolute())
+        before = dict(os.environ)
+        os.environ |= {FOLDER_VARIABLE: place, YAML_VARIABLE: str(REPOSITORY / "feature_store.yaml")}
+        try:
+            store = open_store()
+            apply(store)
+            yield store
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+
+def source_of(view: str) -> str:
+    """File or URL of a view's rows."""
+    return f"{os.environ[FOLDER_VARIABLE].rstrip('/')}/{view}.parquet"
+
+
+def upload(rows: Path, view: str) -> None:
+    """Puts a view's rows where Feast reads them, where that is another place than where they were written."""
+    from newfound.files import put_file
+
+    target = source_of(view)
+    if target != str(rows):
+        put_file(rows, target)
+
+
+def apply(store: FeatureStore) -> None:
+    """Registers what `feature_repo` defines."""
+    from feast.repo_operations import parse_repo
+
+    module = f"{REPOSITORY.name}.definitions"
+    if module in sys.modules:  # its sources name the folder of an earlier store
+        importlib.reload(sys.modules[module])
+    with contextlib.chdir(REPOSITORY.parent):
+        repo = parse_repo(REPOSITORY)
+    objects = (repo.projects, repo.entities, repo.data_sources, repo.feature_views, repo.feature_services)
+    store.apply([thing for kind in objects for thing in kind])
+
+
+def materialise(store: FeatureStore, views: Sequence[str] | None = None) -> None:
+    """Brings the newest row of every user into the online store.
+
+    Args:
+        store: the feature store.
+        views: by name; all whose rows were written already where None.
+    """
+    import fsspec
+
+    for view in views if views is not None else VIEWS:
+        filesystem, path = fsspec.core.url_to_fs(source_of(view))
+        if views is not None or filesystem.exists(path):
+            store.materialize(_FIRST, _LAST, feature_views=[view])
+
+
+def push(store: FeatureStore, view: str, rows: Mapping[str, Sequence[Any]]) -> None:
+    """Writes rows to the online store. Redis keeps what it has where a row's stamp is not later than the stored one.
+
+    Args:
+        store: the feature store.
+        view: by name.
+        rows: columns by name, those of the view's source.
+    """
+    import pandas as pd
+
+    store.write_to_online_store(view, pd.DataFrame(dict(rows)))
+
+
+def fetch_as_of(store: FeatureStore, users: pd.DataFrame) -> pd.DataFrame:
+    """Histories by point in time, one row a user; null arrays where there was no history yet.
+
+    Args:
+        store: the feature store.
+        users: columns user_id and event_timestamp, the moment as of which each is asked for.
+    """
+    features = [f"{USER_HISTORY}:{name}" for name in (ITEM_IDS, TIMES, ENGAGEMENTS, POSITIVES)]
+    rows = store.get_historical_features(entity_df=users, features=features).to_df()
+    # Feast leaves users out whose rows are all later, and gives null arrays to users that it has no row of at all.
+    return users[[USER]].merge(rows, on=USER, how="left")
+
+
+def erase(store: FeatureStore, user_id: str) -> int:
+    """Deletes a user's online rows; Feast has no call for it that every store answers, so each has its own way.
+
+    Returns:
+        How many there were.
+
+    Raises:
+        ConfigError: the online store is neither sqlite nor Redis.
+    """
+    config = store.config
+    online: Any = store._get_provider().online_store
+    if config.online_store.type == "redis":
+        from feast.infra.online_stores.helpers import _redis_key
+
+        key = _redis_key(config.project, entity_key(user_id), config.entity_key_serialization_version)
+        return int(online._get_client(config.online_store).delete(key))
+    if config.online_store.type == "sqlite":
+        from feast.infra.key_encoding_utils import serialize_entity_key
+
+        serialized = serialize_entity_key(entity_key(user_id), config.entity_key_serialization_version)
+        connection = online._get_conn(config)
+        removed = 0
+        with connection:
+            for view in VIEWS:
+                done = connection.execute(f'DELETE FROM "{store.project}_{view}" WHERE entity_key = ?', (serialized,))
+                removed += done.rowcount > 0  # a row a feature
+        connection.execute("VACUUM")
+        return removed
+    raise ConfigError(
+        f"online store {config.online_store.type!r}: cannot be erased from here; expected sqlite or redis, "
+        "delete the user's rows there by hand"
+    )
+
+
+def entity_key(user_id: str) -> Any:
+    """The user's key as the online stores take it."""
+    from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+    from feast.protos.feast.types.Value_pb2 import Value
+
+    return EntityKey(join_keys=[USER], entity_values=[Value(string_val=user_id)])
+
+
+def _import_feast() -> None:
+    """Imports Feast without torch, which it takes where it finds it, for a type that is not used here, and without
+    typeguard's rewriting of its classes, which takes half of the import's time to check what mypy has checked."""
+    if "feast" in sys.modules:
+        return
+    typeguard = importlib.import_module("typeguard")
+    checked, without_torch = typeguard.typechecked, "torch" not in sys.modules
+    if without_torch:
+        sys.modules["torch"] = None  # type: ignore[assignment]
+    typeguard.typechecked = _unchecked  # type: ignore[attr-defined]
+    try:
+        importlib.import_module("feast")
+    finally:
+        typeguard.typechecked = checked  # type: ignore[attr-defined]
+        if without_torch:
+            del sys.modules["torch"]
+
+
+def _unchecked(target: Any = None, **_: Any) -> Any:
+    return (lambda later: later) if target is None else target

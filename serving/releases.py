@@ -16,7 +16,7 @@ from newfound.errors import NewfoundError, ReleaseError
 from newfound.release.store import check_id, current, load
 from newfound.release.takedown import Takedown, read_takedown
 from serving.gc_freeze import freeze_collected
-from serving.metrics import RELEASE, RELEASE_LOADED, RELEASE_REFUSED, TAKEDOWN_FAILED, TAKEDOWN_SIZE
+from serving.metrics import RELEASE, RELEASE_LOADED, RELEASE_REFUSED, TAKEDOWN_AGE, TAKEDOWN_FAILED, TAKEDOWN_SIZE
 
 log = logging.getLogger("newfound.serving.releases")
 
@@ -62,27 +62,34 @@ class Releases(Generic[T]):
         self.pinned = None if pinned is None else check_id(pinned)
         self.loaded: dict[str, T] = {}  # newest last; at most two
         self.active: str | None = None
-        self.takedown = Takedown()
-        self.on_takedown: Callable[[Takedown], None] = lambda takedown: None
+        self._takedown: Takedown | None = None  # None until it was read once
+        self._takedown_read_at = time.monotonic()
+        TAKEDOWN_AGE.set_function(lambda: time.monotonic() - self._takedown_read_at)
         self._built: tuple[str, T] | None = None
         self._refused: tuple[str, float] | None = None
         self._stop = threading.Event()
 
+    @property
+    def takedown(self) -> Takedown:
+        """The takedown list as it was last read; empty before the first time, when `get` returns None."""
+        return self._takedown or Takedown()
+
     def get(self) -> T | None:
-        """What serves now; None before the first release."""
-        return self.loaded.get(self.active) if self.active is not None else None
+        """What serves now; None before the first release, and until the takedown list was read once."""
+        if self.active is None or self._takedown is None:
+            return None
+        return self.loaded.get(self.active)
 
     def other(self, ids: Sequence[str]) -> T | None:
         """A loaded release other than the active one that is among `ids`."""
         return next((self.loaded[one] for one in ids if one in self.loaded and one != self.active), None)
 
     def start(self) -> None:
-        """Takes up the current release, and follows it from then on.
+        """Follows the current release and the takedown list in the background.
 
         The takedown list has a thread of its own: copying and checking a large release takes its time, and what was
         taken down must not be shown in the meantime.
         """
-        self.look()
         for name, look in (("takedown", self._look_at_takedown), ("releases", self._look_at_current)):
             threading.Thread(target=self._watch, args=(look,), name=name, daemon=True).start()
 
@@ -91,6 +98,7 @@ class Releases(Generic[T]):
         self._stop.set()
 
     def _watch(self, look: Callable[[], None]) -> None:
+        self._safely(look)
         while not self._stop.wait(self.watch_s):
             self._safely(look)
 
@@ -110,11 +118,11 @@ class Releases(Generic[T]):
             takedown = read_takedown(self.root)
         except (ReleaseError, OSError) as error:
             TAKEDOWN_FAILED.inc()
-            log.error("the takedown list stays as it was: %s", error)
+            log.error("the takedown list is kept as last read: %s", error)
             return
-        if takedown != self.takedown:
-            self.takedown = takedown
-            self.on_takedown(takedown)
+        self._takedown_read_at = time.monotonic()
+        if takedown != self._takedown:
+            self._takedown = takedown
             TAKEDOWN_SIZE.set(len(takedown.items) + len(takedown.clusters))
             log.warning("takedown: %d items, %d clusters", len(takedown.items), len(takedown.clusters))
 

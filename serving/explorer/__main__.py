@@ -6,9 +6,12 @@ import functools
 import tempfile
 from pathlib import Path
 
+from serving.signals import exit_on_sigterm
+
 
 def main() -> None:
     """Parses and starts."""
+    exit_on_sigterm()
     from kserve.model_server import app
 
     from newfound.compute.allocator import keep_freed_memory

@@ -8,15 +8,19 @@ seen before the history begins, is read only where the history was cut to its la
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar, cast
 
 from feature_repo.store import SERVICE, entity_key, open_store
 from newfound.recommend.catalogue import UserHistory
 from newfound.schema import CLUSTERS_DIGEST, ENGAGEMENTS, ITEM_IDS, POSITIVES, SEEN_LEAVES, TIMES
+
+T = TypeVar("T")
 
 log = logging.getLogger("newfound.serving.features")
 
@@ -29,7 +33,13 @@ _LISTS: Final = {
 
 
 class Stored(Protocol):
-    """Stored histories."""
+    """Stored histories.
+
+    Attributes:
+        tried: whether the store has answered, or failed to, once.
+    """
+
+    tried: bool
 
     async def read(self, user: str) -> UserHistory | None:
         """The user's history; None for a user that the store does not know."""
@@ -48,11 +58,11 @@ class Reopened:
         self._open, self._every_s = open_store, every_s
         self._features: Features | None = None
         self._task: asyncio.Task[None] | None = None
+        self.tried = False
 
     async def open(self) -> None:
-        """Tries once here, and then in the background."""
-        if not await self._try():
-            self._task = asyncio.create_task(self._retry())
+        """Starts trying."""
+        self._task = asyncio.create_task(self._retry())
 
     async def close(self) -> None:
         """Gives up."""
@@ -61,19 +71,23 @@ class Reopened:
 
     async def _try(self) -> bool:
         try:
-            self._features = await asyncio.to_thread(self._open)
-        except Exception as error:
-            log.error("the feature store cannot be opened: %s", error)
+            features = await in_daemon_thread(self._open)
+        except Exception as error:  # its text may hold the store's password
+            log.error("the feature store cannot be opened: %s", type(error).__name__, exc_info=error)
             return False
         try:
-            await self._features.warm()
+            async with asyncio.timeout(self._every_s):
+                await features.warm()
         except Exception as error:
             log.error("the online store does not answer yet: %s", type(error).__name__)
+        self._features = features
         return True
 
     async def _retry(self) -> None:
         while not await self._try():
+            self.tried = True
             await asyncio.sleep(self._every_s)
+        self.tried = True
 
     async def read(self, user: str) -> UserHistory | None:
         """See `Stored`.
@@ -84,6 +98,32 @@ class Reopened:
         if self._features is None:
             raise ConnectionError("the feature store is not open yet")
         return await self._features.read(user)
+
+
+async def in_daemon_thread(work: Callable[[], T]) -> T:
+    """Runs something slow in a thread that the process does not wait for when it ends."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def tell(outcome: T | None, error: BaseException | None) -> None:
+        if done.done():  # nobody waits any more
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(cast(T, outcome))
+
+    def run() -> None:
+        outcome, error = None, None
+        try:
+            outcome = work()
+        except Exception as raised:
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop was closed
+            loop.call_soon_threadsafe(tell, outcome, error)
+
+    threading.Thread(target=run, name="features-open", daemon=True).start()
+    return await done
 
 
 class Features:

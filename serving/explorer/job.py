@@ -29,7 +29,10 @@ class Job:
 
 @dataclass(slots=True)
 class Batch:
-    """The requests of one body: one release, one deadline."""
+    """The requests of one body: one release, one deadline.
+
+    `ranked` holds what the ranker answered to each job, None where it did not.
+    """
 
     payload: Any
     id: str
@@ -37,4 +40,4 @@ class Batch:
     arrived: float
     loaded: LoadedRelease
     jobs: list[Job] = field(default_factory=list)
-    ranked: list[Ranked] | None = None
+    ranked: list[Ranked | None] = field(default_factory=list)

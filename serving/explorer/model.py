@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -21,12 +23,15 @@ from serving.explorer.features import Stored
 from serving.explorer.job import Batch, Job
 from serving.explorer.live_planner import LivePlanner
 from serving.explorer.loaded_release import LoadedRelease
-from serving.explorer.ranker_client import NotLoaded, RankerClient
+from serving.explorer.ranker_client import NotLoaded, RankerClient, Rejected
 from serving.explorer.reporting import Reporter
 from serving.http.api import Recommend, answer, parse, request_model
-from serving.metrics import STAGE_SECONDS, STALE_INTERESTS
+from serving.http.context import current
+from serving.metrics import DROPPED, STAGE_SECONDS, STALE_INTERESTS
 from serving.releases import Releases
 from serving.settings import ServingConfig
+
+log = logging.getLogger("newfound.serving.explorer")
 
 _FEATURES, _DECIDE, _RANK, _FINISH = (
     STAGE_SECONDS.labels(stage) for stage in ("features", "decide", "ranker", "finish")
@@ -66,19 +71,21 @@ class ExplorerModel(Model):
         self.ready = True  # as far as KServe's registry is concerned; `healthy` tells the truth
 
     async def healthy(self) -> bool:
-        """Whether a release is loaded: without one there is nothing to answer with."""
-        return self.releases.get() is not None
+        """Whether a release is loaded, the takedown list was read, and the feature store was tried."""
+        return self.releases.get() is not None and (self.features is None or self.features.tried)
 
     async def preprocess(self, payload: Any, headers: Mapping[str, str] | None = None) -> Batch:
         """Validates, reads histories, decides on each slot's cluster."""
-        headers = headers or {}
-        arrived = float(headers.get("x-newfound-arrived") or time.monotonic())
+        context = current()
         requests: list[Recommend] = parse(self.requests, payload)
         loaded = self.releases.get()
         if loaded is None:
             raise ModelNotReady(self.name)
+        context.take(len(requests))
         patience = min(request.deadline_ms or self.config.deadline_ms for request in requests)
-        batch = Batch(payload, headers.get("x-request-id", ""), Deadline(patience, arrived), arrived, loaded)
+        if context.timeout_s is not None:
+            patience = min(patience, context.timeout_s * 1000)
+        batch = Batch(payload, context.id, Deadline(patience, context.arrived), context.arrived, loaded)
         if len(requests) == 1:
             batch.jobs = [await self._prepare(requests[0], batch)]
         else:
@@ -97,12 +104,8 @@ class ExplorerModel(Model):
                 payload.loaded = other
                 for job in payload.jobs:
                     self._decide_anew(job, other)
-                try:
+                with contextlib.suppress(NotLoaded):
                     payload.ranked = await self._rank(payload)
-                except (NotLoaded, Unavailable):
-                    payload.ranked = None
-        except Unavailable:
-            payload.ranked = None
         _RANK.observe(time.perf_counter() - began)
         return payload
 
@@ -110,12 +113,12 @@ class ExplorerModel(Model):
         """Fills the slots, answers in the protocol of the request, and reports what is shown."""
         began = time.perf_counter()
         slates, shown = [], []
-        for at, job in enumerate(result.jobs):
-            if result.ranked is None:
+        answers = result.ranked or [None] * len(result.jobs)
+        for job, ranked in zip(result.jobs, answers, strict=True):
+            if ranked is None:
                 job.degraded.append("ranker")
-            ranked = job.decision.popular(job.plan) if result.ranked is None else result.ranked[at]
-            placed = job.decision.finish(job.plan, ranked)
-            slate = job.decision.slate(placed, ranked=result.ranked is not None, degraded=job.degraded)
+            placed = job.decision.finish(job.plan, job.decision.popular(job.plan) if ranked is None else ranked)
+            slate = job.decision.slate(placed, ranked=ranked is not None, degraded=job.degraded)
             slates.append(slate.model_dump(mode="json"))
             shown.append((job, placed, slate))
         # At the loop's next iteration: no client waits for a report.
@@ -125,7 +128,11 @@ class ExplorerModel(Model):
 
     def _report(self, batch: Batch, seconds: float, shown: Sequence[tuple[Job, Sequence[Placed], Slate]]) -> None:
         for job, placed, slate in shown:
-            self.reporter.shown(batch, job, placed, slate, seconds * 1000)
+            try:
+                self.reporter.shown(batch, job, placed, slate, seconds * 1000)
+            except Exception:  # one that cannot be reported must not cost the others their events
+                DROPPED.labels("report").inc()
+                log.exception("an answer could not be reported", extra={"fields": {"request": batch.id}})
 
     # --- steps ------------------------------------------------------------------------------------------------------
 
@@ -159,7 +166,7 @@ class ExplorerModel(Model):
         features = self.features
         if features is None:
             return None
-        return await self._features_breaker.call(lambda: features.read(user), seconds)
+        return await self._features_breaker.call(lambda _: features.read(user), seconds)
 
     async def _history(self, request: Recommend, deadline: Deadline, degraded: list[str]) -> UserHistory:
         stored = None
@@ -182,18 +189,48 @@ class ExplorerModel(Model):
         job.decision, job.answer = self._decide(job.request, job.history, job.seed, loaded), None
         job.plan = job.decision.plan(None, planner=self.live_planner.is_there(loaded))
 
-    async def _rank(self, batch: Batch) -> list[Ranked]:
-        instances = []
-        for job in batch.jobs:
-            clusters = job.plan.clusters
-            instances.append(
-                {
-                    "history": list(job.history.item_ids[-batch.loaded.history_length :]),
-                    "clusters": clusters,
-                    "k": [job.plan.wanted(cluster) for cluster in clusters],
-                    "exclude": job.decision.hidden_in(clusters),
-                    "release": batch.loaded.release,
-                }
-            )
+    async def _rank(self, batch: Batch) -> list[Ranked | None]:
+        """What the ranker answers to each job, None where it does not.
+
+        Raises:
+            NotLoaded: the ranker has not loaded the batch's release.
+        """
+        instances = [self._instance(job, batch.loaded) for job in batch.jobs]
+        calls = [self._call(body, some, batch) for body, some in self.ranker.bodies(instances)]
+        answers = [answer for some in await asyncio.gather(*calls) for answer in some]
+        # The ranker knows of takedowns itself, but not in the same second; and it might answer anything.
+        blocked = batch.loaded.available(self.releases.takedown).blocked
+        cluster_of = batch.loaded.catalogue.cluster_of
+        return [
+            answer
+            and {
+                cluster: [
+                    (item, score) for item, score in items if cluster_of.get(item) == cluster and item not in blocked
+                ]
+                for cluster, items in answer.items()
+            }
+            for answer in answers
+        ]
+
+    def _instance(self, job: Job, loaded: LoadedRelease) -> dict[str, Any]:
+        """A request of the ranker."""
+        clusters, cluster_of = job.plan.clusters, loaded.catalogue.cluster_of
+        return {
+            "history": list(job.history.item_ids[-loaded.history_length :]),
+            "clusters": clusters,
+            "k": [job.plan.wanted(cluster) for cluster in clusters],
+            "exclude": [item for item in job.decision.hidden if cluster_of.get(item) in clusters],
+            "release": loaded.release,
+        }
+
+    async def _call(self, body: bytes, instances: Sequence[dict[str, Any]], batch: Batch) -> Sequence[Ranked | None]:
         left = batch.deadline.left(self.config.finish_ms)
-        return await self._ranker_breaker.call(lambda: self.ranker.rank(instances, batch.id), left)
+        try:
+            return await self._ranker_breaker.call(
+                lambda seconds: self.ranker.rank(body, instances, batch.id, seconds), left
+            )
+        except Rejected as error:
+            log.error("the ranker rejects a request: %d", error.status, extra={"fields": {"request": batch.id}})
+        except Unavailable:
+            pass
+        return [None] * len(instances)

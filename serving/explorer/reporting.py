@@ -13,6 +13,7 @@ from newfound.recommend.policy import Reason
 from newfound.recommend.slate import Placed, Slate
 from serving.explorer.job import Batch, Job
 from serving.explorer.outbox import Outbox
+from serving.http.api import YEAR_10000
 from serving.http.logs import ACCESS
 from serving.metrics import ANSWERS, DEGRADED, SLOTS
 
@@ -77,7 +78,6 @@ class Reporter:
         """A structured CloudEvent of `newfound.events.RecommendationEvent`, as a dict: every request pays for it."""
         at = datetime.now(UTC).isoformat().replace("+00:00", "Z")
         decision = job.decision
-        newest = job.history.newest
         data = {
             "id": slate.id,
             "at": at,
@@ -87,7 +87,7 @@ class Reporter:
             "slots": [_slot(place, entry, slate) for place, entry in enumerate(placed)],
             "interests": [interest.cluster for interest in decision.interests],
             "history_length": len(job.history.item_ids),
-            "history_at": None if newest is None else datetime.fromtimestamp(newest / 1000, UTC).isoformat(),
+            "history_at": _moment(job.history.newest),
             "answers": decision.answers_event(job.answer, job.generated).model_dump(),
             "seed": job.seed,
             "latency_ms": milliseconds,
@@ -102,6 +102,13 @@ class Reporter:
             "datacontenttype": "application/json",
             "data": data,
         }
+
+
+def _moment(milliseconds: int | None) -> str | None:
+    """A stored time as events have it; None where there is none, or where it is no date."""
+    if milliseconds is None or not 0 <= milliseconds < YEAR_10000:
+        return None
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat()
 
 
 def _slot(place: int, entry: Placed, slate: Slate) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from serving.explorer.live_planner import LivePlanner
 from serving.explorer.loaded_release import LoadedRelease
 from serving.explorer.model import ExplorerModel
 from serving.explorer.outbox import Outbox
-from serving.explorer.ranker_client import NotLoaded, RankerClient
+from serving.explorer.ranker_client import NotLoaded, RankerClient, Rejected
 from serving.explorer.reporting import Reporter
 from serving.http.server import arguments as shared
 from serving.metrics import BREAKER, CALLS
@@ -66,10 +66,10 @@ def assemble(
     """
     breakers = {
         "features": _breaker("features", 4 * config.in_flight, config.features_ms, config),
-        "ranker": _breaker("ranker", config.in_flight, config.ranker_ms, config, passes=(NotLoaded,)),
+        "ranker": _breaker("ranker", config.in_flight, config.ranker_ms, config, passes=(NotLoaded, Rejected)),
         "planner": _breaker("planner", config.planner_in_flight, config.planner_background_ms, config),
     }
-    ranker = RankerClient(options.predictor_host, options.model_name, config.in_flight)
+    ranker = RankerClient(options.predictor_host, options.model_name, config.in_flight, config.body_bytes)
     live = None
     if options.planner_url:
         live = PlannerClient(options.planner_url, options.planner_model, config.planner_in_flight)
@@ -110,7 +110,9 @@ def _breaker(
     part: str, in_flight: int, patience_ms: float, config: ServingConfig, passes: tuple[type[Exception], ...] = ()
 ) -> CircuitBreaker:
     breaker = CircuitBreaker(part, in_flight, config.breaker_failures, config.breaker_open_ms, patience_ms, passes)
-    counters = {outcome: CALLS.labels(part, outcome) for outcome in ("ok", "error", "deadline", "busy", "open")}
+    counters = {
+        outcome: CALLS.labels(part, outcome) for outcome in ("ok", "error", "deadline", "busy", "open", "refused")
+    }
     BREAKER.labels(part).set_function(lambda: float(breaker.state))
 
     def count(outcome: str) -> None:

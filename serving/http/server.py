@@ -6,15 +6,10 @@ import argparse
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable
-from concurrent import futures
 from typing import Any
 
-from grpc import StatusCode, aio
 from kserve import Model, ModelServer
 from kserve.model_server import parser as kserve_parser
-from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc
-from kserve.protocol.grpc.interceptors import ExceptionToStatusInterceptor
-from kserve.protocol.grpc.servicer import InferenceServicer
 from kserve.protocol.rest.server import RESTServer
 
 from newfound.errors import ReleaseError
@@ -22,8 +17,11 @@ from newfound.release.store import check_id
 from serving.gc_freeze import freeze_collected
 from serving.http.accept_loop import Loop
 from serving.http.admission import AdmissionMiddleware
+from serving.http.context import Capacity
 from serving.http.errors import HANDLERS
+from serving.http.grpc_server import Servicer, start_grpc
 from serving.http.logs import set_up_logs
+from serving.http.protocol import bounded_protocol
 from serving.http.v1 import Prediction
 from serving.settings import ServingConfig
 
@@ -55,16 +53,23 @@ class _Rest(RESTServer):
     def __init__(self, host: str, config: ServingConfig, pages: str, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._bounds, self._pages = config, pages
+        self.capacity = Capacity(config.in_flight)
         self.config.host = host
         self.config.access_log = False
         self.config.server_header = False
         self.config.proxy_headers = False  # nobody here reads where a request came from
+        self.config.http = bounded_protocol(config.receive_ms / 1000, config.connections_per_peer)
+
+    def end(self) -> None:
+        """Ends the server once it has drained, or before it has started."""
+        self._server.should_exit = True
 
     def _add_middlewares(self, application: Any) -> None:
         application.add_middleware(
             AdmissionMiddleware,
+            capacity=self.capacity,
             body_bytes=self._bounds.body_bytes,
-            in_flight=self._bounds.in_flight,
+            receive_s=self._bounds.receive_ms / 1000,
             pages=self._pages,
             predict=Prediction(self.dataplane),
         )
@@ -73,15 +78,6 @@ class _Rest(RESTServer):
         super()._add_exception_handlers(application)
         for kind, handler in HANDLERS.items():
             application.add_exception_handler(kind, handler)
-
-
-class _Servicer(InferenceServicer):
-    """Without the calls by which anyone could load or unload the model."""
-
-    async def RepositoryModelLoad(self, request: Any, context: Any) -> Any:
-        await context.abort(StatusCode.UNIMPLEMENTED, "releases are published, not loaded")
-
-    RepositoryModelUnload = RepositoryModelLoad
 
 
 class Server(ModelServer):
@@ -112,7 +108,8 @@ class Server(ModelServer):
 
         Args:
             model: what is served.
-            start: awaited in the event loop before the first request.
+            start: awaited in the event loop before the first request. It must not take long: what does goes on in the
+                background, and the model is not healthy until it is done.
             stop: awaited after the last one.
         """
         set_up_logs()
@@ -122,8 +119,6 @@ class Server(ModelServer):
             runner.run(self._run(start, stop))
 
     async def _run(self, start: Callable[[], Awaitable[None]], stop: Callable[[], Awaitable[None]]) -> None:
-        for name in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(name, lambda *_: None)  # uvicorn raises them anew once it has drained
         rest = _Rest(
             self.host,
             self.bounds,
@@ -135,26 +130,18 @@ class Server(ModelServer):
             grace_period=self.grace_period,
             timeout_keep_alive=self.timeout_keep_alive,
         )
-        await start()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # uvicorn handles them while it serves, and raises them anew once it has drained.
+            signal.signal(number, lambda *_: rest.end())
         freeze_collected()
-        grpc = await self._start_grpc() if self.enable_grpc else None
+        await start()
+        grpc = None
+        if self.enable_grpc:
+            servicer = Servicer(self.dataplane, self.model_repository_extension, rest.capacity)
+            grpc = await start_grpc(servicer, f"{self.host}:{self.grpc_port}", self.bounds.body_bytes, rest.capacity)
         try:
             await rest.start()
         finally:
             if grpc is not None:
                 await grpc.stop(grace=5)
             await stop()
-
-    async def _start_grpc(self) -> Any:
-        limit = self.bounds.body_bytes
-        server = aio.server(
-            futures.ThreadPoolExecutor(max_workers=1),
-            interceptors=(ExceptionToStatusInterceptor(),),
-            options=[("grpc.max_receive_message_length", limit), ("grpc.max_send_message_length", 16 * limit)],
-            maximum_concurrent_rpcs=self.bounds.in_flight,
-        )
-        servicer = _Servicer(self.dataplane, self.model_repository_extension)
-        grpc_predict_v2_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
-        server.add_insecure_port(f"{self.host}:{self.grpc_port}")
-        await server.start()
-        return server

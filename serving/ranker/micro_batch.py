@@ -7,6 +7,8 @@ from typing import Final
 
 from newfound.grounding import ClusterQuery, rank_clusters
 from newfound.ranker import Ranker
+from serving.deadline import Deadline
+from serving.http.errors import Expired
 
 MOST: Final = 16  # the first query of a batch waits for its last
 
@@ -17,23 +19,32 @@ class MicroBatcher:
     """Collects queries until the loop's next iteration; none waits for a batch to fill."""
 
     def __init__(self) -> None:
-        self._waiting: list[tuple[Ranker, ClusterQuery, asyncio.Future[Found]]] = []
+        self._waiting: list[tuple[Ranker, ClusterQuery, Deadline, asyncio.Future[Found]]] = []
 
-    async def rank(self, ranker: Ranker, query: ClusterQuery) -> Found:
-        """What `newfound.grounding.rank_clusters` answers; the query's clusters must be known to the ranker."""
+    async def rank(self, ranker: Ranker, query: ClusterQuery, deadline: Deadline) -> Found:
+        """What `newfound.grounding.rank_clusters` answers; the query's clusters must be known to the ranker.
+
+        Raises:
+            Expired: the deadline passed before the query's batch began.
+        """
         loop = asyncio.get_running_loop()
         if not self._waiting:
             loop.call_soon(self._run)
         future: asyncio.Future[Found] = loop.create_future()
-        self._waiting.append((ranker, query, future))
+        self._waiting.append((ranker, query, deadline, future))
         return await future
 
     def _run(self) -> None:
         waiting, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
         if self._waiting:
             asyncio.get_running_loop().call_soon(self._run)
-        for ranker in {id(one): one for one, _, _ in waiting}.values():
-            mine = [(query, future) for one, query, future in waiting if one is ranker]
+        for *_, deadline, future in waiting:
+            if not deadline.left() and not future.done():
+                future.set_exception(Expired())
+        # Those whose sender has gone are cancelled, and those whose time is up have their exception.
+        open_queries = [(ranker, query, future) for ranker, query, _, future in waiting if not future.done()]
+        for ranker in {id(one): one for one, _, _ in open_queries}.values():
+            mine = [(query, future) for one, query, future in open_queries if one is ranker]
             try:
                 found = rank_clusters(ranker, [query for query, _ in mine])
             except Exception as error:

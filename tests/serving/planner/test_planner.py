@@ -21,8 +21,8 @@ from serving.circuit_breaker import CircuitBreaker
 from serving.deadline import Deadline
 from serving.explorer.live_planner import LivePlanner
 from serving.explorer.loaded_release import LoadedRelease, build_loaded_release
-from serving.planner.__main__ import Runtime, create_app, steps
 from serving.planner.client import PlannerClient, Prompts
+from serving.planner.runtime import Runtime, create_app, steps
 from serving.settings import ServingConfig
 from tests.serving.synthetic import World, publish_with_planner
 

@@ -12,6 +12,7 @@ REQUEST_SECONDS = Histogram("newfound_request_seconds", "Whole requests, by stat
 STAGE_SECONDS = Histogram("newfound_stage_seconds", "Stages of a request", ["stage"], buckets=FINE)
 REFUSED = Counter("newfound_refused", "Requests refused at admission, by status", ["status"])
 CLOSED = Counter("newfound_connections_closed", "Connections closed by a bound: headers late, peer at its cap", ["why"])
+LOG_DROPPED = Counter("newfound_log_lines_dropped", "Log lines dropped, because nobody reads them fast enough")
 SHED = Counter("newfound_shed", "Requests refused because too many were in flight")
 SLOTS = Counter("newfound_slots", "Slots shown, by kind and reason code", ["kind", "reason"])
 DEGRADED = Counter("newfound_degraded", "Answers given without a part, by code", ["code"])

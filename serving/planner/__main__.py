@@ -25,11 +25,13 @@ def main() -> None:
     exit_on_sigterm()
     import uvicorn
 
+    from serving.http.logs import set_up_logs
     from serving.planner.runtime import Runtime, create_app
 
     options = arguments().parse_args()
+    set_up_logs()
     app = create_app(Runtime(options.releases, Path(options.cache)))
-    uvicorn.run(app, host=options.host, port=options.http_port, log_level="warning", access_log=False)
+    uvicorn.run(app, host=options.host, port=options.http_port, log_config=None, access_log=False)
 
 
 if __name__ == "__main__":

@@ -107,6 +107,8 @@ class RecommendationEvent(_Event):
         history_length: events in the history that the request was decided on.
         history_at: time of the newest of them; None without a history.
         seed: of the generator behind every random choice.
+        client_seed: whether the client chose the seed; it could foresee the slots, so estimates of other policies leave
+            the slate out.
         latency_ms: of the whole request inside the explorer.
         degraded: whether any part had to be stepped around.
     """
@@ -122,6 +124,7 @@ class RecommendationEvent(_Event):
     history_at: Moment | None = None
     answers: AnswersEvent = AnswersEvent()
     seed: Annotated[int, Field(ge=0, lt=2**64)]
+    client_seed: bool = False
     latency_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     degraded: bool = False
 

@@ -90,6 +90,7 @@ class Reporter:
             "history_at": _moment(job.history.newest),
             "answers": decision.answers_event(job.answer, job.generated).model_dump(),
             "seed": job.seed,
+            "client_seed": job.request.seed is not None,
             "latency_ms": milliseconds,
             "degraded": bool(job.degraded),
         }

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from newfound.grounding import ClusterQuery, rank_clusters
 from newfound.ranker import Ranker
+from newfound.ranker.index import ClusterQuery
 from newfound.release.takedown import Takedown
 from newfound.types import Ints
 
@@ -57,5 +57,5 @@ def build_ranker(folder: Path, release: str) -> LoadedRanker:
     ranker = Ranker.load(folder / "ranker")
     first = next(iter(ranker.slices))
     for length in (1, 50, 200):
-        rank_clusters(ranker, [ClusterQuery(ranker.items[:length], [first], [1])])
+        ranker.top_k_per_cluster([ClusterQuery(ranker.items[:length], [first], [1])])
     return LoadedRanker(ranker)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from newfound.grounding import ClusterQuery, rank_clusters
 from newfound.ranker import Ranker
+from newfound.ranker.index import ClusterQuery
 from serving.deadline import Deadline
 from serving.http.errors import Expired
 
@@ -22,7 +22,7 @@ class MicroBatcher:
         self._waiting: list[tuple[Ranker, ClusterQuery, Deadline, asyncio.Future[Found]]] = []
 
     async def rank(self, ranker: Ranker, query: ClusterQuery, deadline: Deadline) -> Found:
-        """What `newfound.grounding.rank_clusters` answers; the query's clusters must be known to the ranker.
+        """What `Ranker.top_k_per_cluster` answers; the query's clusters must be known to the ranker.
 
         Raises:
             Expired: the deadline passed before the query's batch began.
@@ -46,7 +46,7 @@ class MicroBatcher:
         for ranker in {id(one): one for one, _, _ in open_queries}.values():
             mine = [(query, future) for one, query, future in open_queries if one is ranker]
             try:
-                found = rank_clusters(ranker, [query for query, _ in mine])
+                found = ranker.top_k_per_cluster([query for query, _ in mine])
             except Exception as error:
                 for _, future in mine:
                     if not future.done():

@@ -12,8 +12,8 @@ from kserve import InferRequest, Model
 from kserve.errors import ModelNotReady
 from pydantic import BaseModel, Field, ValidationError, create_model
 
-from newfound.grounding import ClusterQuery
 from newfound.ranker import Ranker
+from newfound.ranker.index import ClusterQuery
 from serving.deadline import Deadline
 from serving.http.api import Id, Strict, answer, whole_requests
 from serving.http.context import current

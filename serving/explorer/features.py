@@ -1,8 +1,8 @@
 """Histories from Feast's online store, in a fraction of a millisecond.
 
 `FeatureStore.get_online_features` resolves the feature service, builds frames' worth of responses and reads every view
-at every call. Here the service is resolved once, and a request reads one view: the history. The second view, what was
-seen before the history begins, is read only where the history was cut to its last events.
+at every call. Here a request reads one view: the history. The second view, what was seen before the history begins, is
+read only where the history was cut to its last events.
 """
 
 from __future__ import annotations
@@ -16,9 +16,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, cast
 
-from feature_repo.store import SERVICE, entity_key, open_store
+from feature_repo.store import OnlineReader
 from newfound.recommend.catalogue import UserHistory
-from newfound.schema import CLUSTERS_DIGEST, ENGAGEMENTS, ITEM_IDS, POSITIVES, SEEN_LEAVES, TIMES
+from newfound.schema import (
+    CLUSTERS_DIGEST,
+    ENGAGEMENTS,
+    ITEM_IDS,
+    POSITIVES,
+    SEEN_LEAVES,
+    TIMES,
+    USER_HISTORY,
+    USER_INTERESTS,
+)
 
 T = TypeVar("T")
 
@@ -127,7 +136,7 @@ async def in_daemon_thread(work: Callable[[], T]) -> T:
 
 
 class Features:
-    """The online store behind the feature service `explorer`.
+    """The stored rows of a user, read from the online store.
 
     Args:
         repository: Feast's folder; `FEAST_FS_YAML_FILE_PATH` says which store.
@@ -136,14 +145,7 @@ class Features:
 
     def __init__(self, repository: Path, length: int) -> None:
         self.length = length
-        self._store = open_store(repository=repository)
-        self._provider = self._store.provider
-        self._config = self._store.config
-        service = self._store.get_feature_service(SERVICE)
-        views = [self._store.get_feature_view(projection.name) for projection in service.feature_view_projections]
-        self._history = next(view for view in views if ITEM_IDS in _names(view))
-        self._interests = next((view for view in views if SEEN_LEAVES in _names(view)), None)
-        self._async = bool(self._provider.async_supported.online.read)
+        self._store = OnlineReader(repository)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="features")
 
     async def warm(self) -> None:
@@ -152,14 +154,14 @@ class Features:
 
     async def read(self, user: str) -> UserHistory | None:
         """The user's history; None for a user that the store does not know."""
-        row = await self._read(self._history, (ITEM_IDS, ENGAGEMENTS, POSITIVES, TIMES), user)
+        row = await self._read(USER_HISTORY, (ITEM_IDS, ENGAGEMENTS, POSITIVES, TIMES), user)
         if row is None or not row[ITEM_IDS].HasField("string_list_val"):
             return None
         columns = {name: list(getattr(row[name], field).val) for name, field in _LISTS.items()}
         leaves: Sequence[str] = ()
         digest = ""
-        if len(columns[ITEM_IDS]) >= self.length and self._interests is not None:
-            before = await self._read(self._interests, (SEEN_LEAVES, CLUSTERS_DIGEST), user)
+        if len(columns[ITEM_IDS]) >= self.length:
+            before = await self._read(USER_INTERESTS, (SEEN_LEAVES, CLUSTERS_DIGEST), user)
             if before is not None:
                 leaves, digest = list(before[SEEN_LEAVES].string_list_val.val), before[CLUSTERS_DIGEST].string_val
         times = columns[TIMES]
@@ -172,18 +174,7 @@ class Features:
             digest,
         )
 
-    async def _read(self, view: Any, features: Sequence[str], user: str) -> Mapping[str, Any] | None:
-        key = entity_key(user)
-        # A fresh list each time: Feast's Redis store appends to it.
-        if self._async:
-            rows = await self._provider.online_read_async(self._config, view, [key], list(features))
-        else:
-            read = self._provider.online_read
-            loop = asyncio.get_running_loop()
-            rows = await loop.run_in_executor(self._thread, read, self._config, view, [key], list(features))
-        values: Mapping[str, Any] | None = rows[0][1]
-        return values
-
-
-def _names(view: Any) -> set[str]:
-    return {feature.name for feature in view.features}
+    async def _read(self, view: str, features: Sequence[str], user: str) -> Mapping[str, Any] | None:
+        if self._store.is_async:
+            return await self._store.read_async(view, features, user)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._store.read, view, features, user)

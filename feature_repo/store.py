@@ -32,7 +32,6 @@ FOLDER_VARIABLE: Final = "NEWFOUND_FEATURES"
 YAML_VARIABLE: Final = "FEAST_FS_YAML_FILE_PATH"
 REPOSITORY: Final = Path(__file__).parent
 VIEWS: Final = (USER_HISTORY, USER_INTERESTS)
-SERVICE: Final = "explorer"
 # Materialised from and to: ordinal time starts at the epoch, and loaders refuse what lies later.
 _FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
@@ -50,6 +49,42 @@ def open_store(sources: Path | None = None, repository: Path = REPOSITORY) -> Fe
     from feast import FeatureStore
 
     return FeatureStore(repo_path=str(repository))
+
+
+class OnlineReader:
+    """Reads rows of the online store, without the registry.
+
+    Feast's registry holds code as well, which runs where a view is read from it: whoever may write the registry would
+    run code in every reader. Here the views are those of `feature_repo.definitions`.
+
+    Args:
+        repository: Feast's folder; the environment says which store, the local one by default.
+    """
+
+    def __init__(self, repository: Path = REPOSITORY) -> None:
+        _import_feast()
+        from feast.infra.provider import get_provider
+        from feast.repo_config import load_repo_config
+        from feast.utils import get_default_yaml_file_path
+
+        definitions = importlib.import_module(f"{REPOSITORY.name}.definitions")
+        self._views = {view.name: view for view in (definitions.user_history, definitions.user_interests)}
+        self._config = load_repo_config(repository, get_default_yaml_file_path(repository))
+        self._provider = get_provider(self._config)
+        self.is_async = bool(self._provider.async_supported.online.read)
+
+    def read(self, view: str, features: Sequence[str], user_id: str) -> Mapping[str, Any] | None:
+        """A user's row, as Feast's values by name; None where there is none."""
+        # A fresh list each time: Feast's Redis store appends to it.
+        rows = self._provider.online_read(self._config, self._views[view], [entity_key(user_id)], list(features))
+        return rows[0][1]
+
+    async def read_async(self, view: str, features: Sequence[str], user_id: str) -> Mapping[str, Any] | None:
+        """The same, where the store `is_async`."""
+        read = self._provider.online_read_async
+        rows = await read(self._config, self._views[view], [entity_key(user_id)], list(features))
+        found: Mapping[str, Any] | None = rows[0][1]
+        return found
 
 
 @contextlib.contextmanager
@@ -199,6 +234,22 @@ def _import_feast() -> None:
         typeguard.typechecked = checked  # type: ignore[attr-defined]
         if without_torch:
             del sys.modules["torch"]
+    _refuse_code()
+
+
+def _refuse_code() -> None:
+    """Lets Feast run no code out of a registry: transformations, of which there are none here, as source or pickle."""
+    import dill
+    from feast.transformation import udf_rehydrate
+
+    udf_rehydrate.rehydrate_udf_from_source = _refuse
+    dill.loads = dill.load = _refuse
+
+
+def _refuse(*_: Any, **__: Any) -> Any:
+    raise ConfigError(
+        "Feast's registry holds a transformation; expected feature views without code, as feature_repo defines them"
+    )
 
 
 def _unchecked(target: Any = None, **_: Any) -> Any:

@@ -1,17 +1,16 @@
-"""What stands between us and a part that may be down, slow or wrong: a deadline, a bound, a circuit breaker."""
+"""Circuit breaker around a part that may be down, slow or wrong, with a deadline and a bound on calls in flight."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from enum import IntEnum
 from typing import TypeVar
 
 T = TypeVar("T")
 
-log = logging.getLogger("newfound.serving.guard")
+log = logging.getLogger("newfound.serving.breaker")
 
 
 class State(IntEnum):
@@ -27,7 +26,7 @@ class Unavailable(Exception):
 
     Args:
         part: its name.
-        why: `open` (left alone for now), `busy`, `deadline`, or `error`.
+        why: `open` (the breaker is open), `busy`, `deadline`, or `error`.
     """
 
     def __init__(self, part: str, why: str) -> None:
@@ -36,10 +35,12 @@ class Unavailable(Exception):
 
 
 class CircuitBreaker:
-    """Calls one part.
+    """Bounds calls of one part in number and time, and stops them while it fails.
 
-    After `failures` failed calls in a row it is left alone for `open_ms`; then one call tries it, and the others still
-    go without until that one has come back.
+    After `failures` failed calls in a row the breaker opens for `open_ms`; then one trial call goes through, and the
+    others are refused until it has returned. A trial has the part's own time: its caller waits no longer than its
+    request allows, and the trial goes on in the background. Otherwise clients with short deadlines would keep an open
+    breaker open.
 
     Args:
         part: its name, for metrics.
@@ -66,46 +67,70 @@ class CircuitBreaker:
         self.running = 0
         self._failed = 0
         self._retry_at = 0.0
+        self._trials: set[asyncio.Task[object]] = set()
         self.outcomes: Callable[[str], None] = lambda outcome: None
 
-    async def call(self, make: Callable[[], Awaitable[T]], seconds: float) -> T:
+    async def call(self, make: Callable[[float], Awaitable[T]], seconds: float) -> T:
         """Awaits what `make` returns, for at most `seconds` and at most the part's own patience.
+
+        Args:
+            make: makes the call; it is told how many seconds the call has.
+            seconds: that the caller waits.
 
         Raises:
             Unavailable: there is no answer; whatever went wrong is counted, not passed on.
         """
         self._admit(seconds)
-        fair = seconds >= self.patience_s
-        trying = self.state is State.TRYING
+        if self.state is not State.TRYING:
+            return await self._run(make, min(seconds, self.patience_s), fair=seconds >= self.patience_s)
+        trial = asyncio.create_task(self._run(make, self.patience_s, fair=True, trial=True))
+        self._trials.add(trial)
+        trial.add_done_callback(self._tried)
+        try:
+            async with asyncio.timeout(seconds):
+                return await asyncio.shield(trial)
+        except TimeoutError:
+            raise Unavailable(self.part, "deadline") from None
+
+    async def _run(
+        self, make: Callable[[float], Awaitable[T]], seconds: float, *, fair: bool, trial: bool = False
+    ) -> T:
+        """One call; running out of `seconds` is a failure where they were `fair`."""
         self.running += 1
         try:
-            async with asyncio.timeout(min(seconds, self.patience_s)):
-                answer = await make()
+            async with asyncio.timeout(seconds):
+                answer = await make(seconds)
         except TimeoutError:
-            if fair or trying:
-                self._fail(TimeoutError())
+            if fair:
+                self._fail(TimeoutError(), trial)
             self.outcomes("deadline")
             raise Unavailable(self.part, "deadline") from None
         except self.passes:
-            self._succeed()
-            raise
-        except asyncio.CancelledError:
-            if trying:
-                self._fail(None)
+            self._succeed(trial)
+            self.outcomes("refused")
             raise
         except Exception as error:
-            self._fail(error)
+            self._fail(error, trial)
             self.outcomes("error")
             raise Unavailable(self.part, "error") from None
         finally:
             self.running -= 1
-        self._succeed()
+        self._succeed(trial)
         self.outcomes("ok")
         return answer
 
+    def _tried(self, trial: asyncio.Task[object]) -> None:
+        self._trials.discard(trial)
+        if not trial.cancelled():
+            trial.exception()  # retrieved: the caller was told, or has gone
+        else:
+            self._fail(None, trial=True)
+
     def _admit(self, seconds: float) -> None:
         why = None
-        if self.state is State.TRYING or (self.state is State.OPEN and time.monotonic() < self._retry_at):
+        if self.state is State.TRYING or (
+            self.state is State.OPEN and asyncio.get_running_loop().time() < self._retry_at
+        ):
             why = "open"
         elif self.running >= self.in_flight:
             why = "busy"
@@ -117,17 +142,21 @@ class CircuitBreaker:
         if self.state is State.OPEN:
             self.state = State.TRYING
 
-    def _succeed(self) -> None:
+    def _succeed(self, trial: bool) -> None:
         if self.state is not State.CLOSED:
-            log.warning("%s is back", self.part)
+            if not trial:
+                return  # it began before the breaker opened
+            log.warning("%s: breaker closed", self.part)
         self.state, self._failed = State.CLOSED, 0
 
-    def _fail(self, error: Exception | None) -> None:
+    def _fail(self, error: Exception | None, trial: bool) -> None:
+        if self.state is not State.CLOSED and not trial:
+            return  # it began before the breaker opened, and says nothing new
         self._failed += 1
         if self.state is not State.CLOSED or self._failed >= self.failures:
             if self.state is State.CLOSED:
                 log.warning(
-                    "%s is left alone: %d calls in a row failed (%s)", self.part, self._failed, type(error).__name__
+                    "%s: breaker open, %d calls in a row failed (%s)", self.part, self._failed, type(error).__name__
                 )
             self.state = State.OPEN
-            self._retry_at = time.monotonic() + self.open_s
+            self._retry_at = asyncio.get_running_loop().time() + self.open_s

@@ -1,4 +1,4 @@
-"""What `/metrics` shows, beside KServe's own."""
+"""Prometheus metrics of the services, beside KServe's own."""
 
 from __future__ import annotations
 
@@ -10,21 +10,25 @@ FINE: Final = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.
 
 REQUEST_SECONDS = Histogram("newfound_request_seconds", "Whole requests, by status", ["status"], buckets=FINE)
 STAGE_SECONDS = Histogram("newfound_stage_seconds", "Stages of a request", ["stage"], buckets=FINE)
-REFUSED = Counter("newfound_refused", "Requests refused at the gate, by status", ["status"])
+REFUSED = Counter("newfound_refused", "Requests refused at admission, by status", ["status"])
+CLOSED = Counter("newfound_connections_closed", "Connections closed by a bound: headers late, peer at its cap", ["why"])
+LOG_DROPPED = Counter("newfound_log_lines_dropped", "Log lines dropped, because nobody reads them fast enough")
 SHED = Counter("newfound_shed", "Requests refused because too many were in flight")
 SLOTS = Counter("newfound_slots", "Slots shown, by kind and reason code", ["kind", "reason"])
-DEGRADED = Counter("newfound_degraded", "Answers that stepped around a part, by code", ["code"])
+DEGRADED = Counter("newfound_degraded", "Answers given without a part, by code", ["code"])
 ANSWERS = Counter("newfound_answers", "Where successors of the sampled context came from", ["source"])
 CALLS = Counter("newfound_calls", "Calls of other parts, by outcome", ["part", "outcome"])
 BREAKER = Gauge("newfound_breaker_state", "0 closed, 1 trying, 2 open", ["part"])
-STALE_INTERESTS = Counter("newfound_stale_interests", "Stored interests of other clusters, worked out anew")
-RELEASE = Gauge("newfound_release_info", "1 for the release that serves", ["release"])
-RELEASE_LOADED = Gauge("newfound_release_loaded_timestamp_seconds", "When the serving release was taken up")
-RELEASE_REFUSED = Counter("newfound_release_refused", "Releases that were refused")
+STALE_INTERESTS = Counter("newfound_stale_interests", "Stored interests of other clusters, not used")
+RELEASE = Gauge("newfound_release_info", "1 for the active release", ["release"])
+RELEASE_LOADED = Gauge("newfound_release_loaded_timestamp_seconds", "When the active release became active")
+RELEASE_REFUSED = Counter("newfound_release_refused", "Releases refused")
 TAKEDOWN_SIZE = Gauge("newfound_takedown_entries", "Items and clusters on the takedown list")
-TAKEDOWN_FAILED = Counter("newfound_takedown_failed", "Readings of the takedown list that failed")
-REMEMBERED = Gauge("newfound_remembered_answers", "Planner answers that are remembered")
+TAKEDOWN_AGE = Gauge("newfound_takedown_age_seconds", "Seconds since the takedown list was last read")
+TAKEDOWN_FAILED = Counter("newfound_takedown_failed", "Failed reads of the takedown list")
+REMEMBERED = Gauge("newfound_remembered_answers", "Planner answers in the cache")
 OUTBOX = Gauge("newfound_outbox_events", "Events waiting in memory")
 SPOOL = Gauge("newfound_spool_bytes", "Events waiting on disk")
+SPOOL_FAILED = Counter("newfound_spool_failed", "Failed writes of the spool; the events stay in memory")
 SENT = Counter("newfound_events_sent", "Events that the collector acknowledged")
-DROPPED = Counter("newfound_events_dropped", "Events given up, by reason", ["why"])
+DROPPED = Counter("newfound_events_dropped", "Events dropped, by reason", ["why"])

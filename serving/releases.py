@@ -1,4 +1,4 @@
-"""Which release serves: copied, verified, loaded, switched under load; the one before stays at hand."""
+"""Releases as services follow them: copied, verified, loaded, switched under load; the previous one stays loaded."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typing import Generic, TypeVar
 from newfound.errors import NewfoundError, ReleaseError
 from newfound.release.store import check_id, current, load
 from newfound.release.takedown import Takedown, read_takedown
-from serving.gc_freeze import settle
-from serving.metrics import RELEASE, RELEASE_LOADED, RELEASE_REFUSED, TAKEDOWN_FAILED, TAKEDOWN_SIZE
+from serving.gc_freeze import freeze_collected
+from serving.metrics import RELEASE, RELEASE_LOADED, RELEASE_REFUSED, TAKEDOWN_AGE, TAKEDOWN_FAILED, TAKEDOWN_SIZE
 
 log = logging.getLogger("newfound.serving.releases")
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class Releases(Generic[T]):
-    """Follows `current`, and holds what was built from it and from its predecessor.
+    """Follows `current`, and keeps it and its predecessor loaded.
 
     A release that does not verify, or that `build` refuses, is reported by the name of its file and not tried again
     before `current` moves or `retry_s` have passed; what served before it goes on serving.
@@ -60,29 +60,36 @@ class Releases(Generic[T]):
         self.optional = tuple(optional)
         self.watch_s, self.admit, self.retry_s = watch_s, admit, retry_s
         self.pinned = None if pinned is None else check_id(pinned)
-        self.held: dict[str, T] = {}  # newest last; at most two
+        self.loaded: dict[str, T] = {}  # newest last; at most two
         self.active: str | None = None
-        self.takedown = Takedown()
-        self.on_takedown: Callable[[Takedown], None] = lambda takedown: None
+        self._takedown: Takedown | None = None  # None until it was read once
+        self._takedown_read_at = time.monotonic()
+        TAKEDOWN_AGE.set_function(lambda: time.monotonic() - self._takedown_read_at)
         self._built: tuple[str, T] | None = None
         self._refused: tuple[str, float] | None = None
         self._stop = threading.Event()
 
+    @property
+    def takedown(self) -> Takedown:
+        """The takedown list as it was last read; empty before the first time, when `get` returns None."""
+        return self._takedown or Takedown()
+
     def get(self) -> T | None:
-        """What serves now; None before the first release."""
-        return self.held.get(self.active) if self.active is not None else None
+        """What serves now; None before the first release, and until the takedown list was read once."""
+        if self.active is None or self._takedown is None:
+            return None
+        return self.loaded.get(self.active)
 
     def other(self, ids: Sequence[str]) -> T | None:
-        """A held release other than the active one that is among `ids`."""
-        return next((self.held[one] for one in ids if one in self.held and one != self.active), None)
+        """A loaded release other than the active one that is among `ids`."""
+        return next((self.loaded[one] for one in ids if one in self.loaded and one != self.active), None)
 
     def start(self) -> None:
-        """Takes up the current release, and follows it from then on.
+        """Follows the current release and the takedown list in the background.
 
         The takedown list has a thread of its own: copying and checking a large release takes its time, and what was
         taken down must not be shown in the meantime.
         """
-        self.look()
         for name, look in (("takedown", self._look_at_takedown), ("releases", self._look_at_current)):
             threading.Thread(target=self._watch, args=(look,), name=name, daemon=True).start()
 
@@ -91,6 +98,7 @@ class Releases(Generic[T]):
         self._stop.set()
 
     def _watch(self, look: Callable[[], None]) -> None:
+        self._safely(look)
         while not self._stop.wait(self.watch_s):
             self._safely(look)
 
@@ -110,11 +118,11 @@ class Releases(Generic[T]):
             takedown = read_takedown(self.root)
         except (ReleaseError, OSError) as error:
             TAKEDOWN_FAILED.inc()
-            log.error("the takedown list stays as it was: %s", error)
+            log.error("the takedown list is kept as last read: %s", error)
             return
-        if takedown != self.takedown:
-            self.takedown = takedown
-            self.on_takedown(takedown)
+        self._takedown_read_at = time.monotonic()
+        if takedown != self._takedown:
+            self._takedown = takedown
             TAKEDOWN_SIZE.set(len(takedown.items) + len(takedown.clusters))
             log.warning("takedown: %d items, %d clusters", len(takedown.items), len(takedown.clusters))
 
@@ -126,7 +134,7 @@ class Releases(Generic[T]):
             return
         if wanted is None or wanted == self.active:
             return
-        if wanted not in self.held and (self._built is None or self._built[0] != wanted):
+        if wanted not in self.loaded and (self._built is None or self._built[0] != wanted):
             if self._refused is not None and self._refused[0] == wanted and time.monotonic() < self._refused[1]:
                 return
             try:
@@ -141,15 +149,15 @@ class Releases(Generic[T]):
 
     def _activate(self, wanted: str) -> None:
         before = self.active
-        if wanted not in self.held:
+        if wanted not in self.loaded:
             assert self._built is not None
-            held = {before: self.held[before]} if before is not None else {}
-            self.held = {**held, wanted: self._built[1]}
+            previous = {before: self.loaded[before]} if before is not None else {}
+            self.loaded = {**previous, wanted: self._built[1]}
             self._built = None
         self.active = wanted
         if before is not None:
             RELEASE.remove(before)
-        settle()
+        freeze_collected()
         RELEASE.labels(wanted).set(1)
         RELEASE_LOADED.set_to_current_time()
         log.warning("release %s serves (before: %s)", wanted, before, extra={"fields": {"release": wanted}})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import model_validator
+
 from newfound.config import Positive, Settings
 
 
@@ -10,10 +12,13 @@ class ServingConfig(Settings):
 
     # What a request may be
     body_bytes: Positive = 1024 * 1024
+    ranker_body_bytes: Positive = 8 * 1024 * 1024  # one history and what it excludes always fit
     instances: Positive = 64  # requests in one body
     k_at_most: Positive = 100
     history_at_most: Positive = 2000  # events that a request may bring along
     exclude_at_most: Positive = 2000
+    receive_ms: Positive = 10_000  # for headers and body to arrive, before a request counts as in flight
+    connections_per_peer: Positive = 1024  # of one address; behind a gateway all requests come from its address
 
     # Time, in milliseconds. A request's own deadline wins over all others.
     deadline_ms: Positive = 300
@@ -25,7 +30,7 @@ class ServingConfig(Settings):
     finish_ms: Positive = 15  # kept back for composing the slate
 
     # Capacity
-    in_flight: Positive = 64  # requests at a time; more are refused at once
+    in_flight: Positive = 128  # instances at a time; more are refused at once
     planner_in_flight: Positive = 4
     breaker_failures: Positive = 5  # in a row, before a part is left alone
     breaker_open_ms: Positive = 1000  # before it is tried again
@@ -39,4 +44,11 @@ class ServingConfig(Settings):
     outbox_batch: Positive = 500
     outbox_wait_ms: Positive = 250  # before a batch that is not full is sent
     outbox_timeout_ms: Positive = 5000
+    refused_bytes: Positive = 16 * 1024 * 1024  # of events that the collector refuses, kept to be looked at
     spool_bytes: Positive = 256 * 1024 * 1024  # on disk, while the collector is away
+
+    @model_validator(mode="after")
+    def _a_body_fits(self) -> ServingConfig:
+        if self.instances > self.in_flight:
+            raise ValueError(f"instances: {self.instances} of one body, but in_flight is {self.in_flight}")
+        return self

@@ -75,21 +75,13 @@ LONG_FUNCTIONS: Final = {
     "serving/local/__main__.py:main",
     "serving/page/__init__.py:add_page",
 }
-CIRCLES: Final = {("serving.explorer.reporting", "serving.explorer.model")}
+CIRCLES: Final[set[tuple[str, str]]] = set()
 RIDDLES: Final = {
     "newfound/datasets/checks.py",
     "newfound/evaluation/end_to_end.py",
     "newfound/evaluation/moments.py",
     "newfound/evaluation/report/findings.py",
     "newfound/transitions/choice_model.py",
-    "serving/circuit_breaker.py",
-    "serving/explorer/loaded_release.py",
-    "serving/explorer/outbox.py",
-    "serving/explorer/reporting.py",
-    "serving/gc_freeze.py",
-    "serving/metrics.py",
-    "serving/planner/vllm.py",
-    "serving/releases.py",
 }
 
 

@@ -6,18 +6,22 @@ import functools
 import tempfile
 from pathlib import Path
 
+from serving.signals import exit_on_sigterm
+
 
 def main() -> None:
     """Parses and starts."""
+    exit_on_sigterm()
     from kserve.model_server import app
 
     from newfound.compute.allocator import keep_freed_memory
     from newfound.config import load_settings
     from serving.explorer.loaded_release import PARTS, build_loaded_release
-    from serving.explorer.ranker_client import ranker_holds
+    from serving.explorer.ranker_client import ranker_has_loaded
     from serving.explorer.service import arguments, assemble
     from serving.http.api import Predictions, request_model
-    from serving.http.server import Server, describe
+    from serving.http.openapi import describe
+    from serving.http.server import Server
     from serving.planner.client import FILES
     from serving.releases import Releases
     from serving.settings import ServingConfig
@@ -27,7 +31,7 @@ def main() -> None:
     if not options.predictor_host:
         parser.error("--predictor_host: expected the ranker's host and port")
     if options.predictor_protocol != "v1":
-        parser.error("--predictor_protocol: the ranker is asked over v1")
+        parser.error("--predictor_protocol: expected v1")
     keep_freed_memory()
     config = load_settings(ServingConfig, options.settings)
     with tempfile.TemporaryDirectory(prefix="newfound-explorer-", dir=options.cache) as cache:
@@ -35,12 +39,12 @@ def main() -> None:
             build_loaded_release, planner=options.planner_url is not None, remembered=config.remembered_answers
         )
         optional = FILES if options.planner_url else ()
-        holds = functools.partial(ranker_holds, options.predictor_host)
+        has_loaded = functools.partial(ranker_has_loaded, options.predictor_host)
         watch = config.watch_ms / 1000
         releases = Releases(
-            options.releases, Path(cache), PARTS, build, watch, admit=holds, optional=optional, pinned=options.release
+            options.releases, Path(cache), PARTS, build, watch, has_loaded, optional, pinned=options.release
         )
-        describe(options.model_name, request_model(config), Predictions, "Recommend items", "newfound explorer")
+        describe(app, options.model_name, request_model(config), Predictions, "Recommend items", "newfound explorer")
         service = assemble(options, config, releases, app)
         Server(options, config, service.pages).run(service.model, service.start, service.stop)
 

@@ -1,22 +1,35 @@
 """Histories from Feast's online store, in a fraction of a millisecond.
 
 `FeatureStore.get_online_features` resolves the feature service, builds frames' worth of responses and reads every view
-at every call. Here the service is resolved once, and a request reads one view: the history. The second view, what was
-seen before the history begins, is read only where the history was cut to its last events.
+at every call. Here a request reads one view: the history. The second view, what was seen before the history begins, is
+read only where the history was cut to its last events.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar, cast
 
-from feature_repo.store import SERVICE, entity_key, open_store
+from feature_repo.store import OnlineReader
 from newfound.recommend.catalogue import UserHistory
-from newfound.schema import CLUSTERS_DIGEST, ENGAGEMENTS, ITEM_IDS, POSITIVES, SEEN_LEAVES, TIMES
+from newfound.schema import (
+    CLUSTERS_DIGEST,
+    ENGAGEMENTS,
+    ITEM_IDS,
+    POSITIVES,
+    SEEN_LEAVES,
+    TIMES,
+    USER_HISTORY,
+    USER_INTERESTS,
+)
+
+T = TypeVar("T")
 
 log = logging.getLogger("newfound.serving.features")
 
@@ -29,7 +42,13 @@ _LISTS: Final = {
 
 
 class Stored(Protocol):
-    """Stored histories."""
+    """Stored histories.
+
+    Attributes:
+        tried: whether the store has answered, or failed to, once.
+    """
+
+    tried: bool
 
     async def read(self, user: str) -> UserHistory | None:
         """The user's history; None for a user that the store does not know."""
@@ -48,11 +67,11 @@ class Reopened:
         self._open, self._every_s = open_store, every_s
         self._features: Features | None = None
         self._task: asyncio.Task[None] | None = None
+        self.tried = False
 
     async def open(self) -> None:
-        """Tries once here, and then in the background."""
-        if not await self._try():
-            self._task = asyncio.create_task(self._retry())
+        """Starts trying."""
+        self._task = asyncio.create_task(self._retry())
 
     async def close(self) -> None:
         """Gives up."""
@@ -61,19 +80,23 @@ class Reopened:
 
     async def _try(self) -> bool:
         try:
-            self._features = await asyncio.to_thread(self._open)
-        except Exception as error:
-            log.error("the feature store cannot be opened: %s", error)
+            features = await in_daemon_thread(self._open)
+        except Exception as error:  # its text may hold the store's password
+            log.error("the feature store cannot be opened: %s", type(error).__name__, exc_info=error)
             return False
         try:
-            await self._features.warm()
+            async with asyncio.timeout(self._every_s):
+                await features.warm()
         except Exception as error:
             log.error("the online store does not answer yet: %s", type(error).__name__)
+        self._features = features
         return True
 
     async def _retry(self) -> None:
         while not await self._try():
+            self.tried = True
             await asyncio.sleep(self._every_s)
+        self.tried = True
 
     async def read(self, user: str) -> UserHistory | None:
         """See `Stored`.
@@ -86,8 +109,34 @@ class Reopened:
         return await self._features.read(user)
 
 
+async def in_daemon_thread(work: Callable[[], T]) -> T:
+    """Runs something slow in a thread that the process does not wait for when it ends."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def tell(outcome: T | None, error: BaseException | None) -> None:
+        if done.done():  # nobody waits any more
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(cast(T, outcome))
+
+    def run() -> None:
+        outcome, error = None, None
+        try:
+            outcome = work()
+        except Exception as raised:
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop was closed
+            loop.call_soon_threadsafe(tell, outcome, error)
+
+    threading.Thread(target=run, name="features-open", daemon=True).start()
+    return await done
+
+
 class Features:
-    """The online store behind the feature service `explorer`.
+    """The stored rows of a user, read from the online store.
 
     Args:
         repository: Feast's folder; `FEAST_FS_YAML_FILE_PATH` says which store.
@@ -96,14 +145,7 @@ class Features:
 
     def __init__(self, repository: Path, length: int) -> None:
         self.length = length
-        self._store = open_store(repository=repository)
-        self._provider = self._store.provider
-        self._config = self._store.config
-        service = self._store.get_feature_service(SERVICE)
-        views = [self._store.get_feature_view(projection.name) for projection in service.feature_view_projections]
-        self._history = next(view for view in views if ITEM_IDS in _names(view))
-        self._interests = next((view for view in views if SEEN_LEAVES in _names(view)), None)
-        self._async = bool(self._provider.async_supported.online.read)
+        self._store = OnlineReader(repository)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="features")
 
     async def warm(self) -> None:
@@ -112,14 +154,14 @@ class Features:
 
     async def read(self, user: str) -> UserHistory | None:
         """The user's history; None for a user that the store does not know."""
-        row = await self._read(self._history, (ITEM_IDS, ENGAGEMENTS, POSITIVES, TIMES), user)
+        row = await self._read(USER_HISTORY, (ITEM_IDS, ENGAGEMENTS, POSITIVES, TIMES), user)
         if row is None or not row[ITEM_IDS].HasField("string_list_val"):
             return None
         columns = {name: list(getattr(row[name], field).val) for name, field in _LISTS.items()}
         leaves: Sequence[str] = ()
         digest = ""
-        if len(columns[ITEM_IDS]) >= self.length and self._interests is not None:
-            before = await self._read(self._interests, (SEEN_LEAVES, CLUSTERS_DIGEST), user)
+        if len(columns[ITEM_IDS]) >= self.length:
+            before = await self._read(USER_INTERESTS, (SEEN_LEAVES, CLUSTERS_DIGEST), user)
             if before is not None:
                 leaves, digest = list(before[SEEN_LEAVES].string_list_val.val), before[CLUSTERS_DIGEST].string_val
         times = columns[TIMES]
@@ -132,18 +174,7 @@ class Features:
             digest,
         )
 
-    async def _read(self, view: Any, features: Sequence[str], user: str) -> Mapping[str, Any] | None:
-        key = entity_key(user)
-        # A fresh list each time: Feast's Redis store appends to it.
-        if self._async:
-            rows = await self._provider.online_read_async(self._config, view, [key], list(features))
-        else:
-            read = self._provider.online_read
-            loop = asyncio.get_running_loop()
-            rows = await loop.run_in_executor(self._thread, read, self._config, view, [key], list(features))
-        values: Mapping[str, Any] | None = rows[0][1]
-        return values
-
-
-def _names(view: Any) -> set[str]:
-    return {feature.name for feature in view.features}
+    async def _read(self, view: str, features: Sequence[str], user: str) -> Mapping[str, Any] | None:
+        if self._store.is_async:
+            return await self._store.read_async(view, features, user)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._store.read, view, features, user)

@@ -1,4 +1,4 @@
-"""The live planner's answers: waited for as long as the request can wait, remembered in any case."""
+"""Queries of the live planner: awaited as long as the request's deadline allows, their answers cached in any case."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ from serving.settings import ServingConfig
 
 
 class LivePlanner:
-    """Asks the planner, each question once at a time.
+    """Sends each query once at a time, and caches its answer.
 
-    A question goes on after the request that asked it has given up: its answer serves the next one.
+    A query goes on after the request that sent it has given up: its answer serves the next one.
 
     Args:
-        planner: None where there is none to ask.
-        guard: bounds the questions in flight.
+        planner: None where there is no live planner.
+        breaker: bounds the queries in flight.
         config: times.
     """
 
-    def __init__(self, planner: PlannerClient | None, guard: CircuitBreaker, config: ServingConfig) -> None:
-        self.planner, self.guard, self.config = planner, guard, config
-        self._asking: dict[tuple[str, PlannerQuery], asyncio.Task[list[str]]] = {}
+    def __init__(self, planner: PlannerClient | None, breaker: CircuitBreaker, config: ServingConfig) -> None:
+        self.planner, self.breaker, self.config = planner, breaker, config
+        self._running: dict[tuple[str, PlannerQuery], asyncio.Task[list[str]]] = {}
 
-    def is_there(self, held: LoadedRelease) -> bool:
-        """Whether there is a planner to ask about this release."""
-        return self.planner is not None and held.prompts is not None
+    def is_there(self, loaded: LoadedRelease) -> bool:
+        """Whether there is a planner for this release."""
+        return self.planner is not None and loaded.prompts is not None
 
-    async def ask(
-        self, ask: PlannerQuery, k: int, held: LoadedRelease, deadline: Deadline
+    async def answer(
+        self, query: PlannerQuery, k: int, loaded: LoadedRelease, deadline: Deadline
     ) -> tuple[list[str] | None, int]:
         """The next clusters, or None where the planner did not answer in time; and how many it generated for this.
 
         Args:
-            ask: the question.
+            query: a context, and the clusters that may follow it.
             k: clusters wanted.
-            held: the release that it is about.
+            loaded: the release that it is about.
             deadline: the request's.
         """
-        key = (held.release, ask)
-        task = self._asking.get(key)
+        key = (loaded.release, query)
+        task = self._running.get(key)
         mine = task is None
         if task is None:
-            task = self._asking[key] = asyncio.create_task(self._answer(ask, k, held))
+            task = self._running[key] = asyncio.create_task(self._send(query, k, loaded))
             task.add_done_callback(lambda done: self._done(key, done))
         patience = min(self.config.planner_ms / 1000, deadline.left(self.config.finish_ms + self.config.ranker_ms / 2))
         try:
@@ -57,16 +57,16 @@ class LivePlanner:
             return None, 0
         return answer, len(answer) if mine else 0
 
-    async def _answer(self, ask: PlannerQuery, k: int, held: LoadedRelease) -> list[str]:
-        planner, prompts = self.planner, held.prompts
+    async def _send(self, query: PlannerQuery, k: int, loaded: LoadedRelease) -> list[str]:
+        planner, prompts = self.planner, loaded.prompts
         assert planner is not None and prompts is not None
         seconds = self.config.planner_background_ms / 1000
-        answer = await self.guard.call(lambda: planner.answer(ask, k, prompts, held.release), seconds)
-        held.memory.put(ask, answer)
-        REMEMBERED.set(len(held.memory))
+        answer = await self.breaker.call(lambda _: planner.answer(query, k, prompts, loaded.release), seconds)
+        loaded.answer_cache.put(query, answer)
+        REMEMBERED.set(len(loaded.answer_cache))
         return answer
 
     def _done(self, key: tuple[str, PlannerQuery], task: asyncio.Task[list[str]]) -> None:
-        self._asking.pop(key, None)
+        self._running.pop(key, None)
         if not task.cancelled():
-            task.exception()  # seen: whoever waited for it was told
+            task.exception()  # retrieved: whoever waited for it was told

@@ -1,4 +1,4 @@
-"""What the explorer holds of one release."""
+"""One release, loaded for the explorer: catalogue, policy, and answers of its planner."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PARTS = ("clusters", "table", "items.parquet", "ranker/ranker.json")
 
 
 class LoadedRelease:
-    """A release's decisions: its catalogue, its policy, and what a live planner answered about it.
+    """A release's catalogue, its policy, and what a live planner answered about it.
 
     Args:
         catalogue: clusters, table, items.
@@ -37,19 +37,19 @@ class LoadedRelease:
         remembered: int,
     ) -> None:
         self.catalogue, self.policy, self.history_length, self.prompts = catalogue, policy, history_length, prompts
-        self.memory = AnswerCache(remembered)
-        self._shelf = AvailableCatalogue(catalogue, Takedown())
+        self.answer_cache = AnswerCache(remembered)
+        self._available = AvailableCatalogue(catalogue, Takedown())
 
     @property
     def release(self) -> str:
         """The release's id."""
         return self.catalogue.release
 
-    def shelf(self, takedown: Takedown) -> AvailableCatalogue:
+    def available(self, takedown: Takedown) -> AvailableCatalogue:
         """The catalogue without what was taken down."""
-        if self._shelf.takedown is not takedown:
-            self._shelf = AvailableCatalogue(self.catalogue, takedown)
-        return self._shelf
+        if self._available.takedown is not takedown:
+            self._available = AvailableCatalogue(self.catalogue, takedown)
+        return self._available
 
 
 def build_loaded_release(folder: Path, release: str, *, planner: bool, remembered: int) -> LoadedRelease:

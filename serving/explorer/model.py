@@ -1,12 +1,13 @@
-"""The explorer as a KServe transformer: from a user id to a slate, whatever else is down."""
+"""The explorer as a KServe transformer: answers a user id with a slate, whatever else is down."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from kserve import Model
@@ -15,49 +16,26 @@ from kserve.errors import ModelNotReady
 from newfound.recommend.catalogue import UserHistory
 from newfound.recommend.decision import Decision, SlateRequest, draft
 from newfound.recommend.recommender import SEED_BITS
-from newfound.recommend.slate import Placed, Plan, Ranked, Slate
+from newfound.recommend.slate import Placed, Ranked, Slate
 from serving.circuit_breaker import CircuitBreaker, Unavailable
 from serving.deadline import Deadline
 from serving.explorer.features import Stored
+from serving.explorer.job import Batch, Job
 from serving.explorer.live_planner import LivePlanner
 from serving.explorer.loaded_release import LoadedRelease
-from serving.explorer.ranker_client import NotHeld, RankerClient
+from serving.explorer.ranker_client import NotLoaded, RankerClient, Rejected
 from serving.explorer.reporting import Reporter
 from serving.http.api import Recommend, answer, parse, request_model
-from serving.metrics import STAGE_SECONDS, STALE_INTERESTS
+from serving.http.context import current
+from serving.metrics import DROPPED, STAGE_SECONDS, STALE_INTERESTS
 from serving.releases import Releases
 from serving.settings import ServingConfig
+
+log = logging.getLogger("newfound.serving.explorer")
 
 _FEATURES, _DECIDE, _RANK, _FINISH = (
     STAGE_SECONDS.labels(stage) for stage in ("features", "decide", "ranker", "finish")
 )
-
-
-@dataclass(slots=True)
-class Job:
-    """One request on its way."""
-
-    wish: Recommend
-    history: UserHistory
-    seed: int
-    degraded: list[str]
-    draft: Decision
-    plan: Plan
-    answer: list[str] | None
-    generated: int
-
-
-@dataclass(slots=True)
-class Batch:
-    """The requests of one body: one release, one deadline."""
-
-    request: Any
-    id: str
-    deadline: Deadline
-    arrived: float
-    held: LoadedRelease
-    jobs: list[Job] = field(default_factory=list)
-    ranked: list[Ranked] | None = None
 
 
 class ExplorerModel(Model):
@@ -65,13 +43,13 @@ class ExplorerModel(Model):
 
     Args:
         name: the model's name.
-        releases: the releases held.
+        releases: those loaded.
         features: the stored histories; None where nothing is stored and requests bring their histories.
         ranker: the predictor.
-        planning: the live planner, behind its guard.
+        live_planner: the live planner, behind its breaker.
         reporter: metrics, logs, events.
         config: bounds and times.
-        guards: by part: `features`, `ranker`.
+        breakers: by part: `features`, `ranker`.
     """
 
     def __init__(
@@ -80,36 +58,38 @@ class ExplorerModel(Model):
         releases: Releases[LoadedRelease],
         features: Stored | None,
         ranker: RankerClient,
-        planning: LivePlanner,
+        live_planner: LivePlanner,
         reporter: Reporter,
         config: ServingConfig,
-        guards: Mapping[str, CircuitBreaker],
+        breakers: Mapping[str, CircuitBreaker],
     ) -> None:
         super().__init__(name)
-        self.releases, self.features, self.ranker, self.planning = releases, features, ranker, planning
+        self.releases, self.features, self.ranker, self.live_planner = releases, features, ranker, live_planner
         self.reporter, self.config = reporter, config
-        self._features_guard, self._ranker_guard = guards["features"], guards["ranker"]
+        self._features_breaker, self._ranker_breaker = breakers["features"], breakers["ranker"]
         self.requests = request_model(config)
         self.ready = True  # as far as KServe's registry is concerned; `healthy` tells the truth
 
     async def healthy(self) -> bool:
-        """Whether a release is loaded: without one there is nothing to answer with."""
-        return self.releases.get() is not None
+        """Whether a release is loaded, the takedown list was read, and the feature store was tried."""
+        return self.releases.get() is not None and (self.features is None or self.features.tried)
 
     async def preprocess(self, payload: Any, headers: Mapping[str, str] | None = None) -> Batch:
         """Validates, reads histories, decides on each slot's cluster."""
-        headers = headers or {}
-        arrived = float(headers.get("x-newfound-arrived") or time.monotonic())
-        wishes: list[Recommend] = parse(self.requests, payload)
-        held = self.releases.get()
-        if held is None:
+        context = current()
+        requests: list[Recommend] = parse(self.requests, payload)
+        loaded = self.releases.get()
+        if loaded is None:
             raise ModelNotReady(self.name)
-        patience = min(wish.deadline_ms or self.config.deadline_ms for wish in wishes)
-        batch = Batch(payload, headers.get("x-request-id", ""), Deadline(patience, arrived), arrived, held)
-        if len(wishes) == 1:
-            batch.jobs = [await self._prepare(wishes[0], batch)]
+        context.take(len(requests))
+        patience = min(request.deadline_ms or self.config.deadline_ms for request in requests)
+        if context.timeout_s is not None:
+            patience = min(patience, context.timeout_s * 1000)
+        batch = Batch(payload, context.id, Deadline(patience, context.arrived), context.arrived, loaded)
+        if len(requests) == 1:
+            batch.jobs = [await self._prepare(requests[0], batch)]
         else:
-            batch.jobs = list(await asyncio.gather(*(self._prepare(wish, batch) for wish in wishes)))
+            batch.jobs = list(await asyncio.gather(*(self._prepare(request, batch) for request in requests)))
         return batch
 
     async def predict(self, payload: Batch, headers: Mapping[str, str] | None = None) -> Batch:
@@ -117,19 +97,15 @@ class ExplorerModel(Model):
         began = time.perf_counter()
         try:
             payload.ranked = await self._rank(payload)
-        except NotHeld as error:
+        except NotLoaded as error:
             # The ranker moved on before us, or we before it: the other release that both hold answers as a whole.
-            other = self.releases.other(error.held)
+            other = self.releases.other(error.loaded)
             if other is not None:
-                payload.held = other
+                payload.loaded = other
                 for job in payload.jobs:
                     self._decide_anew(job, other)
-                try:
+                with contextlib.suppress(NotLoaded):
                     payload.ranked = await self._rank(payload)
-                except (NotHeld, Unavailable):
-                    payload.ranked = None
-        except Unavailable:
-            payload.ranked = None
         _RANK.observe(time.perf_counter() - began)
         return payload
 
@@ -137,45 +113,49 @@ class ExplorerModel(Model):
         """Fills the slots, answers in the protocol of the request, and reports what is shown."""
         began = time.perf_counter()
         slates, shown = [], []
-        for at, job in enumerate(result.jobs):
-            if result.ranked is None:
+        answers = result.ranked or [None] * len(result.jobs)
+        for job, ranked in zip(result.jobs, answers, strict=True):
+            if ranked is None:
                 job.degraded.append("ranker")
-            ranked = job.draft.popular(job.plan) if result.ranked is None else result.ranked[at]
-            placed = job.draft.finish(job.plan, ranked)
-            slate = job.draft.slate(placed, ranked=result.ranked is not None, degraded=job.degraded)
+            placed = job.decision.finish(job.plan, job.decision.popular(job.plan) if ranked is None else ranked)
+            slate = job.decision.slate(placed, ranked=ranked is not None, degraded=job.degraded)
             slates.append(slate.model_dump(mode="json"))
             shown.append((job, placed, slate))
-        # At the loop's next turn: nobody waits for what is only said about an answer.
+        # At the loop's next iteration: no client waits for a report.
         asyncio.get_running_loop().call_soon(self._report, result, time.monotonic() - result.arrived, shown)
         _FINISH.observe(time.perf_counter() - began)
-        return answer(result.request, slates, self.name)
+        return answer(result.payload, slates, self.name)
 
     def _report(self, batch: Batch, seconds: float, shown: Sequence[tuple[Job, Sequence[Placed], Slate]]) -> None:
         for job, placed, slate in shown:
-            self.reporter.shown(batch, job, placed, slate, seconds * 1000)
+            try:
+                self.reporter.shown(batch, job, placed, slate, seconds * 1000)
+            except Exception:  # one that cannot be reported must not cost the others their events
+                DROPPED.labels("report").inc()
+                log.exception("an answer could not be reported", extra={"fields": {"request": batch.id}})
 
     # --- steps ------------------------------------------------------------------------------------------------------
 
-    async def _prepare(self, wish: Recommend, batch: Batch) -> Job:
+    async def _prepare(self, request: Recommend, batch: Batch) -> Job:
         began = time.perf_counter()
         degraded: list[str] = []
-        history = await self._history(wish, batch.deadline, degraded)
+        history = await self._history(request, batch.deadline, degraded)
         _FEATURES.observe(time.perf_counter() - began)
-        seed = secrets.randbits(SEED_BITS) if wish.seed is None else wish.seed
+        seed = secrets.randbits(SEED_BITS) if request.seed is None else request.seed
         began = time.perf_counter()
-        made = self._draft(wish, history, seed, batch.held)
-        if made.stale:
+        decision = self._decide(request, history, seed, batch.loaded)
+        if decision.stale:
             STALE_INTERESTS.inc()
-        ask, answer, generated = made.ask(), None, 0
-        planner = self.planning.is_there(batch.held)
-        if ask is not None and planner:
-            answer, generated = await self.planning.ask(ask, made.slots, batch.held, batch.deadline)
+        query, answer, generated = decision.ask(), None, 0
+        planner = self.live_planner.is_there(batch.loaded)
+        if query is not None and planner:
+            answer, generated = await self.live_planner.answer(query, decision.slots, batch.loaded, batch.deadline)
             if answer is None:
                 degraded.append("planner")
-        plan = made.plan(answer, planner=planner)
-        self.reporter.answered(made, ask is not None and planner, answer)
+        plan = decision.plan(answer, planner=planner)
+        self.reporter.answered(decision, query is not None and planner, answer)
         _DECIDE.observe(time.perf_counter() - began)
-        return Job(wish, history, seed, degraded, made, plan, answer, generated)
+        return Job(request, history, seed, degraded, decision, plan, answer, generated)
 
     async def stored(self, user: str, seconds: float) -> UserHistory | None:
         """A user's stored history; None where nothing is stored of them.
@@ -186,41 +166,71 @@ class ExplorerModel(Model):
         features = self.features
         if features is None:
             return None
-        return await self._features_guard.call(lambda: features.read(user), seconds)
+        return await self._features_breaker.call(lambda _: features.read(user), seconds)
 
-    async def _history(self, wish: Recommend, deadline: Deadline, degraded: list[str]) -> UserHistory:
+    async def _history(self, request: Recommend, deadline: Deadline, degraded: list[str]) -> UserHistory:
         stored = None
-        if wish.user_id is not None:
+        if request.user_id is not None:
             try:
-                stored = await self.stored(wish.user_id, deadline.left(self.config.finish_ms))
+                stored = await self.stored(request.user_id, deadline.left(self.config.finish_ms))
             except Unavailable:
                 degraded.append("features")
         if stored is None:
-            stored = wish.brought()
+            stored = request.brought()
         return UserHistory() if stored is None else stored
 
-    def _draft(self, wish: Recommend, history: UserHistory, seed: int, held: LoadedRelease) -> Decision:
-        shelf = held.shelf(self.releases.takedown)
-        asked = SlateRequest(wish.k or held.policy.k, wish.novel, frozenset(wish.exclude))
-        return draft(shelf, history, asked, seed, held.policy, held.memory)
+    def _decide(self, request: Recommend, history: UserHistory, seed: int, loaded: LoadedRelease) -> Decision:
+        available = loaded.available(self.releases.takedown)
+        wanted = SlateRequest(request.k or loaded.policy.k, request.novel, frozenset(request.exclude))
+        return draft(available, history, wanted, seed, loaded.policy, loaded.answer_cache)
 
-    def _decide_anew(self, job: Job, held: LoadedRelease) -> None:
-        """Under another release, without asking anyone again."""
-        job.draft, job.answer = self._draft(job.wish, job.history, job.seed, held), None
-        job.plan = job.draft.plan(None, planner=self.planning.is_there(held))
+    def _decide_anew(self, job: Job, loaded: LoadedRelease) -> None:
+        """Decides again under another release, without another call of store or planner."""
+        job.decision, job.answer = self._decide(job.request, job.history, job.seed, loaded), None
+        job.plan = job.decision.plan(None, planner=self.live_planner.is_there(loaded))
 
-    async def _rank(self, batch: Batch) -> list[Ranked]:
-        instances = []
-        for job in batch.jobs:
-            clusters = job.plan.clusters
-            instances.append(
-                {
-                    "history": list(job.history.item_ids[-batch.held.history_length :]),
-                    "clusters": clusters,
-                    "k": [job.plan.wanted(cluster) for cluster in clusters],
-                    "exclude": job.draft.hidden_in(clusters),
-                    "release": batch.held.release,
-                }
-            )
+    async def _rank(self, batch: Batch) -> list[Ranked | None]:
+        """What the ranker answers to each job, None where it does not.
+
+        Raises:
+            NotLoaded: the ranker has not loaded the batch's release.
+        """
+        instances = [self._instance(job, batch.loaded) for job in batch.jobs]
+        calls = [self._call(body, some, batch) for body, some in self.ranker.bodies(instances)]
+        answers = [answer for some in await asyncio.gather(*calls) for answer in some]
+        # The ranker knows of takedowns itself, but not in the same second; and it might answer anything.
+        blocked = batch.loaded.available(self.releases.takedown).blocked
+        cluster_of = batch.loaded.catalogue.cluster_of
+        return [
+            answer
+            and {
+                cluster: [
+                    (item, score) for item, score in items if cluster_of.get(item) == cluster and item not in blocked
+                ]
+                for cluster, items in answer.items()
+            }
+            for answer in answers
+        ]
+
+    def _instance(self, job: Job, loaded: LoadedRelease) -> dict[str, Any]:
+        """A request of the ranker."""
+        clusters, cluster_of = job.plan.clusters, loaded.catalogue.cluster_of
+        return {
+            "history": list(job.history.item_ids[-loaded.history_length :]),
+            "clusters": clusters,
+            "k": [job.plan.wanted(cluster) for cluster in clusters],
+            "exclude": [item for item in job.decision.hidden if cluster_of.get(item) in clusters],
+            "release": loaded.release,
+        }
+
+    async def _call(self, body: bytes, instances: Sequence[dict[str, Any]], batch: Batch) -> Sequence[Ranked | None]:
         left = batch.deadline.left(self.config.finish_ms)
-        return await self._ranker_guard.call(lambda: self.ranker.rank(instances, batch.id), left)
+        try:
+            return await self._ranker_breaker.call(
+                lambda seconds: self.ranker.rank(body, instances, batch.id, seconds), left
+            )
+        except Rejected as error:
+            log.error("the ranker rejects a request: %d", error.status, extra={"fields": {"request": batch.id}})
+        except Unavailable:
+            pass
+        return [None] * len(instances)

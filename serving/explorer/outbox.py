@@ -1,28 +1,51 @@
-"""What was shown, on its way to the collector: never waited for by a request, bounded, and kept on disk while nobody
-is there to receive it.
+"""Sends events to the collector in the background, and keeps them on disk while it does not answer.
 
-Events wait in memory for the next batch. A batch that the collector does not take is appended to the spool, a folder of
-numbered files, each a whole CloudEvents batch; they are sent again, oldest first, once the collector is back. When the
-spool is full its oldest file goes, and is counted.
+No request waits for it. Events wait in memory for the next batch. A batch that the collector does not take goes to the
+spool on disk and is sent again, oldest first, once the collector is back; when the spool is full its oldest batch goes,
+and is counted. Where the disk takes nothing either, events wait in memory. A batch that is refused is halved until the
+events at fault are found: those are set aside in the spool's folder `refused`, and counted; the others arrive.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import aiohttp
 import orjson
 
 from newfound.events import BATCH
-from newfound.files import new_file
-from serving.metrics import DROPPED, OUTBOX, SENT, SPOOL
+from serving.explorer.spool import Spool
+from serving.metrics import DROPPED, OUTBOX, SENT, SPOOL, SPOOL_FAILED
 from serving.settings import ServingConfig
 
 log = logging.getLogger("newfound.serving.outbox")
+
+REFUSALS: Final = (400, 409, 413, 422)
+AHEAD_S: Final = 60.0
+"""Events later than the collector's clock by more wait until it has caught up: the fault is a clock's, not theirs."""
+STREAK: Final = 20
+SLOW_S: Final = 0.05
+"""After `STREAK` events refused in a row, requests follow each other by no less: everything may be refused."""
+LONGEST_PAUSE_S: Final = 5.0
+DISK_PAUSE_S: Final = 1.0
+"""After a write that failed, and while the collector is away, before the disk is tried again."""
+
+
+class Outcome(Enum):
+    """What became of a batch."""
+
+    TAKEN = "taken"  # or set aside, event by event
+    LATER = "later"  # the collector's clock is behind the events'
+    AWAY = "away"  # the collector does not answer
 
 
 class Outbox:
@@ -30,19 +53,22 @@ class Outbox:
 
     Args:
         url: the collector's endpoint; None drops everything silently, for those who do not want events.
-        spool: folder on disk; it may hold what an earlier process left.
+        spool: folder on disk; it may hold what an earlier process left, and other processes may use it.
         config: bounds.
         token: bearer token for the collector.
     """
 
     def __init__(self, url: str | None, spool: Path, config: ServingConfig, token: str | None = None) -> None:
-        self.url, self.spool, self.config = url, spool, config
+        self.url, self.config = url, config
+        self.spool = Spool(spool, config.spool_bytes)
+        self.refused = Spool(spool / "refused", config.refused_bytes)
         self._headers = {"Content-Type": BATCH, **({"Authorization": f"Bearer {token}"} if token else {})}
-        self._waiting: deque[dict[str, Any]] = deque()
+        self._waiting: deque[bytes] = deque()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._session: aiohttp.ClientSession | None = None
-        self._number = 0
+        self._streak = 0
+        self._disk_retry_at = 0.0
         self._closing = False
 
     def put(self, envelope: dict[str, Any]) -> None:
@@ -52,7 +78,7 @@ class Outbox:
         if len(self._waiting) >= self.config.outbox_events:
             DROPPED.labels("memory").inc()
             return
-        self._waiting.append(envelope)
+        self._waiting.append(orjson.dumps(envelope))
         if len(self._waiting) >= self.config.outbox_batch:
             self._wake.set()
 
@@ -60,126 +86,195 @@ class Outbox:
         """Starts the sender."""
         if self.url is None:
             return
-        self.spool.mkdir(parents=True, exist_ok=True)
-        files = self._files()
-        self._number = int(files[-1].stem) + 1 if files else 0
+        for spool in (self.spool, self.refused):
+            try:
+                await asyncio.to_thread(spool.open)
+            except OSError as error:
+                log.error("the spool cannot be opened: %s", error)
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=self.config.outbox_timeout_ms / 1000))
         self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:
-        """Sends what waits, spools what cannot be sent, and ends."""
+        """Sends what waits, spools what cannot be sent, counts what cannot be spooled, and ends."""
         if self._task is None or self._session is None:
             return
         # Not cancelled: a batch that is being written to disk would be written twice.
         self._closing = True
         self._wake.set()
         await asyncio.gather(self._task, return_exceptions=True)
+        away = False
         while self._waiting:
-            await self._deliver(self._take())
+            events = self._take()
+            if not away:
+                outcome, events = await self._send(events)
+                away = outcome is Outcome.AWAY
+            if events and not await self._store(events):
+                DROPPED.labels("disk").inc(len(events))
         await self._session.close()
 
-    def _take(self) -> list[dict[str, Any]]:
+    def _take(self) -> list[bytes]:
         size = min(len(self._waiting), self.config.outbox_batch)
         return [self._waiting.popleft() for _ in range(size)]
 
     async def _run(self) -> None:
-        wait = self.config.outbox_wait_ms / 1000
-        retry_at, pause = 0.0, wait
-        loop = asyncio.get_running_loop()
+        pause = wait = self.config.outbox_wait_ms / 1000
+        retry_at, loop = 0.0, asyncio.get_running_loop()
         while not self._closing:
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._wake.wait()
-            except TimeoutError:
-                pass
             self._wake.clear()
-            taken: list[dict[str, Any]] = []
-            try:
-                away = loop.time() < retry_at
-                while self._waiting:
-                    taken = self._take()
-                    delivered = await self._deliver(taken, spool_only=away)
-                    taken = []
-                    if not delivered and not away:
-                        away, pause = True, min(pause * 2, 5.0)
-                        retry_at = loop.time() + pause
-                if self._closing:
-                    break
-                if not away and await self._send_spooled():
-                    pause = wait
-                elif not away:
-                    pause = min(pause * 2, 5.0)
-                    retry_at = loop.time() + pause
-            except asyncio.CancelledError:
-                self._waiting.extendleft(reversed(taken))
-                raise
-            except Exception:
-                log.exception("the outbox stumbled")
             OUTBOX.set(len(self._waiting))
+            away = loop.time() < retry_at
+            try:
+                well = await self._round(away)
+            except Exception:
+                log.exception("a round of the outbox failed")
+                well = False
+            if away:
+                continue
+            if well:
+                pause = wait
+            else:
+                pause = min(pause * 2, LONGEST_PAUSE_S)
+                retry_at = loop.time() + pause
 
-    async def _deliver(self, events: list[dict[str, Any]], *, spool_only: bool = False) -> bool:
-        """Sends a batch, or spools it; whether it was sent."""
-        body = orjson.dumps(events)
-        if not spool_only and await self._post(body, len(events)):
-            return True
-        await asyncio.to_thread(self._store, body, len(events))
-        return False
+    async def _round(self, away: bool) -> bool:
+        """Sends what waits in memory and on disk, or only spools it while the collector is away.
 
-    async def _post(self, body: bytes, count: int) -> bool:
-        """Whether the collector took the batch, or refused it for good."""
+        Returns:
+            Whether everything was sent, or nothing was to be.
+        """
+        well = True
+        if away and asyncio.get_running_loop().time() < self._disk_retry_at:
+            return False
+        while self._waiting:
+            events = self._take()
+            try:
+                outcome, left = (Outcome.AWAY, events) if away else await self._send(events)
+            except BaseException:
+                self._put_back(events)
+                raise
+            well = well and outcome is Outcome.TAKEN
+            away = away or outcome is Outcome.AWAY
+            if left and not await self._store(left):
+                self._put_back(left)  # the disk takes nothing: they wait in memory
+                return False
+        if away or self._closing:
+            return well
+        return await self._send_spooled() and well
+
+    def _put_back(self, events: Sequence[bytes]) -> None:
+        """Events wait in memory again, first in line; the latest are dropped and counted where they are too many."""
+        self._waiting.extendleft(reversed(events))
+        while len(self._waiting) > self.config.outbox_events:
+            self._waiting.pop()
+            DROPPED.labels("memory").inc()
+
+    # --- the collector ----------------------------------------------------------------------------------------------
+
+    async def _send(self, events: list[bytes]) -> tuple[Outcome, list[bytes]]:
+        """Sends a batch; of one that is refused, every event that is not at fault arrives.
+
+        Returns:
+            What became of it, and the events that are still to be sent.
+        """
+        if self._streak > STREAK:
+            await asyncio.sleep(SLOW_S)
+        status, clock, problem = await self._post(b"[" + b",".join(events) + b"]")
+        if status < 300:
+            SENT.inc(len(events))
+            self._streak = 0
+            return Outcome.TAKEN, []
+        if status not in REFUSALS:
+            return Outcome.AWAY, events
+        if clock is not None and all(_is_ahead(event, clock) for event in events):
+            log.error("the collector's clock is behind the events': %d wait", len(events))
+            return Outcome.LATER, events
+        if len(events) == 1:
+            await self._set_aside(events[0], status, problem)
+            return Outcome.TAKEN, []
+        half = len(events) // 2
+        first, left = await self._send(events[:half])
+        if first is Outcome.AWAY:
+            return first, left + events[half:]
+        second, rest = await self._send(events[half:])
+        return (second if first is Outcome.TAKEN else first), left + rest
+
+    async def _post(self, body: bytes) -> tuple[int, datetime | None, str]:
+        """Status, the collector's clock, and what it says of a refusal; status 599 where there is no answer."""
         assert self._session is not None and self.url is not None
         try:
             async with self._session.post(self.url, data=body, headers=self._headers) as response:
-                await response.read()
-                if response.status < 300:
-                    SENT.inc(count)
-                    return True
-                if response.status in (400, 409, 413, 422):
-                    DROPPED.labels("refused").inc(count)
-                    log.error("the collector refuses %d events: %d", count, response.status)
-                    return True
-                return False
+                content = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError):
-            return False
+            return 599, None, ""
+        clock = None
+        with contextlib.suppress(KeyError, ValueError):
+            clock = parsedate_to_datetime(response.headers["Date"]).astimezone(UTC)
+        return response.status, clock, content[:500].decode("utf-8", "replace")
+
+    async def _set_aside(self, event: bytes, status: int, problem: str) -> None:
+        """Keeps a refused event out of the way, for a person to look at."""
+        self._streak += 1
+        record = orjson.dumps({"status": status, "problem": problem, "event": orjson.Fragment(event)})
+        try:
+            await asyncio.to_thread(self.refused.put, [record])
+        except OSError as error:
+            log.error("a refused event cannot be set aside: %s", error)
+        DROPPED.labels("refused").inc()
+        log.error("the collector refuses an event: %d", status)
 
     # --- disk -------------------------------------------------------------------------------------------------------
 
-    def _files(self) -> list[Path]:
-        return sorted(self.spool.glob("*.json"))
-
-    def _store(self, body: bytes, count: int) -> None:
-        files = self._files()
-        sizes = [file.stat().st_size for file in files]
-        held = sum(sizes) + len(body)
-        for file, size in zip(files, sizes, strict=True):
-            if held <= self.config.spool_bytes:
-                break
-            DROPPED.labels("disk").inc(len(orjson.loads(file.read_bytes())))
-            file.unlink()
-            held -= size
-        if held > self.config.spool_bytes:
-            DROPPED.labels("disk").inc(count)
-            return
-        self._number += 1
-        target = self.spool / f"{self._number:012d}.json"
-        with new_file(target) as file:
-            file.write_bytes(body)
-        SPOOL.set(held)
+    async def _store(self, events: Sequence[bytes]) -> bool:
+        """Spools a batch; whether the disk took it."""
+        try:
+            removed = await asyncio.to_thread(self.spool.put, events)
+        except OSError as error:
+            SPOOL_FAILED.inc()
+            self._disk_retry_at = asyncio.get_running_loop().time() + DISK_PAUSE_S
+            log.error("the spool cannot be written: %s", error)
+            return False
+        if removed:
+            DROPPED.labels("disk").inc(removed)
+        SPOOL.set(self.spool.bytes)
+        return True
 
     async def _send_spooled(self) -> bool:
         """Sends what lies on disk, oldest first; whether nothing of it is left."""
-        for file in await asyncio.to_thread(self._files):
+        well = True
+        for file in await asyncio.to_thread(self.spool.files):
             if self._closing:
-                return False
+                return well
             try:
-                body = await asyncio.to_thread(file.read_bytes)
-                count = len(orjson.loads(body))
-            except (OSError, ValueError):
-                DROPPED.labels("broken").inc()
-                file.unlink(missing_ok=True)
+                events = await asyncio.to_thread(self.spool.read, file)
+            except OSError as error:  # of the disk: it is tried again
+                log.error("%s cannot be read: %s", file.name, error)
+                well = False
                 continue
-            if not await self._post(body, count):
+            except ValueError:
+                DROPPED.labels("broken").inc()
+                log.error("%s is no batch of events: renamed", file.name)
+                file.rename(file.with_suffix(".broken"))
+                continue
+            if not events:  # another process has sent it
+                continue
+            outcome, left = await self._send(events)
+            well = well and outcome is Outcome.TAKEN
+            if not left or (len(left) < len(events) and await self._store(left)):
+                self.spool.remove(file)
+            if outcome is Outcome.AWAY:
                 return False
-            file.unlink(missing_ok=True)
-        SPOOL.set(0)
-        return True
+        await asyncio.to_thread(self.spool.measure)
+        SPOOL.set(self.spool.bytes)
+        return well
+
+
+def _is_ahead(event: bytes, clock: datetime) -> bool:
+    """Whether an event lies in the collector's future."""
+    try:
+        at = datetime.fromisoformat(orjson.loads(event)["time"])
+        return (at - clock).total_seconds() > AHEAD_S
+    except (ValueError, KeyError, TypeError):
+        return False

@@ -1,22 +1,21 @@
-"""What is said about an answer: metrics, a log line, an event for the collector."""
+"""Reports answers: metrics, a log line, an event for the collector."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from newfound.events import RECOMMENDATION_TYPE, user_key
 from newfound.recommend.decision import Decision
 from newfound.recommend.policy import Reason
 from newfound.recommend.slate import Placed, Slate
+from serving.explorer.job import Batch, Job
 from serving.explorer.outbox import Outbox
+from serving.http.api import YEAR_10000
 from serving.http.logs import ACCESS
 from serving.metrics import ANSWERS, DEGRADED, SLOTS
-
-if TYPE_CHECKING:
-    from serving.explorer.model import Batch, Job
 
 SOURCE = "/newfound/explorer"
 
@@ -33,14 +32,14 @@ class Reporter:
         self.outbox, self.secret = outbox, secret or secrets.token_bytes(32)
         self._slots: dict[tuple[str, str], Any] = {}
 
-    def answered(self, draft: Decision, asked: bool, answer: Sequence[str] | None) -> None:
+    def answered(self, decision: Decision, queried: bool, answer: Sequence[str] | None) -> None:
         """Counts where the successors of the sampled context came from."""
-        if not draft.slots or not draft.context:
+        if not decision.slots or not decision.context:
             return
-        if asked:
+        if queried:
             source = "planner" if answer is not None else "none"
         else:
-            source = "table" if draft.from_table else "remembered" if draft.ask() is None else "none"
+            source = "table" if decision.from_table else "remembered" if decision.ask() is None else "none"
         ANSWERS.labels(source).inc()
 
     def shown(self, batch: Batch, job: Job, placed: Sequence[Placed], slate: Slate, milliseconds: float) -> None:
@@ -54,7 +53,7 @@ class Reporter:
             self._slots[key].inc()
         for code in job.degraded:
             DEGRADED.labels(code).inc()
-        user = job.wish.user_id or f"anonymous-{slate.id}"
+        user = job.request.user_id or f"anonymous-{slate.id}"
         key_of_user = user_key(user, self.secret)
         ACCESS.info(
             "recommended",
@@ -78,8 +77,7 @@ class Reporter:
     ) -> dict[str, Any]:
         """A structured CloudEvent of `newfound.events.RecommendationEvent`, as a dict: every request pays for it."""
         at = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-        draft = job.draft
-        newest = job.history.newest
+        decision = job.decision
         data = {
             "id": slate.id,
             "at": at,
@@ -87,11 +85,12 @@ class Reporter:
             "user_id": user,
             "release": slate.release,
             "slots": [_slot(place, entry, slate) for place, entry in enumerate(placed)],
-            "interests": [interest.cluster for interest in draft.interests],
+            "interests": [interest.cluster for interest in decision.interests],
             "history_length": len(job.history.item_ids),
-            "history_at": None if newest is None else datetime.fromtimestamp(newest / 1000, UTC).isoformat(),
-            "answers": draft.answers_event(job.answer, job.generated).model_dump(),
+            "history_at": _moment(job.history.newest),
+            "answers": decision.answers_event(job.answer, job.generated).model_dump(),
             "seed": job.seed,
+            "client_seed": job.request.seed is not None,
             "latency_ms": milliseconds,
             "degraded": bool(job.degraded),
         }
@@ -104,6 +103,13 @@ class Reporter:
             "datacontenttype": "application/json",
             "data": data,
         }
+
+
+def _moment(milliseconds: int | None) -> str | None:
+    """A stored time as events have it; None where there is none, or where it is no date."""
+    if milliseconds is None or not 0 <= milliseconds < YEAR_10000:
+        return None
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat()
 
 
 def _slot(place: int, entry: Placed, slate: Slate) -> dict[str, Any]:

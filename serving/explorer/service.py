@@ -1,4 +1,4 @@
-"""Puts the explorer's parts together, and starts and stops them."""
+"""Assembles the explorer's parts, and starts and stops them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from serving.explorer.live_planner import LivePlanner
 from serving.explorer.loaded_release import LoadedRelease
 from serving.explorer.model import ExplorerModel
 from serving.explorer.outbox import Outbox
-from serving.explorer.ranker_client import NotHeld, RankerClient
+from serving.explorer.ranker_client import NotLoaded, RankerClient, Rejected
 from serving.explorer.reporting import Reporter
 from serving.http.server import arguments as shared
 from serving.metrics import BREAKER, CALLS
-from serving.page import PATHS, add_page
+from serving.page import PATHS, Page
 from serving.planner.client import PlannerClient
 from serving.releases import Releases
 from serving.settings import ServingConfig
@@ -61,15 +61,15 @@ def assemble(
     Args:
         options: parsed arguments.
         config: bounds and times.
-        releases: what is held.
+        releases: those loaded.
         app: KServe's FastAPI application, for the page.
     """
-    guards = {
-        "features": _guard("features", 4 * config.in_flight, config.features_ms, config),
-        "ranker": _guard("ranker", config.in_flight, config.ranker_ms, config, passes=(NotHeld,)),
-        "planner": _guard("planner", config.planner_in_flight, config.planner_background_ms, config),
+    breakers = {
+        "features": _breaker("features", 4 * config.in_flight, config.features_ms, config),
+        "ranker": _breaker("ranker", config.in_flight, config.ranker_ms, config, passes=(NotLoaded, Rejected)),
+        "planner": _breaker("planner", config.planner_in_flight, config.planner_background_ms, config),
     }
-    ranker = RankerClient(options.predictor_host, options.model_name, config.in_flight)
+    ranker = RankerClient(options.predictor_host, options.model_name, config.in_flight, config.body_bytes)
     live = None
     if options.planner_url:
         live = PlannerClient(options.planner_url, options.planner_model, config.planner_in_flight)
@@ -83,13 +83,13 @@ def assemble(
         releases,
         store,
         ranker,
-        LivePlanner(live, guards["planner"], config),
+        LivePlanner(live, breakers["planner"], config),
         Reporter(outbox, _secret(options.collector)),
         config,
-        guards,
+        breakers,
     )
     if options.page:
-        add_page(app, model, options.page_users)
+        Page(model, options.page_users).add_to(app)
 
     async def start() -> None:
         releases.start()
@@ -106,18 +106,20 @@ def assemble(
     return Service(model, start, stop, PATHS if options.page else "")
 
 
-def _guard(
+def _breaker(
     part: str, in_flight: int, patience_ms: float, config: ServingConfig, passes: tuple[type[Exception], ...] = ()
 ) -> CircuitBreaker:
-    guard = CircuitBreaker(part, in_flight, config.breaker_failures, config.breaker_open_ms, patience_ms, passes)
-    counters = {outcome: CALLS.labels(part, outcome) for outcome in ("ok", "error", "deadline", "busy", "open")}
-    BREAKER.labels(part).set_function(lambda: float(guard.state))
+    breaker = CircuitBreaker(part, in_flight, config.breaker_failures, config.breaker_open_ms, patience_ms, passes)
+    counters = {
+        outcome: CALLS.labels(part, outcome) for outcome in ("ok", "error", "deadline", "busy", "open", "refused")
+    }
+    BREAKER.labels(part).set_function(lambda: float(breaker.state))
 
     def count(outcome: str) -> None:
         counters[outcome].inc()
 
-    guard.outcomes = count
-    return guard
+    breaker.outcomes = count
+    return breaker
 
 
 def _secret(collector: str | None) -> bytes | None:

@@ -1,8 +1,8 @@
-"""An event loop that takes in everybody who knocks, at every turn.
+"""Accepts every pending connection per loop iteration.
 
-uvloop accepts one new connection a turn. When turns are long, because requests are being worked on, newcomers wait in
-the kernel's queue where nobody can refuse them, and time out. Here every turn accepts all of them, so that the gate can
-tell those who are too many at once.
+uvloop accepts one connection an iteration. Where iterations are long, because requests are being answered, new
+connections wait in the kernel's queue, where admission cannot refuse them, and time out. Here each iteration accepts
+all of them, so that admission answers 503 at once where there are too many.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import uvloop
 
-AT_ONCE: Final = 512  # connections accepted in one turn
+MOST: Final = 512  # connections accepted in one iteration
 
 
 class Loop(uvloop.Loop):
@@ -45,7 +45,7 @@ class Loop(uvloop.Loop):
 
 
 class _Acceptor(asyncio.AbstractServer):
-    """A listening socket whose readers are accepted all at once."""
+    """A listening socket whose pending connections are accepted together."""
 
     def __init__(self, loop: Loop, sock: socket.socket, factory: Callable[[], asyncio.BaseProtocol]) -> None:
         self._loop, self._sock, self._factory = loop, sock, factory
@@ -70,26 +70,26 @@ class _Acceptor(asyncio.AbstractServer):
             self._sock.close()
 
     async def wait_closed(self) -> None:
-        """Waits for connections that were being taken in."""
+        """Waits for connections that are being set up."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _accept(self) -> None:
-        for _ in range(AT_ONCE):
+        for _ in range(MOST):
             try:
                 connection, _ = self._sock.accept()
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
-                # Out of file descriptors, or gone before we looked: the queue is tried again at the next turn.
+                # Out of file descriptors, or gone before we looked: the queue is tried again at the next iteration.
                 return
             connection.setblocking(False)
             with contextlib.suppress(OSError):
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            task = self._loop.create_task(self._take_in(connection))
+            task = self._loop.create_task(self._set_up(connection))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _take_in(self, connection: socket.socket) -> None:
+    async def _set_up(self, connection: socket.socket) -> None:
         try:
             await self._loop.connect_accepted_socket(self._factory, connection)
         except OSError:

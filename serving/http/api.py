@@ -21,6 +21,8 @@ Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Slots = Annotated[int, Field(ge=0, description="a number of slots")]
 ShareOfSlots = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, description="a share of the slate")]
 
+YEAR_10000 = 253_402_300_800_000
+"""The first millisecond that is no date any more."""
 SLATE = "slate"  # name of the v2 output
 REQUEST = "request"  # name of the v2 input that carries whole requests as JSON
 _TENSORS = {"user_id": "BYTES", "k": "INT", "novel": "INT|FP", "seed": "INT", "deadline_ms": "INT", REQUEST: "BYTES"}
@@ -38,7 +40,7 @@ class HistoryEvent(Strict):
     item: Id
     engagement: Unit = 1.0
     positive: bool = True
-    at: Annotated[int, Field(ge=0, lt=2**53, description="UTC milliseconds")] | None = None
+    at: Annotated[int, Field(ge=0, lt=YEAR_10000, description="UTC milliseconds")] | None = None
 
 
 class Recommend(Strict):

@@ -41,6 +41,25 @@ class Refused(InvalidInput):
         """What the client reads."""
         return {"error": str(self), "field": self.field}
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers of the answer."""
+        return {"Retry-After": "1"} if self.status == 503 else {}
+
+
+class Busy(Refused):
+    """Too many requests are being answered; over gRPC it is RESOURCE_EXHAUSTED."""
+
+    def __init__(self) -> None:
+        super().__init__("too many requests in flight; try again", None, 503)
+
+
+class Expired(Refused):
+    """The sender's timeout has passed: nobody waits for the answer. Over gRPC it is DEADLINE_EXCEEDED."""
+
+    def __init__(self) -> None:
+        super().__init__("the request's time is up", None, 504)
+
 
 def path_of(location: tuple[int | str, ...]) -> str:
     """A pydantic location as people write it; names of types, which unions bring along, are left out.
@@ -59,7 +78,7 @@ def path_of(location: tuple[int | str, ...]) -> str:
 
 async def _refused(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, Refused)
-    return JSONResponse(error.body(), status_code=error.status)
+    return JSONResponse(error.body(), status_code=error.status, headers=error.headers)
 
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:

@@ -1,4 +1,4 @@
-"""KServe's model server as newfound runs it: bound to the host it is told, behind the gate, on uvloop."""
+"""KServe's model server on one host address, behind admission, on uvloop."""
 
 from __future__ import annotations
 
@@ -6,25 +6,22 @@ import argparse
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable
-from concurrent import futures
 from typing import Any
 
-from grpc import StatusCode, aio
 from kserve import Model, ModelServer
-from kserve.model_server import app
 from kserve.model_server import parser as kserve_parser
-from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc
-from kserve.protocol.grpc.interceptors import ExceptionToStatusInterceptor
-from kserve.protocol.grpc.servicer import InferenceServicer
 from kserve.protocol.rest.server import RESTServer
 
 from newfound.errors import ReleaseError
 from newfound.release.store import check_id
-from serving.gc_freeze import settle
+from serving.gc_freeze import freeze_collected
 from serving.http.accept_loop import Loop
 from serving.http.admission import AdmissionMiddleware
+from serving.http.context import Capacity
 from serving.http.errors import HANDLERS
+from serving.http.grpc_server import Servicer, start_grpc
 from serving.http.logs import set_up_logs
+from serving.http.protocol import bounded_protocol
 from serving.http.v1 import Prediction
 from serving.settings import ServingConfig
 
@@ -56,16 +53,23 @@ class _Rest(RESTServer):
     def __init__(self, host: str, config: ServingConfig, pages: str, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._bounds, self._pages = config, pages
+        self.capacity = Capacity(config.in_flight)
         self.config.host = host
         self.config.access_log = False
         self.config.server_header = False
         self.config.proxy_headers = False  # nobody here reads where a request came from
+        self.config.http = bounded_protocol(config.receive_ms / 1000, config.connections_per_peer)
+
+    def end(self) -> None:
+        """Ends the server once it has drained, or before it has started."""
+        self._server.should_exit = True
 
     def _add_middlewares(self, application: Any) -> None:
         application.add_middleware(
             AdmissionMiddleware,
+            capacity=self.capacity,
             body_bytes=self._bounds.body_bytes,
-            in_flight=self._bounds.in_flight,
+            receive_s=self._bounds.receive_ms / 1000,
             pages=self._pages,
             predict=Prediction(self.dataplane),
         )
@@ -74,15 +78,6 @@ class _Rest(RESTServer):
         super()._add_exception_handlers(application)
         for kind, handler in HANDLERS.items():
             application.add_exception_handler(kind, handler)
-
-
-class _Servicer(InferenceServicer):
-    """Without the calls by which anyone could load or unload the model."""
-
-    async def RepositoryModelLoad(self, request: Any, context: Any) -> Any:
-        await context.abort(StatusCode.UNIMPLEMENTED, "releases are published, not loaded")
-
-    RepositoryModelUnload = RepositoryModelLoad
 
 
 class Server(ModelServer):
@@ -113,7 +108,8 @@ class Server(ModelServer):
 
         Args:
             model: what is served.
-            start: awaited in the event loop before the first request.
+            start: awaited in the event loop before the first request. It must not take long: what does goes on in the
+                background, and the model is not healthy until it is done.
             stop: awaited after the last one.
         """
         set_up_logs()
@@ -123,8 +119,6 @@ class Server(ModelServer):
             runner.run(self._run(start, stop))
 
     async def _run(self, start: Callable[[], Awaitable[None]], stop: Callable[[], Awaitable[None]]) -> None:
-        for name in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(name, lambda *_: None)  # uvicorn raises them anew once it has drained
         rest = _Rest(
             self.host,
             self.bounds,
@@ -136,88 +130,18 @@ class Server(ModelServer):
             grace_period=self.grace_period,
             timeout_keep_alive=self.timeout_keep_alive,
         )
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # uvicorn handles them while it serves, and raises them anew once it has drained.
+            signal.signal(number, lambda *_: rest.end())
+        freeze_collected()
         await start()
-        settle()
-        grpc = await self._start_grpc() if self.enable_grpc else None
+        grpc = None
+        if self.enable_grpc:
+            servicer = Servicer(self.dataplane, self.model_repository_extension, rest.capacity)
+            grpc = await start_grpc(servicer, f"{self.host}:{self.grpc_port}", self.bounds.body_bytes, rest.capacity)
         try:
             await rest.start()
         finally:
             if grpc is not None:
                 await grpc.stop(grace=5)
             await stop()
-
-    async def _start_grpc(self) -> Any:
-        limit = self.bounds.body_bytes
-        server = aio.server(
-            futures.ThreadPoolExecutor(max_workers=1),
-            interceptors=(ExceptionToStatusInterceptor(),),
-            options=[("grpc.max_receive_message_length", limit), ("grpc.max_send_message_length", 16 * limit)],
-            maximum_concurrent_rpcs=self.bounds.in_flight,
-        )
-        servicer = _Servicer(self.dataplane, self.model_repository_extension)
-        grpc_predict_v2_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
-        server.add_insecure_port(f"{self.host}:{self.grpc_port}")
-        await server.start()
-        return server
-
-
-def describe(model: str, request: type[Any], response: type[Any], summary: str, title: str) -> None:
-    """Sets the OpenAPI document: the paths of both protocols with their request and response models.
-
-    Args:
-        model: the model's name.
-        request: of v1.
-        response: of v1.
-        summary: what is done.
-        title: of the document.
-    """
-    from kserve.protocol.rest.v2_datamodels import InferenceRequest, InferenceResponse
-    from pydantic import BaseModel
-    from pydantic.json_schema import models_json_schema
-
-    class Problem(BaseModel):
-        error: str
-        field: str | None
-
-    asked = {
-        f"/v1/models/{model}:predict": (request, response, summary),
-        f"/v2/models/{model}/infer": (InferenceRequest, InferenceResponse, f"{summary}, over the v2 protocol"),
-    }
-    models = [(one, "validation") for one, _, _ in asked.values()]
-    models += [(one, "serialization") for one in (*(answer for _, answer, _ in asked.values()), Problem)]
-    refs, definitions = models_json_schema(models, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
-    problem = {"content": {"application/json": {"schema": refs[(Problem, "serialization")]}}}
-    paths: dict[str, Any] = {}
-    for path, (taken, given, does) in asked.items():
-        paths[path] = {
-            "post": {
-                "summary": does,
-                "requestBody": {
-                    "required": True,
-                    "content": {"application/json": {"schema": refs[(taken, "validation")]}},
-                },
-                "responses": {
-                    "200": {
-                        "description": "answered",
-                        "content": {"application/json": {"schema": refs[(given, "serialization")]}},
-                    },
-                    **{
-                        status: {"description": text, **problem}
-                        for status, text in (
-                            ("400", "a field does not fit; it is named"),
-                            ("409", "the release asked for is not held"),
-                            ("413", "too large"),
-                            ("415", "not JSON"),
-                            ("503", "too many requests, or no release yet"),
-                        )
-                    },
-                },
-            }
-        }
-    document = {
-        "openapi": "3.1.0",
-        "info": {"title": title, "version": app.version},
-        "paths": paths,
-        "components": {"schemas": definitions["$defs"]},
-    }
-    app.openapi = lambda: document  # type: ignore[method-assign]

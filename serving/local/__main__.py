@@ -1,7 +1,7 @@
 """``make serve``: every part as its own process on loopback, from the current release.
 
 The parts and their arguments are those of the cluster. Feast's online store is Redis where `redis-server` is installed,
-sqlite otherwise; the planner is asked live where its engine is set up.
+sqlite otherwise; the live planner runs where its engine is set up.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -92,21 +93,90 @@ def planner(options: argparse.Namespace, work: Path) -> tuple[list[Service], lis
     if release is None or not folder.is_dir():
         return [], []
     port = options.port + 3
+    health = f"http://127.0.0.1:{port}/health"
     if kind == "vllm":
         from serving.planner.vllm import command, environment
 
-        engine = Service(
-            "planner", command(VLLM, folder, release, port), work, f"http://127.0.0.1:{port}/health", environment()
-        )
+        engine = Service("planner", command(VLLM, folder, release, port), work, health, environment())
     else:
-        engine = Service.module(
-            "planner",
-            "serving.planner",
-            ["--releases", options.releases, "--host", "127.0.0.1", "--http_port", str(port)],
-            work,
-            f"http://127.0.0.1:{port}/health",
-        )
+        arguments = ["--releases", options.releases, "--host", "127.0.0.1", "--http_port", str(port)]
+        engine = Service.module("planner", "serving.planner", arguments, work, health)
     return [engine.start()], ["--planner_url", f"http://127.0.0.1:{port}"]
+
+
+def user_key(work: Path) -> str:
+    """The key of the users' hashes; made once, for its owner's eyes only."""
+    if told := os.environ.get("NEWFOUND_USER_KEY"):
+        return told
+    file = work / "user_key"
+    if not file.exists():
+        write_text(file, secrets.token_hex(16), mode=0o600)
+    return file.read_text(encoding="utf-8")
+
+
+def shared_arguments(options: argparse.Namespace) -> list[str]:
+    """The arguments that explorer and ranker share."""
+    shared = ["--releases", options.releases, "--host", "127.0.0.1", "--model_name", "newfound"]
+    return [*shared, "--enable_grpc", "true", *(["--settings", options.settings] if options.settings else [])]
+
+
+def ranker(options: argparse.Namespace, work: Path) -> Service:
+    """The ranker, not started."""
+    ports = ["--http_port", str(options.port + 2), "--grpc_port", str(options.port + 5)]
+    ready = f"http://127.0.0.1:{options.port + 2}/v2/models/newfound/ready"
+    return Service.module("ranker", "serving.ranker", [*shared_arguments(options), *ports], work, ready)
+
+
+def explorer(
+    options: argparse.Namespace, work: Path, planner_arguments: list[str], environment: dict[str, str]
+) -> Service:
+    """The explorer, not started.
+
+    Args:
+        options: of the launcher.
+        work: folder for log and spool.
+        planner_arguments: see `planner`.
+        environment: of the online store; empty where there is none.
+    """
+    arguments = [*shared_arguments(options), "--http_port", str(options.port), "--grpc_port", str(options.port + 1)]
+    arguments += ["--predictor_host", f"127.0.0.1:{options.port + 2}", "--spool", str(work / "spool")]
+    arguments += planner_arguments
+    arguments += ["--feast", str(REPOSITORY)] if environment else []
+    arguments += ["--collector", options.collector] if options.collector else []
+    arguments += ["--page"] if options.page else []
+    if options.page and environment:
+        arguments += ["--page_users", str(Path(options.features) / "user_history.parquet")]
+    ready = f"http://127.0.0.1:{options.port}/v2/models/newfound/ready"
+    told = {**environment, "NEWFOUND_USER_KEY": user_key(work)}
+    return Service.module("explorer", "serving.explorer", arguments, work, ready, told)
+
+
+def start(options: argparse.Namespace, work: Path, services: list[Service]) -> None:
+    """Starts every part, and waits until requests are answered.
+
+    Args:
+        options: of the launcher.
+        work: folder for logs, Redis and the spool.
+        services: takes what was started, as soon as it is.
+    """
+    services.append(ranker(options, work).start())
+    stores, environment = online_store(options, work)
+    services += stores
+    engines, planner_arguments = planner(options, work)
+    services += engines
+    services.append(explorer(options, work, planner_arguments, environment).start())
+    for service in (services[0], services[-1]):
+        service.wait(120)
+
+
+def keep_up(services: Sequence[Service], ended: threading.Event) -> None:
+    """Starts anew what ends, until `ended` is set."""
+    while not ended.wait(1):
+        for service in services:
+            if service.process is not None and service.process.poll() is not None:
+                print(f"{service.name} ended; started again\n{service.tail(500)}", flush=True)
+                service.kill()  # what it may have left running
+                service.start()
 
 
 def main() -> None:
@@ -115,75 +185,18 @@ def main() -> None:
     began = time.monotonic()
     work = Path(options.work).resolve()
     work.mkdir(parents=True, exist_ok=True)
-    key = work / "user_key"
-    if not key.exists():
-        write_text(key, secrets.token_hex(16), mode=0o600)
-    shared = [
-        "--releases",
-        options.releases,
-        "--host",
-        "127.0.0.1",
-        "--model_name",
-        "newfound",
-        "--enable_grpc",
-        "true",
-    ]
-    shared += ["--settings", options.settings] if options.settings else []
-    explorer_port, ranker_port = options.port, options.port + 2
     services: list[Service] = []
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
     try:
-        ranker = Service.module(
-            "ranker",
-            "serving.ranker",
-            [*shared, "--http_port", str(ranker_port), "--grpc_port", str(options.port + 5)],
-            work,
-            f"http://127.0.0.1:{ranker_port}/v2/models/newfound/ready",
-        )
-        services.append(ranker.start())
-        stores, environment = online_store(options, work)
-        services += stores
-        engines, planner_arguments = planner(options, work)
-        services += engines
-        arguments = [*shared, "--http_port", str(explorer_port), "--grpc_port", str(options.port + 1)]
-        arguments += [
-            "--predictor_host",
-            f"127.0.0.1:{ranker_port}",
-            "--spool",
-            str(work / "spool"),
-            *planner_arguments,
-        ]
-        arguments += ["--feast", str(REPOSITORY)] if environment else []
-        arguments += ["--collector", options.collector] if options.collector else []
-        arguments += ["--page"] if options.page else []
-        if options.page and environment:
-            arguments += ["--page_users", str(Path(options.features) / "user_history.parquet")]
-        environment["NEWFOUND_USER_KEY"] = os.environ.get("NEWFOUND_USER_KEY", key.read_text())
-        explorer = Service.module(
-            "explorer",
-            "serving.explorer",
-            arguments,
-            work,
-            f"http://127.0.0.1:{explorer_port}/v2/models/newfound/ready",
-            environment,
-        )
-        services.append(explorer.start())
-        for service in (ranker, explorer):
-            service.wait(120)
-        print(
-            f"ready after {time.monotonic() - began:.1f} s: http://127.0.0.1:{explorer_port}/v1/models/newfound:predict"
-        )
+        start(options, work, services)
+        url = f"http://127.0.0.1:{options.port}"
+        print(f"ready after {time.monotonic() - began:.1f} s: {url}/v1/models/newfound:predict")
         if options.page:
-            print(f"page: http://127.0.0.1:{explorer_port}/page")
+            print(f"page: {url}/page")
         print(f"logs: {work}; end with Ctrl-C", flush=True)
-        while not ended.wait(1):
-            for service in services:
-                if service.process is not None and service.process.poll() is not None:
-                    print(f"{service.name} ended; started again\n{service.tail(500)}", flush=True)
-                    service.kill()  # what it may have left running
-                    service.start()
+        keep_up(services, ended)
     finally:
         for service in reversed(services):
             service.stop()

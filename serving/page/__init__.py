@@ -1,4 +1,4 @@
-"""The page: a user's history on the map of interests, and the slate that follows from it.
+"""Web page that shows a user's history on the map of interests, and the slate that follows from it.
 
 It is for a team on its own machine, and off by default: it shows anyone anybody's history.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from fastapi import HTTPException, Response
+from fastapi import FastAPI, HTTPException, Response
 from fastapi.responses import JSONResponse
 
 from newfound.schema import NODE, USER, X, Y
@@ -36,76 +36,84 @@ PATIENCE_S: Final = 2.0
 OFFERED: Final = 200  # users in the list
 
 
-def add_page(app: Any, model: ExplorerModel, users: str | None) -> None:
-    """Adds the page's routes.
+class Page:
+    """The page's routes.
 
     Args:
-        app: the FastAPI application.
-        model: the explorer, whose slates the page asks for like any other client.
+        model: the explorer; the page requests its slates like any other client.
         users: Parquet file whose `user_id` column is offered to pick from.
     """
 
-    def held() -> LoadedRelease:
-        found = model.releases.get()
-        if found is None:
-            raise HTTPException(503, "no release serves yet")
-        return found
+    def __init__(self, model: ExplorerModel, users: str | None) -> None:
+        self._model, self._users = model, users
 
-    async def file(name: str = "") -> Response:
+    def add_to(self, app: FastAPI) -> None:
+        """Adds the routes to an application."""
+        for path, endpoint in (
+            ("/page/interests.json", self.interests),
+            ("/page/users.json", self.users),
+            ("/page/history/{user:path}", self.history),
+            ("/page", self.file),
+            ("/page/{name}", self.file),
+        ):
+            app.add_api_route(path, endpoint, methods=["GET"])
+
+    async def file(self, name: str = "") -> Response:
+        """One of the page's files."""
         if name not in _FILES:
             raise HTTPException(404)
         path, kind = _FILES[name]
         return Response((_FOLDER / path).read_bytes(), media_type=kind, headers=_HEADERS)
 
-    def shelf() -> AvailableCatalogue:
-        return held().shelf(model.releases.takedown)
+    async def interests(self) -> JSONResponse:
+        """The map."""
+        loaded = self._loaded()
+        return JSONResponse(_interests(loaded, self._available(loaded)), headers=_HEADERS)
 
-    async def interests() -> JSONResponse:
-        return JSONResponse(_interests(held(), shelf()), headers=_HEADERS)
+    async def users(self) -> JSONResponse:
+        """Users to pick from."""
+        return JSONResponse({"users": _users(self._users)}, headers=_HEADERS)
 
-    async def offered() -> JSONResponse:
-        return JSONResponse({"users": _users(users)}, headers=_HEADERS)
-
-    async def history(user: str) -> JSONResponse:
+    async def history(self, user: str) -> JSONResponse:
+        """A user's stored history, without what was taken down."""
         try:
-            stored = await model.stored(user, PATIENCE_S)
+            stored = await self._model.stored(user, PATIENCE_S)
         except Unavailable as error:
             raise HTTPException(503, f"the feature store does not answer ({error.why})") from None
-        catalogue, blocked = held().catalogue, shelf().blocked
+        loaded = self._loaded()
+        catalogue, blocked = loaded.catalogue, self._available(loaded).blocked
         events = [] if stored is None else zip(stored.item_ids, stored.engagements, stored.positives, strict=True)
-        return JSONResponse(
+        shown = [
             {
-                "user": user,
-                "events": [
-                    {
-                        "item": item,
-                        "title": catalogue.titles.get(item, item),
-                        "cluster": catalogue.cluster_of.get(item),
-                        "engagement": round(float(engagement), 3),
-                        "positive": bool(positive),
-                    }
-                    for item, engagement, positive in events
-                    if item not in blocked
-                ],
-            },
-            headers=_HEADERS,
-        )
+                "item": item,
+                "title": catalogue.titles.get(item, item),
+                "cluster": catalogue.cluster_of.get(item),
+                "engagement": round(float(engagement), 3),
+                "positive": bool(positive),
+            }
+            for item, engagement, positive in events
+            if item not in blocked
+        ]
+        return JSONResponse({"user": user, "events": shown}, headers=_HEADERS)
 
-    app.add_api_route("/page/interests.json", interests, methods=["GET"])
-    app.add_api_route("/page/users.json", offered, methods=["GET"])
-    app.add_api_route("/page/history/{user:path}", history, methods=["GET"])
-    app.add_api_route("/page", file, methods=["GET"])
-    app.add_api_route("/page/{name}", file, methods=["GET"])
+    def _loaded(self) -> LoadedRelease:
+        loaded = self._model.releases.get()
+        if loaded is None:
+            raise HTTPException(503, "no release serves yet")
+        return loaded
+
+    def _available(self, loaded: LoadedRelease) -> AvailableCatalogue:
+        return loaded.available(self._model.releases.takedown)
 
 
-def _interests(held: LoadedRelease, shelf: AvailableCatalogue) -> dict[str, Any]:
+def _interests(loaded: LoadedRelease, available: AvailableCatalogue) -> dict[str, Any]:
     """The map: a point an interest that has an item to show."""
-    catalogue = held.catalogue
+    catalogue = loaded.catalogue
     layout = {row[NODE]: (row[X], row[Y]) for row in catalogue.clusters.layout.to_pylist()}
     traffic = catalogue.clusters.traffic
     return {
-        "release": held.release,
-        "policy": {"k": held.policy.k, "novel_share": held.policy.novel_share},
+        "release": loaded.release,
+        "policy": {"k": loaded.policy.k, "novel_share": loaded.policy.novel_share},
         "interests": [
             {
                 "id": cluster,
@@ -116,7 +124,7 @@ def _interests(held: LoadedRelease, shelf: AvailableCatalogue) -> dict[str, Any]
                 "y": layout.get(cluster, (0.0, 0.0))[1],
             }
             for at, cluster in enumerate(catalogue.interface)
-            if shelf.available[cluster]
+            if available.available[cluster]
         ],
     }
 

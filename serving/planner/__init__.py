@@ -1,1 +1,1 @@
-"""The planner, asked live: a client, and a runtime for one machine."""
+"""The live planner: a client, and a runtime for one machine."""

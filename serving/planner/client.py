@@ -1,4 +1,4 @@
-"""The live planner's client, over the OpenAI-compatible protocol that vLLM speaks.
+"""Client of the live planner, over the OpenAI-compatible protocol of vLLM.
 
 Requests and answers are those of bulk inference (`newfound.planner.remote.completion`), on the explorer's own kind of
 connection and without anything that would load a language model's libraries into it.
@@ -22,7 +22,7 @@ FILES: Final = (f"planner/{RECORD}", f"planner/{TOKENIZER}")
 
 
 class Prompts:
-    """A release's queries to its planner: clusters by id rather than by index.
+    """Completion requests of a release's planner, and the meaning of its answers.
 
     Args:
         folder: the planner's, of which `FILES` are needed.

@@ -1,4 +1,4 @@
-"""How vLLM is started on one machine without a GPU; in the cluster, KServe's vLLM runtime does it."""
+"""Command line of vLLM on one machine without a GPU; in the cluster, KServe's vLLM runtime starts it."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ def command(python: Path, folder: Path, release: str, port: int) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """What a CPU engine needs to know."""
+    """Environment variables of a CPU engine."""
     return {"VLLM_CPU_OMP_THREADS_BIND": "0-1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}

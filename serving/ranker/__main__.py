@@ -6,19 +6,24 @@ import os
 import tempfile
 from pathlib import Path
 
+from serving.signals import exit_on_sigterm
+
 # One request is one thread's work; idle OpenMP workers would only get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def main() -> None:
     """Parses and starts."""
+    exit_on_sigterm()
     import torch
     from kserve.model_server import app
 
     from newfound.compute.allocator import keep_freed_memory
     from newfound.config import load_settings
-    from serving.http.server import Server, arguments, describe
-    from serving.ranker.model import PARTS, RankedAll, RankerModel, build_ranker, request_model
+    from serving.http.openapi import describe
+    from serving.http.server import Server, arguments
+    from serving.ranker.loaded_release import PARTS, build_ranker
+    from serving.ranker.model import RankedAll, RankerModel, request_model
     from serving.releases import Releases
     from serving.settings import ServingConfig
 
@@ -31,17 +36,19 @@ def main() -> None:
             options.releases, Path(cache), PARTS, build_ranker, config.watch_ms / 1000, pinned=options.release
         )
         model = RankerModel(options.model_name, releases, config)
-        app.add_api_route("/releases", model.releases_held, methods=["GET"])
-        describe(options.model_name, request_model(config), RankedAll, "Rank items within clusters", "newfound ranker")
-        releases.start()
+        app.add_api_route("/releases", model.releases_loaded, methods=["GET"])
+        describe(
+            app, options.model_name, request_model(config), RankedAll, "Rank items within clusters", "newfound ranker"
+        )
 
-        async def started() -> None:
-            pass
+        async def start() -> None:
+            releases.start()
 
-        async def stopped() -> None:
+        async def stop() -> None:
             releases.stop()
 
-        Server(options, config).run(model, started, stopped)
+        bounds = config.model_copy(update={"body_bytes": config.ranker_body_bytes})
+        Server(options, bounds).run(model, start, stop)
 
 
 if __name__ == "__main__":

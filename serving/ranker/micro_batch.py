@@ -1,4 +1,4 @@
-"""Requests that arrive in one turn of the event loop are ranked together: a batch costs little more than one does."""
+"""Micro-batches of the ranker: queries of one iteration of the event loop share one pass."""
 
 from __future__ import annotations
 
@@ -7,35 +7,46 @@ from typing import Final
 
 from newfound.ranker import Ranker
 from newfound.ranker.index import ClusterQuery
+from serving.deadline import Deadline
+from serving.http.errors import Expired
 
-AT_ONCE: Final = 16  # more would make the first of them wait for the last
+MOST: Final = 16  # the first query of a batch waits for its last
 
 Found = list[list[tuple[str, float]]]
 
 
 class MicroBatcher:
-    """Collects what is asked until the loop's next turn. Nobody waits for a batch to fill."""
+    """Collects queries until the loop's next iteration; none waits for a batch to fill."""
 
     def __init__(self) -> None:
-        self._waiting: list[tuple[Ranker, ClusterQuery, asyncio.Future[Found]]] = []
+        self._waiting: list[tuple[Ranker, ClusterQuery, Deadline, asyncio.Future[Found]]] = []
 
-    async def rank(self, ranker: Ranker, order: ClusterQuery) -> Found:
-        """What `Ranker.top_k_per_cluster` answers; the order's clusters must be known to the ranker."""
+    async def rank(self, ranker: Ranker, query: ClusterQuery, deadline: Deadline) -> Found:
+        """What `Ranker.top_k_per_cluster` answers; the query's clusters must be known to the ranker.
+
+        Raises:
+            Expired: the deadline passed before the query's batch began.
+        """
         loop = asyncio.get_running_loop()
         if not self._waiting:
-            loop.call_soon(self._work)
+            loop.call_soon(self._run)
         future: asyncio.Future[Found] = loop.create_future()
-        self._waiting.append((ranker, order, future))
+        self._waiting.append((ranker, query, deadline, future))
         return await future
 
-    def _work(self) -> None:
-        waiting, self._waiting = self._waiting[:AT_ONCE], self._waiting[AT_ONCE:]
+    def _run(self) -> None:
+        waiting, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
         if self._waiting:
-            asyncio.get_running_loop().call_soon(self._work)
-        for ranker in {id(one): one for one, _, _ in waiting}.values():
-            mine = [(order, future) for one, order, future in waiting if one is ranker]
+            asyncio.get_running_loop().call_soon(self._run)
+        for *_, deadline, future in waiting:
+            if not deadline.left() and not future.done():
+                future.set_exception(Expired())
+        # Those whose sender has gone are cancelled, and those whose time is up have their exception.
+        open_queries = [(ranker, query, future) for ranker, query, _, future in waiting if not future.done()]
+        for ranker in {id(one): one for one, _, _ in open_queries}.values():
+            mine = [(query, future) for one, query, future in open_queries if one is ranker]
             try:
-                found = ranker.top_k_per_cluster([order for order, _ in mine])
+                found = ranker.top_k_per_cluster([query for query, _ in mine])
             except Exception as error:
                 for _, future in mine:
                     if not future.done():

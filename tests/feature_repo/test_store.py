@@ -5,10 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from feature_repo import store as home
+from newfound.errors import ConfigError
 
 pytest.importorskip("feast")
 
@@ -25,7 +27,7 @@ def test_the_views_are_those_of_the_definitions(tmp_path: Path, monkeypatch: pyt
     store = home.open_store()
     home.apply(store)
     assert {view.name for view in store.list_feature_views()} == set(home.VIEWS)
-    assert [service.name for service in store.list_feature_services()] == [home.SERVICE]
+    assert [service.name for service in store.list_feature_services()] == ["explorer"]
     assert {view.batch_source.path for view in store.list_feature_views()} == {home.source_of(v) for v in home.VIEWS}
 
 
@@ -40,3 +42,61 @@ def test_a_store_is_opened_without_torch() -> None:
     probe = "import sys; from feature_repo.store import _import_feast; _import_feast(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+POISON = """
+import sys
+from datetime import UTC, datetime
+
+import pandas as pd
+from feast import Field, RequestSource
+from feast.on_demand_feature_view import on_demand_feature_view
+from feast.types import Float64
+
+from feature_repo import store as home
+from newfound.errors import ConfigError
+
+store = home.open_store()
+home.apply(store)
+request = RequestSource(name="given", schema=[Field(name="x", dtype=Float64)])
+
+
+@on_demand_feature_view(sources=[request], schema=[Field(name="y", dtype=Float64)], mode="pandas")
+def poisoned(inputs: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame({"y": inputs["x"]})
+
+
+store.apply([poisoned])
+"""
+
+
+def test_a_transformation_in_the_registry_runs_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever may write the registry must not run code in those who read it."""
+    monkeypatch.setenv(home.FOLDER_VARIABLE, str(tmp_path))
+    monkeypatch.delenv(home.YAML_VARIABLE, raising=False)
+    (tmp_path / "poison.py").write_text(POISON)
+    subprocess.run([sys.executable, str(tmp_path / "poison.py")], check=True, capture_output=True)
+    registry = tmp_path / "registry.db"
+    ran = tmp_path / "ran"
+    body = f"open({str(ran)!r}, 'w'); poisoned = lambda frame: frame"
+    proto = _registry(registry.read_bytes())
+    (view,) = proto.on_demand_feature_views
+    view.spec.feature_transformation.user_defined_function.body_text = body
+    view.spec.user_defined_function.body_text = body
+    registry.write_bytes(proto.SerializeToString())
+
+    store = home.open_store()
+    with pytest.raises(ConfigError, match="transformation"):
+        store.list_on_demand_feature_views()
+    assert not ran.exists()
+
+    registry.write_bytes(b"not a registry at all")
+    assert home.OnlineReader().read(home.USER_HISTORY, ["item_ids"], "nobody") is None
+
+
+def _registry(content: bytes) -> Any:
+    from feast.protos.feast.core.Registry_pb2 import Registry
+
+    proto = Registry()
+    proto.ParseFromString(content)
+    return proto

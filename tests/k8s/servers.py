@@ -306,7 +306,7 @@ def _client(module: str) -> Any:
     if module in ("serving.explorer", "serving.ranker"):
         return TestClient(_kserve(), raise_server_exceptions=False)
     if module == "serving.planner":
-        from serving.planner.__main__ import Runtime, create_app
+        from serving.planner.runtime import Runtime, create_app
 
         return TestClient(create_app(Runtime("releases", Path("cache"))), raise_server_exceptions=False)
     from monitoring.collector.app import create_app as collector

@@ -100,7 +100,7 @@ def test_grpc_v2(stack):
 
     from kserve import InferenceGRPCClient, InferInput, InferRequest
 
-    async def ask() -> Any:
+    async def send() -> Any:
         client = InferenceGRPCClient(stack.grpc, timeout=20)
         try:
             tensors = [
@@ -112,7 +112,7 @@ def test_grpc_v2(stack):
         finally:
             await client.close()
 
-    response = asyncio.run(ask())
+    response = asyncio.run(send())
     text = response.outputs[0].as_numpy().tolist()[0]
     assert shown(json.loads(text)) == shown(stack.slate(user_id="u4", k=5, seed=9))
 
@@ -123,7 +123,7 @@ def test_grpc_refuses_by_name(stack):
     import grpc
     from kserve import InferenceGRPCClient, InferInput, InferRequest
 
-    async def ask() -> None:
+    async def send() -> None:
         client = InferenceGRPCClient(stack.grpc, timeout=20)
         try:
             await client.infer(InferRequest("newfound", [InferInput("k", [1], "INT32", data=[0])]))
@@ -131,7 +131,7 @@ def test_grpc_refuses_by_name(stack):
             await client.close()
 
     with pytest.raises(grpc.RpcError) as error:
-        asyncio.run(ask())
+        asyncio.run(send())
     assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT and "instances[0].k" in error.value.details()
 
 
@@ -140,11 +140,11 @@ def test_kserve_s_own_client(stack):
 
     from kserve import InferenceRESTClient, RESTConfig
 
-    async def ask() -> Any:
+    async def send() -> Any:
         client = InferenceRESTClient(RESTConfig(protocol="v1"))
         return await client.infer(stack.url, {"instances": [{"user_id": "u2", "seed": 1}]}, model_name="newfound")
 
-    assert shown(asyncio.run(ask())["predictions"][0]) == shown(stack.slate(user_id="u2", seed=1))
+    assert shown(asyncio.run(send())["predictions"][0]) == shown(stack.slate(user_id="u2", seed=1))
 
 
 def test_the_ranker_alone_is_useful(stack):

@@ -1,4 +1,4 @@
-"""Guards: deadlines, bounds, breakers."""
+"""Circuit breakers: deadlines, bounds, states."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ class Passed(Exception):
     """An answer in the form of an exception."""
 
 
-def guard(**changes: object) -> CircuitBreaker:
+def breaker(**changes: object) -> CircuitBreaker:
     settings = {"in_flight": 2, "failures": 3, "open_ms": 50, "patience_ms": 100, "passes": (Passed,)}
     return CircuitBreaker("part", **{**settings, **changes})  # type: ignore[arg-type]
 
 
-async def fine() -> str:
+async def fine(seconds: float) -> str:
     return "fine"
 
 
-async def broken() -> str:
+async def broken(seconds: float) -> str:
     raise ValueError("a secret of the part")
 
 
-async def slow() -> str:
+async def slow(seconds: float) -> str:
     await asyncio.sleep(5)
     return "late"
 
 
-async def outcome(one: CircuitBreaker, make: Callable[[], Awaitable[str]], seconds: float = 1.0) -> str:
+async def outcome(one: CircuitBreaker, make: Callable[[float], Awaitable[str]], seconds: float = 1.0) -> str:
     try:
         return await one.call(make, seconds)
     except Unavailable as error:
@@ -45,7 +45,7 @@ def run(story: Callable[[], Awaitable[None]]) -> None:
 
 def test_failures_in_a_row_open_it_and_a_trial_closes_it():
     async def story() -> None:
-        one = guard()
+        one = breaker()
         assert [await outcome(one, broken) for _ in range(2)] == ["error", "error"]
         assert await outcome(one, fine) == "fine"
         assert [await outcome(one, broken) for _ in range(3)] == ["error"] * 3
@@ -60,34 +60,90 @@ def test_failures_in_a_row_open_it_and_a_trial_closes_it():
 
 def test_only_one_call_tries():
     async def story() -> None:
-        one = guard(failures=1)
+        one = breaker(failures=1)
         await outcome(one, broken)
         await asyncio.sleep(0.06)
         trial = asyncio.create_task(outcome(one, slow, 0.2))
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
         assert one.state is State.TRYING and await outcome(one, fine) == "open"
         assert await trial == "deadline" and one.state is State.OPEN
 
     run(story)
 
 
-def test_a_trial_that_is_cancelled_is_no_success():
+def test_a_trial_goes_on_where_its_caller_has_gone():
     async def story() -> None:
-        one = guard(failures=1)
+        one = breaker(failures=1)
         await outcome(one, broken)
         await asyncio.sleep(0.06)
         trial = asyncio.create_task(outcome(one, slow))
         await asyncio.sleep(0)
         trial.cancel()
         await asyncio.gather(trial, return_exceptions=True)
+        assert one.state is State.TRYING and one.running == 1
+        await asyncio.sleep(0.15)
         assert one.state is State.OPEN and one.running == 0
+
+    run(story)
+
+
+def test_clients_with_short_deadlines_do_not_keep_it_open():
+    """The part is back, and takes longer than any of them waits."""
+
+    async def late(seconds: float) -> str:
+        await asyncio.sleep(0.03)
+        return "late"
+
+    async def story() -> None:
+        one = breaker(failures=1)
+        await outcome(one, broken)
+        until = asyncio.get_running_loop().time() + 2
+        while one.state is not State.CLOSED:
+            assert asyncio.get_running_loop().time() < until, "it stays open"
+            assert await outcome(one, late, 0.005) in ("open", "deadline")
+            await asyncio.sleep(0.005)
+        assert await outcome(one, late, 0.5) == "late"
+
+    run(story)
+
+
+def test_a_call_from_before_it_opened_neither_closes_it_nor_keeps_it_open():
+    async def story() -> None:
+        one = breaker(failures=1, open_ms=30, in_flight=4)
+        release = asyncio.Event()
+
+        async def waiting(seconds: float) -> str:
+            await release.wait()
+            return "old"
+
+        old = asyncio.create_task(outcome(one, waiting))
+        await asyncio.sleep(0)
+        await outcome(one, broken)
+        release.set()
+        assert await old == "old" and one.state is State.OPEN
+        await asyncio.sleep(0.04)
+        assert await outcome(one, fine) == "fine" and one.state is State.CLOSED
+
+    run(story)
+
+
+def test_a_call_is_told_how_long_it_has():
+    async def told(seconds: float) -> str:
+        return f"{seconds:g}"
+
+    async def story() -> None:
+        one = breaker(failures=1)
+        assert await outcome(one, told, 0.05) == "0.05" and await outcome(one, told, 9) == "0.1"
+        await outcome(one, broken)
+        await asyncio.sleep(0.06)
+        assert await outcome(one, told, 0.05) == "0.1", "a trial has the part's own time"
 
     run(story)
 
 
 def test_impatient_requests_do_not_open_it_for_all():
     async def story() -> None:
-        one = guard()
+        one = breaker()
         assert [await outcome(one, slow, 0.005) for _ in range(6)] == ["deadline"] * 6
         assert one.state is State.CLOSED
         assert [await outcome(one, slow, 1.0) for _ in range(3)] == ["deadline"] * 3
@@ -98,7 +154,7 @@ def test_impatient_requests_do_not_open_it_for_all():
 
 def test_it_bounds_what_is_in_flight_and_what_has_no_time_is_not_tried():
     async def story() -> None:
-        one = guard()
+        one = breaker()
         calls = [asyncio.create_task(outcome(one, slow, 0.05)) for _ in range(2)]
         await asyncio.sleep(0)
         assert await outcome(one, fine) == "busy"
@@ -109,11 +165,11 @@ def test_it_bounds_what_is_in_flight_and_what_has_no_time_is_not_tried():
 
 
 def test_answers_in_the_form_of_exceptions_are_answers():
-    async def answer() -> str:
+    async def answer(seconds: float) -> str:
         raise Passed
 
     async def story() -> None:
-        one = guard(failures=1)
+        one = breaker(failures=1)
         for _ in range(3):
             with pytest.raises(Passed):
                 await one.call(answer, 1)

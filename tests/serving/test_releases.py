@@ -1,4 +1,4 @@
-"""Following releases: taken up, refused by file name, rolled back, one before at hand."""
+"""Following releases: taken up, refused by file name, rolled back, the previous one stays loaded."""
 
 from __future__ import annotations
 
@@ -51,15 +51,15 @@ def test_a_new_release_is_taken_up_and_rolled_back(tmp_path):
     releases.look()
     second = publish(root, tmp_path, "b")
     releases.look()
-    assert releases.active == second and set(releases.held) == {first, second}
-    assert releases.other([first]) is releases.held[first] and releases.other([second]) is None
-    held = releases.held[first]
+    assert releases.active == second and set(releases.loaded) == {first, second}
+    assert releases.other([first]) is releases.loaded[first] and releases.other([second]) is None
+    before = releases.loaded[first]
     rollback(str(root))
     releases.look()
-    assert releases.active == first and releases.get() is held, "what is held is not loaded again"
+    assert releases.active == first and releases.get() is before, "what is loaded is not loaded again"
     third = publish(root, tmp_path, "c")
     releases.look()
-    assert set(releases.held) == {first, third}
+    assert set(releases.loaded) == {first, third}
 
 
 def test_a_pinned_release_serves_whatever_is_current(tmp_path):
@@ -70,7 +70,7 @@ def test_a_pinned_release_serves_whatever_is_current(tmp_path):
     assert releases.active == first
     rollback(str(root), second)
     releases.look()
-    assert releases.active == first and set(releases.held) == {first}
+    assert releases.active == first and set(releases.loaded) == {first}
 
 
 def test_from_a_store_only_what_serves_is_copied_and_nothing_stays(tmp_path):
@@ -178,9 +178,9 @@ def test_what_serves_survives_the_loss_of_its_files(tmp_path):
     first, releases = publish(root, tmp_path, "a"), follow(root, tmp_path / "cache")
     releases.look()
     shutil.rmtree(root / first)
-    held = releases.get()
-    assert held is not None and held.catalogue.popular_items("c1") and held.catalogue.answers(("c1", "c2"))
-    assert held.catalogue.clusters.layout.num_rows == 6
+    loaded = releases.get()
+    assert loaded is not None and loaded.catalogue.popular_items("c1") and loaded.catalogue.answers(("c1", "c2"))
+    assert loaded.catalogue.clusters.layout.num_rows == 6
     assert not any((tmp_path / "cache").glob("2*")), "the copy is gone as well"
 
 
@@ -228,8 +228,8 @@ def test_the_takedown_list_is_followed_and_a_broken_one_changes_nothing(tmp_path
     (root / "takedown.json").write_text("nonsense")
     releases.look()
     assert releases.takedown.items == {"i1.1"} and len(heard) == 1
-    shelf = releases.get().shelf(releases.takedown)
-    assert shelf.available["c1"] == 5 and shelf is releases.get().shelf(releases.takedown)
+    available = releases.get().available(releases.takedown)
+    assert available.available["c1"] == 5 and available is releases.get().available(releases.takedown)
 
 
 @pytest.mark.parametrize("name", ["{path}", "../{name}", ".", "", "20250131T093000-0123456789AB", "..\n"])

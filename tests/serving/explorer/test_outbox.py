@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
+import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +20,24 @@ from serving.explorer.outbox import Outbox
 from serving.metrics import DROPPED
 from serving.settings import ServingConfig
 
-CONFIG = ServingConfig(outbox_batch=3, outbox_wait_ms=20, outbox_events=8, spool_bytes=1000, outbox_timeout_ms=500)
+CONFIG = ServingConfig(outbox_batch=3, outbox_wait_ms=20, outbox_events=8, spool_bytes=1200, outbox_timeout_ms=500)
 
 
 class Collector:
-    """Takes batches, unless it is told otherwise."""
+    """Takes batches, unless it is told otherwise; `judge` gives the status of a batch."""
 
     def __init__(self) -> None:
         self.status, self.batches, self.headers = 202, list[list[dict[str, Any]]](), list[Any]()
+        self.judge: Callable[[list[dict[str, Any]]], int] = lambda batch: 202
+        self.behind_s = 0.0
 
     async def handle(self, request: web.Request) -> web.Response:
         self.headers.append(dict(request.headers))
-        if self.status < 300:
-            self.batches.append(await request.json())
-        return web.Response(status=self.status)
+        batch = await request.json()
+        status = self.judge(batch) if self.status < 300 else self.status
+        if status < 300:
+            self.batches.append(batch)
+        return web.Response(status=status, headers={"Date": formatdate(time.time() - self.behind_s, usegmt=True)})
 
     @property
     def ids(self) -> list[str]:
@@ -36,14 +45,19 @@ class Collector:
 
 
 def event(number: int, size: int = 0) -> dict[str, Any]:
-    return {"id": f"e{number}", "data": "x" * size}
+    return {"id": f"e{number}", "time": datetime.now(UTC).isoformat(), "data": "x" * size}
+
+
+def set_aside(folder: Path) -> list[str]:
+    files = sorted((folder / "refused").glob("*.json"))
+    return [one["event"]["id"] for file in files for one in json.loads(file.read_bytes())]
 
 
 def dropped(why: str) -> float:
     return DROPPED.labels(why)._value.get()
 
 
-async def until(check: Callable[[], bool], seconds: float = 10) -> None:
+async def until(check: Callable[[], bool], seconds: float = 120) -> None:
     async with asyncio.timeout(seconds):
         while not check():
             await asyncio.sleep(0.01)
@@ -132,10 +146,125 @@ def test_memory_and_disk_are_bounded_and_drops_are_counted(tmp_path):
         await outbox.open()
         await until(lambda: dropped("disk") - disk > 0)
         await outbox.close()
-        held = list(tmp_path.glob("*.json"))
-        assert sum(file.stat().st_size for file in held) <= 1000
-        kept = sum(len(json.loads(file.read_bytes())) for file in held)
+        loaded = list(tmp_path.glob("*.json"))
+        assert sum(file.stat().st_size for file in loaded) <= 1200
+        kept = sum(len(json.loads(file.read_bytes())) for file in loaded)
         assert kept + (dropped("disk") - disk) == 8
+
+    run(story)
+
+
+@pytest.mark.parametrize("status", [400, 409, 413, 422])
+def test_a_refused_event_costs_the_others_of_its_batch_nothing(tmp_path, status):
+    async def story(collector: Collector, url: str) -> None:
+        bad = {"e3", "e300", "e301"}
+        collector.judge = lambda batch: status if bad & {event["id"] for event in batch} else 202
+        config = CONFIG.model_copy(update={"outbox_batch": 500, "outbox_events": 1000})
+        refused = dropped("refused")
+        outbox = Outbox(url, tmp_path, config)
+        for number in range(500):
+            outbox.put(event(number))
+        await outbox.open()
+        await until(lambda: len(collector.ids) == 497)
+        await outbox.close()
+        assert collector.ids == [f"e{number}" for number in range(500) if f"e{number}" not in bad], "in order"
+        assert set_aside(tmp_path) == ["e3", "e300", "e301"] and dropped("refused") - refused == 3
+        assert len(collector.headers) < 60 and not list(tmp_path.glob("*.json"))
+
+    run(story)
+
+
+def test_a_batch_that_is_too_large_is_sent_in_parts(tmp_path):
+    async def story(collector: Collector, url: str) -> None:
+        collector.judge = lambda batch: 413 if len(batch) > 2 else 202
+        outbox = Outbox(url, tmp_path, CONFIG.model_copy(update={"outbox_batch": 8}))
+        for number in range(8):
+            outbox.put(event(number))
+        await outbox.open()
+        await until(lambda: len(collector.ids) == 8)
+        await outbox.close()
+        assert set_aside(tmp_path) == []
+
+    run(story)
+
+
+def test_events_wait_for_a_collector_whose_clock_is_behind_theirs(tmp_path):
+    """The collector refuses what lies far in its future; that is nothing that the events could be blamed for."""
+
+    async def story(collector: Collector, url: str) -> None:
+        collector.behind_s = 900
+        collector.judge = lambda batch: 422 if collector.behind_s > 300 else 202
+        outbox = Outbox(url, tmp_path, CONFIG)
+        await outbox.open()
+        for number in range(5):
+            outbox.put(event(number))
+        await until(lambda: len(collector.headers) >= 2)
+        await asyncio.sleep(0.2)
+        assert len(collector.headers) < 12, "no storm"
+        collector.behind_s = 0
+        await until(lambda: len(collector.ids) == 5)
+        await outbox.close()
+        assert set(collector.ids) == {f"e{number}" for number in range(5)} and set_aside(tmp_path) == []
+
+    run(story)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+def test_a_full_disk_costs_no_event_uncounted(tmp_path, monkeypatch, code):
+    async def story(collector: Collector, url: str) -> None:
+        def refuse(*_: object) -> None:
+            raise OSError(code, os.strerror(code))
+
+        collector.status = 503
+        memory, disk = dropped("memory"), dropped("disk")
+        outbox = Outbox(url, tmp_path, CONFIG)
+        await outbox.open()
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", refuse)
+            for number in range(12):
+                outbox.put(event(number))
+                await asyncio.sleep(0.01)
+            assert [one.name for one in tmp_path.iterdir()] == ["refused"], "nothing half-written"
+            collector.status = 202
+            await until(lambda: len(collector.ids) == 12 - (dropped("memory") - memory))
+            assert 8 <= len(set(collector.ids)) == len(collector.ids) and dropped("disk") == disk
+            collector.status = 503
+            for number in range(20, 24):
+                outbox.put(event(number))
+            await outbox.close()
+        assert dropped("disk") - disk == 4, "what is lost at the end is counted"
+
+    run(story)
+
+
+def test_two_senders_share_a_spool(tmp_path):
+    async def story(collector: Collector, url: str) -> None:
+        collector.status = 503
+        both = [Outbox(url, tmp_path, CONFIG) for _ in range(2)]
+        (tmp_path / "notes.txt").write_text("a stranger")
+        (tmp_path / "later.json").write_text("[]")
+        for outbox in both:
+            await outbox.open()
+        for number in range(6):
+            both[number % 2].put(event(number))
+        await until(lambda: sum(len(json.loads(f.read_bytes())) for f in tmp_path.glob("0*.json")) == 6)
+        collector.status = 202
+        await until(lambda: set(collector.ids) == {f"e{number}" for number in range(6)})
+        for outbox in both:
+            await outbox.close()
+        assert {one.name for one in tmp_path.iterdir()} == {"notes.txt", "later.json", "refused"}
+
+    run(story)
+
+
+def test_a_batch_that_is_none_is_put_aside_as_a_whole(tmp_path):
+    async def story(collector: Collector, url: str) -> None:
+        (tmp_path / "000000000000.json").write_bytes(b"torn")
+        outbox = Outbox(url, tmp_path, CONFIG)
+        await outbox.open()
+        outbox.put(event(1))
+        await until(lambda: (tmp_path / "000000000000.broken").exists() and collector.ids == ["e1"])
+        await outbox.close()
 
     run(story)
 

@@ -24,8 +24,8 @@ from serving.circuit_breaker import CircuitBreaker
 from serving.deadline import Deadline
 from serving.explorer.live_planner import LivePlanner
 from serving.explorer.loaded_release import LoadedRelease, build_loaded_release
-from serving.planner.__main__ import Runtime, create_app, steps
 from serving.planner.client import PlannerClient, Prompts
+from serving.planner.runtime import Runtime, create_app, steps
 from serving.settings import ServingConfig
 from tests.serving.synthetic import World, publish_with_planner
 
@@ -39,7 +39,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def held(root: Path) -> LoadedRelease:
+def loaded(root: Path) -> LoadedRelease:
     folder = next(one for one in root.iterdir() if one.is_dir())
     return build_loaded_release(folder, folder.name, planner=True, remembered=100)
 
@@ -63,47 +63,47 @@ async def served(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
         await runner.cleanup()
 
 
-def guard(**changes: object) -> CircuitBreaker:
+def breaker(**changes: object) -> CircuitBreaker:
     return CircuitBreaker("planner", **{"in_flight": 4, "failures": 3, "open_ms": 100, "patience_ms": 2000, **changes})  # type: ignore[arg-type]
 
 
-def test_client_and_runtime_give_the_exact_best_one_after_another(root, held):
+def test_client_and_runtime_give_the_exact_best_one_after_another(root, loaded):
     """Over HTTP: the very prompt and choices, decoded exactly; each answer without those before it."""
     runtime = Runtime(str(root), root / "unused")
     runtime.load()
-    assert runtime.release == held.release
+    assert runtime.release == loaded.release
     app = create_app(runtime)
-    exact = Planner.load(next(p for p in root.iterdir() if p.is_dir()) / "planner", held.catalogue.clusters)
+    exact = Planner.load(next(p for p in root.iterdir() if p.is_dir()) / "planner", loaded.catalogue.clusters)
 
     async def forward(request: web.Request) -> web.Response:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://x") as http:
             response = await http.post("/v1/completions", content=await request.read(), headers=dict(request.headers))
         return web.Response(status=response.status_code, body=response.content, content_type="application/json")
 
-    async def ask(question: PlannerQuery) -> list[str]:
+    async def answer(query: PlannerQuery) -> list[str]:
         async with served(forward) as client:
-            return await client.answer(question, 3, held.prompts, held.release)
+            return await client.answer(query, 3, loaded.prompts, loaded.release)
 
-    names = held.catalogue.interface
-    for question in (PlannerQuery(("c3",), None), PlannerQuery(("c3", "c5"), ("c1", "c2", "c7", "c3"))):
-        allowed = [name not in question.context and name in (question.allowed or names) for name in names]
-        best, _ = exact.top_k([question.context], 3, np.array([allowed]))
-        assert asyncio.run(ask(question)) == [names[at] for at in best[0] if at >= 0]
+    names = loaded.catalogue.interface
+    for query in (PlannerQuery(("c3",), None), PlannerQuery(("c3", "c5"), ("c1", "c2", "c7", "c3"))):
+        allowed = [name not in query.context and name in (query.allowed or names) for name in names]
+        best, _ = exact.top_k([query.context], 3, np.array([allowed]))
+        assert asyncio.run(answer(query)) == [names[at] for at in best[0] if at >= 0]
 
 
-def test_the_runtime_refuses_another_model_and_foreign_choices(root, held):
+def test_the_runtime_refuses_another_model_and_foreign_choices(root, loaded):
     runtime = Runtime(str(root), root / "unused")
     runtime.load()
-    body = {"model": held.release, "prompt": [1, 2], "structured_outputs": {"choice": ["no description"]}}
+    body = {"model": loaded.release, "prompt": [1, 2], "structured_outputs": {"choice": ["no description"]}}
 
-    async def ask(body: dict[str, object]) -> httpx.Response:
+    async def send(body: dict[str, object]) -> httpx.Response:
         transport = httpx.ASGITransport(app=create_app(runtime))
         async with httpx.AsyncClient(transport=transport, base_url="http://x") as http:
             return await http.post("/v1/completions", json=body)
 
-    assert asyncio.run(ask(body)).status_code == 400
-    assert asyncio.run(ask({**body, "model": "another"})).status_code == 404
-    assert asyncio.run(ask({**body, "prompt": []})).status_code == 422
+    assert asyncio.run(send(body)).status_code == 400
+    assert asyncio.run(send({**body, "model": "another"})).status_code == 404
+    assert asyncio.run(send({**body, "prompt": []})).status_code == 422
 
 
 def engine(
@@ -122,64 +122,65 @@ def engine(
     return calls, handler
 
 
-def test_an_answer_is_waited_for_and_remembered(held):
+def test_an_answer_is_waited_for_and_remembered(loaded):
     calls, handler = engine()
 
     async def story() -> None:
         async with served(handler) as client:
-            planning = LivePlanner(client, guard(), CONFIG)
-            question = PlannerQuery(("c1",), None)
-            answer, generated = await planning.ask(question, 2, held, Deadline(2000))
+            live_planner = LivePlanner(client, breaker(), CONFIG)
+            query = PlannerQuery(("c1",), None)
+            answer, generated = await live_planner.answer(query, 2, loaded, Deadline(2000))
             assert answer == ["c0", "c2"] and generated == 2 and len(calls) == 2
-            assert held.memory.get(("c1",), frozenset({"c0"})) == ("c0", "c2")
+            assert loaded.answer_cache.get(("c1",), frozenset({"c0"})) == ("c0", "c2")
 
     asyncio.run(story())
 
 
-def test_a_late_answer_serves_the_next_request_and_a_question_is_asked_once(held):
+def test_a_late_answer_serves_the_next_request_and_a_query_is_asked_once(loaded):
     calls, handler = engine(delay=0.5)
 
     async def story() -> None:
         async with served(handler) as client:
-            planning = LivePlanner(client, guard(), CONFIG)
-            question = PlannerQuery(("c4",), None)
+            live_planner = LivePlanner(client, breaker(), CONFIG)
+            query = PlannerQuery(("c4",), None)
             began = time.monotonic()
-            answers = await asyncio.gather(*(planning.ask(question, 1, held, Deadline(2000)) for _ in range(5)))
+            answers = await asyncio.gather(*(live_planner.answer(query, 1, loaded, Deadline(2000)) for _ in range(5)))
             assert [answer for answer, _ in answers] == [None] * 5 and time.monotonic() - began < 0.48
             assert len(calls) == 1
             await asyncio.sleep(0.4)
-            assert held.memory.get(("c4",), frozenset({"c0"})) == ("c0",)
+            assert loaded.answer_cache.get(("c4",), frozenset({"c0"})) == ("c0",)
 
     asyncio.run(story())
 
 
 @pytest.mark.parametrize("text", ["something else entirely", ""])
-def test_garbage_is_no_answer_and_too_much_of_it_is_not_asked_for_again(held, text):
+def test_garbage_is_no_answer_and_too_much_of_it_is_not_asked_for_again(loaded, text):
     calls, handler = engine(text=lambda choices: text)
 
     async def story() -> None:
         async with served(handler) as client:
-            planning = LivePlanner(client, guard(), CONFIG)
+            live_planner = LivePlanner(client, breaker(), CONFIG)
             for number in range(6):
-                answer, _ = await planning.ask(PlannerQuery((f"c{number}", "c11"), None), 1, held, Deadline(2000))
+                query = PlannerQuery((f"c{number}", "c11"), None)
+                answer, _ = await live_planner.answer(query, 1, loaded, Deadline(2000))
                 assert answer is None
             assert len(calls) == 3, "the breaker opened"
 
     asyncio.run(story())
 
 
-def test_a_release_without_a_planner_is_never_asked_about(held):
+def test_a_release_without_a_planner_is_never_asked_about(loaded):
     async def story() -> None:
-        planning = LivePlanner(PlannerClient("http://127.0.0.1:9", None, 1), guard(), CONFIG)
-        bare = LoadedRelease(held.catalogue, held.policy, 10, None, 10)
-        assert planning.is_there(held) and not planning.is_there(bare)
-        assert not LivePlanner(None, guard(), CONFIG).is_there(held)
+        live_planner = LivePlanner(PlannerClient("http://127.0.0.1:9", None, 1), breaker(), CONFIG)
+        bare = LoadedRelease(loaded.catalogue, loaded.policy, 10, None, 10)
+        assert live_planner.is_there(loaded) and not live_planner.is_there(bare)
+        assert not LivePlanner(None, breaker(), CONFIG).is_there(loaded)
 
     asyncio.run(story())
 
 
-def test_prompts_never_offer_the_context_itself(held):
-    prompts = held.prompts
+def test_prompts_never_offer_the_context_itself(loaded):
+    prompts = loaded.prompts
     assert isinstance(prompts, Prompts)
     search = prompts.search(PlannerQuery(("c1", "c2"), ("c1", "c3", "c4")), 1)
     choices = search.next_query()
@@ -187,10 +188,10 @@ def test_prompts_never_offer_the_context_itself(held):
     request = prompts.request(PlannerQuery(("c1", "c2"), None), choices, "m")
     assert request["model"] == "m" and len(request["structured_outputs"]["choice"]) == 2
     with pytest.raises(EngineError, match="choices it was given"):
-        prompts.completions.read_choice({"choices": [{"text": held.catalogue.description["c5"]}]}, search)
+        prompts.completions.read_choice({"choices": [{"text": loaded.catalogue.description["c5"]}]}, search)
 
 
-def test_live_and_bulk_queries_are_the_same_request(held):
+def test_live_and_bulk_queries_are_the_same_request(loaded):
     """Two transports, one protocol: what the engine is sent about a context does not tell who sent it."""
     sent = []
 
@@ -204,11 +205,11 @@ def test_live_and_bulk_queries_are_the_same_request(held):
 
     async def story() -> None:
         async with served(live) as client:
-            await client.answer(PlannerQuery(("c3", "c5"), ("c1", "c2", "c7")), 2, held.prompts, "planner")
+            await client.answer(PlannerQuery(("c3", "c5"), ("c1", "c2", "c7")), 2, loaded.prompts, "planner")
 
     with pytest.raises(aiohttp.ClientResponseError):
         asyncio.run(story())
-    codec, interface = held.prompts.completions.prompt, held.prompts.interface
+    codec, interface = loaded.prompts.completions.prompt, loaded.prompts.interface
     planner = RemotePlanner(codec, interface, "http://engine", "planner", transport=httpx.MockTransport(bulk))
     with pytest.raises(EngineError, match="503"):
         planner.decode([("c3", "c5")], 2, np.array([[name in ("c1", "c2", "c7") for name in interface]]))

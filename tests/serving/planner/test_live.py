@@ -1,4 +1,4 @@
-"""The planner asked live, through real processes: in each case in which it should be, and in no other."""
+"""Live queries of the planner through real processes: in each case that needs one, and in no other."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Live:
     planner: Service
     catalogue: Catalogue
 
-    def ask(self, *items: str, disliked: tuple[str, ...] = (), **instance: Any) -> dict[str, Any]:
+    def slate(self, *items: str, disliked: tuple[str, ...] = (), **instance: Any) -> dict[str, Any]:
         """The slate after these items."""
         history = [{"item": item, "positive": False} for item in disliked] + [{"item": item} for item in items]
         body = {"instances": [{"history": history, "k": 6, "novel": 2, "seed": 3, **instance}]}
@@ -86,20 +86,20 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         planner.stop()
 
 
-def asked(live: Live, *items: str, **request: Any) -> dict[str, Any]:
-    """A slate for which the planner must be asked, and on the second time remembered."""
+def answered_live(live: Live, *items: str, **request: Any) -> dict[str, Any]:
+    """A slate that needs a live query, and the second time its cached answer."""
     before = live.answered("planner"), live.answered("remembered")
-    slate = live.ask(*items, **request)
+    slate = live.slate(*items, **request)
     assert {reason for _, reason in live.novel(slate)} == {"planner"} and "planner" not in slate["degraded"]
     assert (live.answered("planner"), live.answered("remembered")) == (before[0] + 1, before[1])
-    again = live.ask(*items, **request)
+    again = live.slate(*items, **request)
     assert live.novel(again) == live.novel(slate)
     assert (live.answered("planner"), live.answered("remembered")) == (before[0] + 1, before[1] + 1)
     return slate
 
 
 def test_for_a_single_interest(live):
-    slate = asked(live, "i5.0", "i5.1")
+    slate = answered_live(live, "i5.0", "i5.1")
     assert "c5" not in {cluster for cluster, _ in live.novel(slate)}
     novel = next(one for one in slate["items"] if one["slot"] == "novel")
     assert novel["because"] == [live.catalogue.description["c5"]]
@@ -107,24 +107,24 @@ def test_for_a_single_interest(live):
 
 def test_for_a_pair_outside_a_partial_table(live):
     assert live.catalogue.answers(("c0", "c3")) == ()
-    slate = asked(live, "i0.0", "i3.0")
+    slate = answered_live(live, "i0.0", "i3.0")
     assert not {"c0", "c3"} & {cluster for cluster, _ in live.novel(slate)}
 
 
 def test_where_every_successor_was_consumed_already(live):
     had = [choice.cluster for choice in live.catalogue.answers(("c10", "c12"))]
     assert had
-    slate = asked(live, "i10.0", "i12.0", disliked=tuple(f"i{cluster[1:]}.0" for cluster in had))
+    slate = answered_live(live, "i10.0", "i12.0", disliked=tuple(f"i{cluster[1:]}.0" for cluster in had))
     assert not {"c10", "c12", *had} & {cluster for cluster, _ in live.novel(slate)}
 
 
 def test_in_no_other_case(live):
     before = live.answered("planner")
-    assert {reason for _, reason in live.novel(live.ask("i14.0", "i15.0"))} == {"table"}
-    live.ask("i6.0", novel=0)
-    live.ask()
+    assert {reason for _, reason in live.novel(live.slate("i14.0", "i15.0"))} == {"table"}
+    live.slate("i6.0", novel=0)
+    live.slate()
     everything = tuple(f"i{cluster}.0" for cluster in range(WORLD.clusters))
-    live.ask(*everything)
+    live.slate(*everything)
     assert live.answered("planner") == before
 
 
@@ -132,14 +132,14 @@ def test_a_silent_planner_is_stepped_around_in_time_and_its_late_answer_remember
     live.planner.signal(signal.SIGSTOP)
     try:
         began = time.monotonic()
-        slate = live.ask("i7.0", deadline_ms=500)
+        slate = live.slate("i7.0", deadline_ms=500)
         assert time.monotonic() - began < 2
         assert "planner" in slate["degraded"]
         assert {reason for _, reason in live.novel(slate)} <= {"parent", "popular", "exploration"}
     finally:
         live.planner.signal(signal.SIGCONT)
     end = time.monotonic() + 20
-    while "planner" in (slate := live.ask("i7.0"))["degraded"]:
+    while "planner" in (slate := live.slate("i7.0"))["degraded"]:
         assert time.monotonic() < end
         time.sleep(0.1)
     assert {reason for _, reason in live.novel(slate)} == {"planner"}

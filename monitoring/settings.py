@@ -26,10 +26,16 @@ class MonitoringConfig(Settings):
 
     # Intake
     body_bytes: Positive = 8 * 1024 * 1024  # of one request
+    bodies_bytes: Positive = 32 * 1024 * 1024  # of all requests that are being read or wait; beyond it senders get 503
+    body_seconds: Positive = 20  # for a body to arrive
+    statement_seconds: Positive = 10  # for one statement of PostgreSQL
+    commit_seconds: Positive = 15  # for events to be on disk; beyond it senders get 503
+    stalled_seconds: Positive = 5  # an older request that waits for its commit makes the collector unready
     batch_events: Positive = 2000  # of one request
     queue_events: Positive = 20_000  # waiting for their commit; beyond it senders get 503
     commit_events: Positive = 5000  # of one transaction
-    future_seconds: Positive = 300  # how far a sender's clock may be ahead
+    future_seconds: Positive = 300  # how far a sender's clock may be ahead; beyond it the arrival is the moment
+    user_events: Positive = 5000  # feedback of one user on one day; more is refused
     age_days: Positive = 35  # older events are refused
     push_users: Positive = 500  # histories of one write to Feast
     retention_days: Positive = 400  # events older than this are deleted by `monitoring retain`

@@ -12,7 +12,7 @@ import hmac
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, FailFast, Field, model_validator
 
 RECOMMENDATION_TYPE: Final = "newfound.recommendation.v1"
 FEEDBACK_TYPE: Final = "newfound.feedback.v1"
@@ -28,7 +28,14 @@ Key: TypeAlias = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Unit: TypeAlias = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Finite: TypeAlias = Annotated[float, Field(allow_inf_nan=False)]
 Count: TypeAlias = Annotated[int, Field(ge=0, le=2**31 - 1)]
-Moment: TypeAlias = Annotated[AwareDatetime, AfterValidator(lambda at: at.astimezone(UTC))]
+Moment: TypeAlias = Annotated[AwareDatetime, AfterValidator(lambda at: _in_utc(at))]
+
+
+def _in_utc(at: datetime) -> datetime:
+    try:
+        return at.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("lies outside the years that UTC can name") from error
 
 
 class _Event(BaseModel):
@@ -118,7 +125,7 @@ class RecommendationEvent(_Event):
     user_key: Key
     user_id: Name
     release: Id
-    slots: Annotated[tuple[SlotEvent, ...], Field(min_length=1, max_length=1000)]
+    slots: Annotated[tuple[SlotEvent, ...], Field(min_length=1, max_length=1000), FailFast()]
     interests: Annotated[tuple[Name, ...], Field(max_length=1000)] = ()
     history_length: Count = 0
     history_at: Moment | None = None

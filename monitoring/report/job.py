@@ -15,7 +15,8 @@ from monitoring.report.bounds import Check, check
 from monitoring.report.export import export
 from monitoring.report.windows import ALL, measure
 from monitoring.settings import MonitoringConfig
-from monitoring.store.database import Store, micros
+from monitoring.store.database import Store
+from monitoring.store.rows import micros
 from newfound.errors import NewfoundError
 from newfound.release import store as releases
 

@@ -16,7 +16,8 @@ from sqlalchemy import select
 
 from monitoring.report.windows import ALL
 from monitoring.settings import MonitoringConfig
-from monitoring.store.database import Store, micros, moment
+from monitoring.store.database import Store
+from monitoring.store.rows import micros, moment
 from monitoring.store.tables import decisions, measures
 
 Action = Literal["refresh", "finetune", "clusters"]

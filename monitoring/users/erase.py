@@ -59,7 +59,7 @@ def erase(
     if interactions is not None:
         removed["interactions"] = _from_parquet(interactions, user_id)
     if feast is not None:
-        with store.sole_pusher(wait=True):  # a collector that has read the user before is done writing then
+        with store.sole_pusher(wait_s=60):  # a collector that has read the user before is done writing then
             removed["feast.online"] = erase_online(feast, user_id)
     if sources is not None:
         removed["feast.sources"] = sum(_from_parquet(sources / f"{view}.parquet", user_id) for view in VIEWS)

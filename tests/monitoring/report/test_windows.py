@@ -17,7 +17,8 @@ from monitoring.report.evidently import drift_page
 from monitoring.report.export import export
 from monitoring.report.windows import ALL, Window, measure
 from monitoring.settings import MonitoringConfig
-from monitoring.store.database import Store, micros
+from monitoring.store.database import Store
+from monitoring.store.rows import micros
 from monitoring.users.interactions import fold
 from newfound import measures
 from newfound.evaluation import off_policy as offpolicy

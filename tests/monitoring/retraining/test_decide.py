@@ -9,7 +9,8 @@ import pytest
 
 from monitoring.retraining.decide import decide, remember
 from monitoring.settings import MonitoringConfig
-from monitoring.store.database import Store, micros
+from monitoring.store.database import Store
+from monitoring.store.rows import micros
 from tests.monitoring.servers import SECRET
 
 CONFIG = MonitoringConfig()

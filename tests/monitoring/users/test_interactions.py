@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from monitoring.report.windows import OUTCOMES
 from monitoring.settings import MonitoringConfig
-from monitoring.store.database import Store, micros
+from monitoring.store.database import Store
+from monitoring.store.rows import micros
 from monitoring.users.interactions import fold, interactions_of, read_interactions
 from newfound import schema
 from newfound.errors import DataError

@@ -45,6 +45,7 @@ class MonitoringConfig(Settings):
     uci_at: tuple[Positive, ...] = (1, 2, 3, 5, 8, 13, 21)
     retained_days: Annotated[float, Field(gt=0)] = 1.0  # a later positive event counts as retained after this long
     lookback_days: Annotated[float, Field(ge=7)] = 28.0  # before a window's end: what retention is measured over
+    counted_a_day: Positive = 200  # interactions without a slate that count of one user's day
     drift_rows: Positive = 20_000  # impressions that the drift tests look at
 
     # Bounds of a window's measures; falls are relative to the reference windows
@@ -56,6 +57,7 @@ class MonitoringConfig(Settings):
     max_degraded: Share = 0.05
     drifted_columns: Share = 0.5
     min_impressions: Positive = 200  # fewer say nothing, and breach nothing
+    min_users: Positive = 20  # fewer say nothing either, and make no pipeline due
 
     # Decisions
     breaches: Positive = 2  # windows in a row before anything is due

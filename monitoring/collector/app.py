@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -33,6 +33,7 @@ def create_app(
     *,
     token: str | None = None,
     pusher: Pusher | None = None,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> FastAPI:
     """The collector over an open store.
 
@@ -42,8 +43,9 @@ def create_app(
         secret: key of the users' hashes, shared with the explorer.
         token: senders must present it as a bearer token; None leaves that to the gateway.
         pusher: keeps Feast's histories fresh; None leaves them alone.
+        clock: UTC.
     """
-    collector = Collector(store, config, secret, token, pusher)
+    collector = Collector(store, config, secret, token, pusher, clock)
     app = FastAPI(title="newfound collector", lifespan=collector.lifespan, docs_url=None, redoc_url=None)
     app.add_api_route("/v1/events", collector.receive, methods=["POST"])
     app.add_api_route("/", collector.receive, methods=["POST"])  # where eventing systems and KServe's logger send
@@ -57,9 +59,15 @@ class Collector:
     """The endpoints and what they share; the arguments are those of `create_app`."""
 
     def __init__(
-        self, store: Store, config: MonitoringConfig, secret: bytes, token: str | None, pusher: Pusher | None
+        self,
+        store: Store,
+        config: MonitoringConfig,
+        secret: bytes,
+        token: str | None,
+        pusher: Pusher | None,
+        clock: Callable[[], datetime],
     ) -> None:
-        self._store, self._config, self._token, self._pusher = store, config, token, pusher
+        self._store, self._config, self._token, self._pusher, self._clock = store, config, token, pusher, clock
         self._metrics, self._intake = Metrics(), Intake(config, secret)
         self._commit = GroupCommit(
             store,
@@ -88,7 +96,7 @@ class Collector:
         try:
             self._authorise(request)
             body = await self._read(request, held)
-            batch = self._intake.read(request.headers, body, datetime.now(UTC))
+            batch = self._intake.read(request.headers, body, self._clock())
             del body
             refusal = await self._commit.put(batch)
             if refusal is not None:

@@ -53,6 +53,8 @@ class Metrics:
         self.pushed = Gauge("newfound_collector_histories_pushed", "Histories written to Feast", registry=self.registry)
         for table in ("recommendations", "feedback", "inferences"):
             self.events.labels(table, "stored")
+        for status in ("409", "422"):
+            self.bad.labels(status)
         for outcome in ("duplicate", "erased"):
             self.events.labels("any", outcome)
 

@@ -13,14 +13,14 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, Table, delete, func, select, text
+from sqlalchemy import Connection, Table, delete, exists, func, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 
 from monitoring.feedback import DAY
 from monitoring.store.batches import Batch, Refusal, Selection, Written
 from monitoring.store.engine import PusherLock, lock_pushers, lock_writers, open_engine
 from monitoring.store.migrate import upgrade
-from monitoring.store.rows import TABLES, Row, Stored, micros, row_of
+from monitoring.store.rows import TABLES, Row, Stored, micros, moment, row_of
 from monitoring.store.tables import (
     erased,
     feedback,
@@ -202,19 +202,22 @@ class Store:
         return total + self._import(waiting)
 
     def _import(self, events_of: Mapping[str, Sequence[tuple[str, int, float, bool]]]) -> int:
-        """Stores some users' interactions but for those from before their erasure."""
-        key_of = {user: self.key_of(user) for user in events_of}
-        kept: list[dict[str, Any]] = []
         with self.engine.begin() as connection:
             lock_writers(connection)
-            marks = self._marks(connection, set(key_of.values()))
-            for user, events in events_of.items():
-                mark = marks.get(key_of[user], -1)
-                left = [event for event in events if event[1] * 1000 > mark]
-                if left or not events:
-                    kept.append({"user_id": user, "events": json.dumps(left, separators=(",", ":"))})
+            kept = self._unmarked(connection, events_of)
             self._put(connection, imported, kept)
         return len(kept)
+
+    def _unmarked(self, connection: Connection, events_of: Mapping[str, Sequence[Any]]) -> list[Row]:
+        """Rows of imported interactions, without those from before their user's erasure."""
+        key_of = {user: self.key_of(user) for user in events_of}
+        marks = self._marks(connection, set(key_of.values()))
+        kept: list[Row] = []
+        for user, events in events_of.items():
+            left = [event for event in events if event[1] * 1000 > marks.get(key_of[user], -1)]
+            if left or not events:
+                kept.append({"user_id": user, "events": json.dumps(left, separators=(",", ":"))})
+        return kept
 
     def erase(self, user_id: str, until: datetime) -> dict[str, int]:
         """Removes every row of a user, and leaves a mark that keeps late arrivals out.
@@ -234,6 +237,63 @@ class Store:
                 removed[table.name] = connection.execute(delete(table).where(table.c.user_id == user_id)).rowcount
         self._vacuum(recommendations, feedback, imported)
         return removed
+
+    def erase_keys(self, until: Mapping[str, datetime]) -> dict[str, int]:
+        """Removes what is left of erased users, by their hashes, and sets their marks.
+
+        Args:
+            until: by hash, the moment until which the user's events are dropped.
+
+        Returns:
+            The rows removed by table.
+        """
+        with self.engine.begin() as connection:
+            lock_writers(connection)
+            marks = self._marks(connection, set(until))
+            later = {key: max(micros(at), marks.get(key, -1)) for key, at in until.items()}
+            self._put(connection, erased, [{"user_key": key, "at": at} for key, at in later.items()])
+        removed = {}
+        for table in (recommendations, feedback):  # nothing of the kind comes in any more
+            old = exists().where(erased.c.user_key == table.c.user_key, table.c.at <= erased.c.at)
+            with self.engine.begin() as connection:
+                removed[table.name] = connection.execute(delete(table).where(old)).rowcount
+        removed[imported.name] = self._erase_imported(later)
+        self._vacuum(recommendations, feedback, imported)
+        return removed
+
+    def _erase_imported(self, marks: Mapping[str, int]) -> int:
+        """Imports the users' interactions once more, without those from before; returns how many lost any."""
+        with self.engine.connect() as connection:
+            users = [user for user in connection.scalars(select(imported.c.user_id)) if self.key_of(user) in marks]
+        removed = 0
+        for some in _chunks(users):
+            here = imported.c.user_id.in_(some)
+            with self.engine.begin() as connection:
+                lock_writers(connection)
+                rows = {row.user_id: row.events for row in connection.execute(select(imported).where(here))}
+                connection.execute(delete(imported).where(here))
+                kept = self._unmarked(connection, {user: json.loads(events) for user, events in rows.items()})
+                self._put(connection, imported, kept)
+                removed += len(rows) - sum(rows[row["user_id"]] == row["events"] for row in kept)
+        return removed
+
+    def newest_of(self, user_id: str) -> datetime:
+        """The moment of a user's newest event; the epoch where there is none."""
+        with self.engine.connect() as connection:
+            found = [
+                connection.scalar(select(func.max(table.c.at)).where(table.c.user_id == user_id))
+                for table in (recommendations, feedback)
+            ]
+        return moment(max(at or 0 for at in found))
+
+    def first_feedback(self, user_ids: Sequence[str]) -> int | None:
+        """The lowest number of any feedback of these users."""
+        lowest: list[int] = []
+        with self.engine.connect() as connection:
+            for some in _chunks(user_ids):
+                seq = connection.scalar(select(func.min(feedback.c.seq)).where(feedback.c.user_id.in_(some)))
+                lowest += [] if seq is None else [seq]
+        return min(lowest, default=None)
 
     def retain(self, days: int, now: datetime) -> dict[str, int]:
         """Removes events older than `days`. Returns the rows removed by table."""

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from feature_repo import store as home
 
@@ -40,3 +41,11 @@ def test_a_store_is_opened_without_torch() -> None:
     probe = "import sys; from feature_repo.store import _import_feast; _import_feast(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_a_users_rows_in_redis_expire_as_events_do() -> None:
+    store, monitoring = (
+        yaml.safe_load((home.REPOSITORY.parent / name).read_text(encoding="utf-8").replace("${", "$"))
+        for name in ("feature_repo/feature_store.production.yaml", "monitoring/configs/production.yaml")
+    )
+    assert store["online_store"]["key_ttl_seconds"] == monitoring["retention_days"] * 86_400

@@ -14,13 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 from fastapi.testclient import TestClient
 
-from feature_repo.store import apply, materialise, open_store, push
+from feature_repo.store import apply, materialise, open_store, push, stored_users
 from monitoring.collector.app import create_app
 from monitoring.collector.pusher import Pusher
 from monitoring.settings import MonitoringConfig
 from monitoring.store.database import Store
 from monitoring.store.tables import feedback
-from monitoring.users.erase import erase
+from monitoring.users.erase import Places, erase, replay
+from monitoring.users.ledger import Ledger
 from newfound import schema
 from newfound.clusters import Clusters
 from newfound.events import STRUCTURED, envelope
@@ -251,7 +252,22 @@ def test_the_next_request_reflects_feedback(
         assert row["positives"] == [True] * 3 and row["engagements"] == [1.0] * 3
         assert "newfound_collector_history_lag_seconds 0.0" in client.get("/metrics").text
     store = Store(sqlite_url, SECRET)
-    erased = erase(store, "42", datetime.now(UTC), feast=open_store())
+    ledger, places = Ledger(str(tmp_path / "erasures")), Places(feast=feast)
+    receipt = erase(store, "42", datetime.now(UTC), timedelta(0), ledger, places)
+    erased = {outcome.place: outcome.removed for outcome in receipt.outcomes}
     assert erased["feast.online"] >= 1 and erased["store.feedback"] == 2
     assert read()["item_ids"] is None and read()["seen_leaves"] is None
+    # Feast comes back from a backup, and so does the user, who has begun anew since: the ledger sees to both.
+    stamp = receipt.until + timedelta(seconds=1)
+    row = {"item_ids": ["7"], "times": [ms(0)], "engagements": [1.0], "positives": [True]}
+    rows = {"user_id": ["42", "43"], "event_timestamp": [stamp] * 2, **{name: [one] * 2 for name, one in row.items()}}
+    push(feast, "user_history", rows)
+    assert set(stored_users(feast)) == {"42", "43"}
+    store.write([parts.feedback("anew", item="50", at=stamp)])
+    pusher = Pusher(store, CONFIG, partial(push, feast), length=1000, root=root)
+    pusher.catch_up()
+    assert replay(store, ledger, places)[-1].removed >= 1
+    assert read()["item_ids"] is None and set(stored_users(feast)) == {"43"}
+    assert pusher.catch_up() == 1, "what the user did since is written anew"
+    assert read()["item_ids"] == ["50"]
     store.close()

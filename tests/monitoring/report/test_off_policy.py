@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from monitoring.rehearsal.stack import successors_of
+from monitoring.rehearsal.traffic import successors_of
 from monitoring.report.export import export
 from monitoring.report.off_policy import ALL, POLICIES
 from monitoring.report.windows import measure

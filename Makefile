@@ -6,6 +6,7 @@ CONFIG ?= pipelines/configs/local.yaml
 INTERACTIONS ?=
 ITEMS ?=
 FOLDER ?=
+RUNS ?= runs/local
 # uv does not read pip's configuration; a folder of wheels given to pip serves it as well.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 # torch's CPU wheel, where a folder offers it, needs none of the CUDA libraries that the lock names.
@@ -17,7 +18,7 @@ export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system run test bench lint types compile lock clean
+.PHONY: help setup system run profile picture test coverage bench lint types compile lock clean
 
 include $(wildcard mk/*.mk)
 
@@ -38,16 +39,25 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 setup: $(VENV)/.ready ## create the environment
 
 run: setup ## train on real data and publish a release (INTERACTIONS=, ITEMS=, CONFIG=, FOLDER=)
-	@$(BIN)/python -m pipelines local --config $(CONFIG) $(if $(INTERACTIONS),--interactions $(INTERACTIONS)) $(if $(ITEMS),--items $(ITEMS)) $(if $(FOLDER),--folder $(FOLDER))
+	@$(BIN)/python -m pipelines local training --config $(CONFIG) $(if $(INTERACTIONS),--interactions $(INTERACTIONS)) $(if $(ITEMS),--items $(ITEMS)) $(if $(FOLDER),--folder $(FOLDER))
+
+profile: ## what every step of the last run took: seconds, processor seconds, peak memory (RUNS=)
+	@$(BIN)/python -m pipelines profile --runs $(RUNS)
+
+picture: system ## take docs/report.png from the last run's report (RUNS=)
+	@$(BIN)/python -m tests.report_picture $(RUNS)/report.html docs/report.png
 
 test: lint types system ## lint, types, tests
 	@$(BIN)/python -m pytest
+
+coverage: lint types system ## the tests, and which lines of the library and the pipelines they leave out
+	@$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
 
 bench: ## list the benchmarks
 	@$(call listing,bench-[a-z-]+)
 
 # Real servers and a real browser for the tests. Without root they are left to the person; tests that need them skip.
-SYSTEM_PACKAGES := chromium postgresql prometheus redis-server
+SYSTEM_PACKAGES := chromium postgresql prometheus prometheus-alertmanager redis-server
 system:
 	@missing=""; for p in $(SYSTEM_PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
 	if [ -z "$$missing" ]; then exit 0; fi; \

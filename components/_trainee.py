@@ -23,8 +23,8 @@ LOCAL = "NEWFOUND_LOCAL_TASK"
 class _Local:
     """A file or folder here, in place of a kfp artifact."""
 
-    def __init__(self, path: str) -> None:
-        self.path, self.metadata = path, dict[str, object]()
+    def __init__(self, name: str, path: str) -> None:
+        self.name, self.path, self.metadata = name, path, dict[str, object]()
 
     def log_metric(self, _name: str, _value: float) -> None:
         """Measures go to the file alone."""
@@ -59,7 +59,7 @@ def process(task: dict[str, Any]) -> None:
     """One process under torchrun."""
     paths = {**task["inputs"], task["made"]: task["output"], "metrics": task["measures"]}
     component = getattr(importlib.import_module(f"components.{task['step']}"), task["step"])
-    component.python_func(settings=task["settings"], **{name: _Local(path) for name, path in paths.items()})
+    component.python_func(settings=task["settings"], **{name: _Local(name, path) for name, path in paths.items()})
 
 
 if __name__ == "__main__":

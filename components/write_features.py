@@ -19,9 +19,9 @@ def write_features(dataset: Input[Dataset], settings: str, features: Output[Arti
     from pathlib import Path
 
     from components._step import running
-    from newfound.features.user_history import write_rows
+    from newfound.features.user_history import write_user_history
     from newfound.schema import USER_HISTORY
 
     with running(settings, metrics, features) as step:
         source = Path(features.path) / f"{USER_HISTORY}.parquet"
-        step.measures = write_rows(Path(dataset.path), step.config.features.history_length, source)
+        step.measures = write_user_history(Path(dataset.path), step.config.features.history_length, source)

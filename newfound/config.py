@@ -88,13 +88,25 @@ class ClustersConfig(Settings):
     source: Literal["learned", "categories", "file"] = "learned"
     file: str | None = None  # for source file: columns item_id, cluster, and optionally description
     coarse_sizes: tuple[Positive, ...] = (8,)  # clusters at each level above the interface, coarsest first
-    interface_size: Annotated[int, Field(ge=2)] = 120  # clusters at the interface level, where learned
+    # clusters at the interface level, where learned; None: as many as items, liked events and users carry, at most 120
+    interface_size: Annotated[int, Field(ge=2)] | None = None
     leaf_items: Positive = 8  # about how many items a leaf holds, below the interface level
     balance: Share = 0.5  # 0: nearest centroid; 1: equal traffic
     text_model: str | None = None  # a sentence-transformers folder or name; None: the packaged MiniLM
     behaviour_dim: Positive = 64  # dimensions of the co-consumption vectors
     behaviour_weight: Share = 0.5  # 0: text alone; 1: co-consumption alone
-    keywords: Annotated[int, Field(ge=1, le=10)] = 3
+    keywords: Annotated[int, Field(ge=1, le=10)] = 4  # phrases in a description, a name among them
+    # who writes the descriptions; llm: a chat model behind an OpenAI-compatible URL, with keyphrases where it fails
+    describer: Literal["keyphrases", "llm"] = "keyphrases"
+    describer_url: str | None = None  # without /v1
+    describer_model: str = "describer"  # the name under which it is served
+    describer_cache: str | None = None  # JSON file of what it wrote, so that a run that was stopped asks no more
+
+    @model_validator(mode="after")
+    def _somebody_writes(self) -> ClustersConfig:
+        if self.describer == "llm" and not self.describer_url:
+            raise ValueError("describer 'llm' needs `describer_url`")
+        return self
 
 
 class TransitionsConfig(Settings):

@@ -15,8 +15,9 @@ from components.write_features import write_features
 from newfound.config import TrainingConfig
 from newfound.errors import ConfigError
 from newfound.release import store as published
-from pipelines.platform import Platform, placing
-from pipelines.settings import DATA_FILES, Step, step_settings
+from pipelines.placement import Placement
+from pipelines.platform import Platform
+from pipelines.settings import DATA_FILES, Step, settings_of
 
 STEPS: Final = {
     "data": Step("load_interactions", ("data", "split"), DATA_FILES),
@@ -32,7 +33,7 @@ def define_interests(platform: Platform | None = None) -> Any:
     Args:
         platform: the cluster.
     """
-    place, place_always = placing(platform)
+    steps = Placement(platform)
 
     @dsl.pipeline(name="newfound-interests", description="Who has had which interest, for the release that serves")
     def interests(data: str, features: str, opening: str, writing: str, releases: str, release: str):
@@ -46,11 +47,11 @@ def define_interests(platform: Platform | None = None) -> Any:
             releases: folder or URL of all releases.
             release: id of the one that serves.
         """
-        opened = place(open_release(releases=releases, release=release, settings=opening))
-        dataset = place(load_interactions(settings=data)).outputs["dataset"]
-        store = place(write_features(dataset=dataset, settings=features)).outputs["features"]
+        opened = steps.place(open_release(releases=releases, release=release, settings=opening))
+        dataset = steps.place(load_interactions(settings=data)).outputs["dataset"]
+        store = steps.place(write_features(dataset=dataset, settings=features)).outputs["features"]
         given = {"dataset": dataset, "features": store, "clusters": opened.outputs["clusters"]}
-        place_always(publish_interests(**given, settings=writing))
+        steps.place_always(publish_interests(**given, settings=writing))
 
     return interests
 
@@ -69,5 +70,4 @@ def arguments(config: TrainingConfig, releases: str, image: str | None = None) -
     release = published.current(releases)
     if release is None:
         raise ConfigError(f"{releases}: no release serves; the training pipeline makes the first")
-    given = {name: step_settings(step, config, image) for name, step in STEPS.items()}
-    return {**given, "releases": releases, "release": release}
+    return {**settings_of(STEPS, config, image), "releases": releases, "release": release}

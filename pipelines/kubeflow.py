@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from newfound.config import TrainingConfig
 from newfound.errors import NewfoundError
 from pipelines.batch import define_batch
 from pipelines.interests import define_interests
@@ -70,6 +71,11 @@ class Submitted:
     id: str
     name: str
     page: str
+
+
+def shards_of(name: str, config: TrainingConfig, platform: Platform) -> int:
+    """Parts that a pipeline's work is shared out to: of the batch's users, else of the table."""
+    return platform.batch_shards if name == "batch" else config.table.shards
 
 
 def compile_pipeline(

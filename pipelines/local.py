@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -25,8 +25,8 @@ from newfound.files import link
 from pipelines.cache import drop_incomplete, new_work_folder, remove_leftovers
 from pipelines.containers import Containers, absolute, docker_runner, image_id
 from pipelines.dependencies import ROOT
+from pipelines.profile import StepUsage, usage_of, write_profile, write_report
 from pipelines.progress import Narrator, title
-from pipelines.settings import settings
 
 # Steps never call out, and leave the other processes of a small machine alone.
 ENVIRONMENT: Final = {
@@ -53,18 +53,21 @@ class Run:
     Attributes:
         artifacts: path of every artifact by name; those of the evaluated fit that were made again by the refit are
             named `<name>-evaluated`.
+        steps: what every step took, in the order in which they ended.
     """
 
     artifacts: dict[str, Path] = field(default_factory=dict)
+    steps: list[StepUsage] = field(default_factory=list)
 
-    def add(self, task: str, artifacts: dict[str, Any]) -> None:
-        """Takes a finished task's artifacts."""
-        for name, artifact in artifacts.items():
+    def add(self, task: str, artifacts: dict[str, Path], cached: bool) -> None:
+        """Takes a finished task."""
+        self.steps.append(usage_of(task, artifacts, cached))
+        for name, path in artifacts.items():
             if name == "metrics":
                 continue
             if task.endswith("-2"):
                 self.artifacts[f"{name}-evaluated"] = self.artifacts[name]
-            self.artifacts[name] = Path(artifact["uri"])
+            self.artifacts[name] = path
 
     @property
     def release(self) -> str:
@@ -91,7 +94,7 @@ def run_training(
         previous: the release whose clusters live on, an id or `current`; empty: none.
         in_containers: whether every step is a container of its own.
     """
-    from pipelines.training import training
+    from pipelines.training import arguments, training
 
     containers = image = None
     if in_containers:
@@ -99,20 +102,22 @@ def run_training(
         config, read = absolute(config)
         releases = str(Path(releases).resolve())
         containers = Containers(read, (Path(releases),))
-    arguments = {**settings(config, image), "releases": releases, "previous": previous}
-    return run_pipeline(training, arguments, runs=runs, threads=config.threads, console=console, containers=containers)
+    given = arguments(config, releases, previous=previous, image=image)
+    done = run_pipeline(training, given, runs=runs, threads=config.threads, console=console, containers=containers)
+    write_report(done.artifacts["evaluation"] / "report.html", done.steps, runs / "report.html")
+    return done
 
 
 def run_pipeline(
     pipeline: Any,
-    arguments: dict[str, Any],
+    arguments: Mapping[str, object],
     *,
     runs: Path,
     threads: int,
     console: Console,
     containers: Containers | None = None,
 ) -> Run:
-    """Runs every step that has no cached result, and links the artifacts into `runs`.
+    """Runs every step that has no cached result, links the artifacts into `runs`, and keeps the profile there.
 
     Args:
         pipeline: a kfp pipeline whose components use `components._step`.
@@ -127,49 +132,47 @@ def run_pipeline(
         StepError: a step failed; what had finished is kept, and the next run goes on from there.
         KeyboardInterrupt: the run was interrupted or terminated; likewise.
     """
-    from kfp import local
-
-    runs = runs.absolute()
+    runs, done = runs.absolute(), Run()
     cache = runs / "cache"
     cache.mkdir(parents=True, exist_ok=True)
-    done = Run()
     with contextlib.ExitStack() as stack:
         stack.enter_context(_alone_in(runs))
         stack.enter_context(_environment(threads))
         stack.enter_context(_terminable())
         drop_incomplete(cache)
         remove_leftovers(runs / "work", cache)
-        work = new_work_folder(runs / "work")
-        narrator = Narrator(
-            console,
-            work=work,
-            cache=cache,
-            logs=runs / "logs",
-            total=len(pipeline.pipeline_spec.root.dag.tasks),
-            on_done=done.add,
-        )
-        runner = local.SubprocessRunner(use_venv=False)
-        if containers is not None:
-            inside = {name: os.environ[name] for name in (*ENVIRONMENT, "OMP_NUM_THREADS") if name != LOCAL_RUN}
-            runner = stack.enter_context(docker_runner(containers, runs / "work", inside))
-        local.init(
-            runner,
-            pipeline_root=str(work),
-            workspace_root=str(runs / "workspace"),
-            enable_caching=True,
-            cache_root=str(cache),
-        )
+        _choose_runner(runs, containers, stack)
+        steps = len(pipeline.pipeline_spec.root.dag.tasks)
+        narrator = Narrator(console, cache=cache, logs=runs / "logs", total=steps, on_done=done.add)
         try:
             with _told_to(narrator), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 pipeline(**arguments)
-        except RuntimeError as error:
-            if narrator.failed is None:
-                raise
+        except RuntimeError as error:  # kfp's, of any step that failed
             _link(runs, {name: path for name, path in done.artifacts.items() if name in SHOWN_AFTER_FAILURE})
             raise StepError(_why(narrator)) from error
+        finally:
+            write_profile(done.steps, runs)
         _link(runs, done.artifacts)
     return done
+
+
+def _choose_runner(runs: Path, containers: Containers | None, stack: contextlib.ExitStack) -> None:
+    """Tells kfp how steps run, and where their outputs and cached results go."""
+    from kfp import local
+
+    work = new_work_folder(runs / "work")
+    runner = local.SubprocessRunner(use_venv=False)
+    if containers is not None:
+        inside = {name: os.environ[name] for name in (*ENVIRONMENT, "OMP_NUM_THREADS") if name != LOCAL_RUN}
+        runner = stack.enter_context(docker_runner(containers, runs / "work", inside))
+    local.init(
+        runner,
+        pipeline_root=str(work),
+        workspace_root=str(runs / "workspace"),
+        enable_caching=True,
+        cache_root=str(runs / "cache"),
+    )
 
 
 def _why(narrator: Narrator) -> str:
@@ -235,7 +238,11 @@ def _told_to(narrator: Narrator) -> Iterator[None]:
     root.setLevel(logging.INFO)
     try:
         with contextlib.closing(narrator), contextlib.redirect_stdout(narrator):
-            yield
+            try:
+                yield
+            except RuntimeError:
+                narrator.fail()
+                raise
     finally:
         root.handlers[:] = handlers
         root.setLevel(level)

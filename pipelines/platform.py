@@ -7,7 +7,6 @@ is no platform, and the step is left as it is.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -19,7 +18,6 @@ from newfound.errors import ConfigError
 
 Positive = Annotated[int, Field(gt=0)]
 Quantity = Annotated[str, Field(pattern=r"^\d+(\.\d+)?(m|[KMGT]i?)?$")]
-Place = Callable[[Any], Any]
 DIGEST: Final = "@sha256:"
 
 
@@ -184,10 +182,6 @@ class Platform(Settings):
         given = {"image": self.image, "environment": self.environment, "secrets": secrets, "job": job.model_dump()}
         return json.dumps(given, sort_keys=True)
 
-    def place_always(self, task: Any) -> Any:
-        """The same for a task with effects outside of its artifacts, which a cached result would not have."""
-        return self.place(task).set_caching_options(False)
-
 
 def load_platform(file: Path) -> Platform:
     """Reads a platform's YAML.
@@ -205,17 +199,6 @@ def load_platform(file: Path) -> Platform:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "platform"
         raise ConfigError(f"{file}: {where}: {first['msg']}") from error
-
-
-def placing(platform: Platform | None) -> tuple[Place, Place]:
-    """How tasks are put in their place: those that caches may stand for, and those that must run."""
-    if platform is None:
-        return _leave, _leave
-    return platform.place, platform.place_always
-
-
-def _leave(task: Any) -> Any:
-    return task
 
 
 def _component(task: Any) -> str:

@@ -1,7 +1,8 @@
 """The progress of a local run in the terminal: the step that runs, its time, and its main figure.
 
-kfp reports to stdout in lines of its own among everything that the steps print. `Narrator` stands in for stdout,
-takes those lines apart, shows the few that matter, and keeps everything in one log file a step.
+Steps say in lines of JSON when they start and end (`components._step`). `Narrator` stands in for stdout, heeds those
+lines, shows what the library logs between them, and keeps everything in one log file a step. Of kfp itself it reads one
+log record: that a task came from the cache, where no step runs that could say so.
 """
 
 from __future__ import annotations
@@ -18,16 +19,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from components import ERROR_LOGGER
+from components import EVENT, WALL_SECONDS
 from pipelines.cache import find_entry
 
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_KFP = re.compile(r"\d\d:\d\d:\d\d\.\d{3} - [A-Z]+ - (?P<message>.*)")
-_STARTED = re.compile(r"Executing task '(?P<task>[^']+)'")
-_FINISHED = re.compile(r"Task '(?P<task>[^']+)' finished with status (?P<status>[A-Z]+)")
 _CACHED = re.compile(r"Task (?P<task>\S+) cache hit \(key=(?P<key>[0-9a-f]+)\)")
 _LIBRARY = re.compile(r"(?P<level>INFO|WARNING|ERROR) (?P<logger>newfound[.\w]*): (?P<message>.*)")
 _REFIT = re.compile(r"-2$")
+
+INDENT: Final = "    "  # kfp indents what steps print
+OUTSIDE_OF_STEPS: Final = "run"  # the log of what is printed while no step runs
 
 # The figure that matters, from a step's measures; the first line whose names are all there.
 FIGURES: Final = {
@@ -62,11 +62,10 @@ class Narrator(io.TextIOBase):
 
     Args:
         console: where to tell it; must not write to the stdout that this object stands in for.
-        work: kfp's pipeline root.
         cache: kfp's cache folder.
         logs: folder for one file a step.
         total: steps of the pipeline.
-        on_done: called with the task's name and its artifacts (by name, with `uri` and `metadata`).
+        on_done: called with the task's name, its artifacts' paths by name, and whether they come from the cache.
 
     Attributes:
         failed: the task that failed, or None.
@@ -77,19 +76,19 @@ class Narrator(io.TextIOBase):
         self,
         console: Console,
         *,
-        work: Path,
         cache: Path,
         logs: Path,
         total: int,
-        on_done: Callable[[str, dict[str, Any]], None],
+        on_done: Callable[[str, dict[str, Path], bool], None],
     ) -> None:
-        self._console, self._work, self._cache, self._logs = console, work, cache, logs
+        self._console, self._cache, self._logs = console, cache, logs
         self._total, self._on_done = total, on_done
         self._count, self._pending = 0, ""
         self._task: str | None = None
         self._spinner: Progress | None = None
-        self._since = 0.0
-        self._log: io.TextIOBase | None = None
+        logs.mkdir(parents=True, exist_ok=True)
+        self._log = self._outside = self._open(OUTSIDE_OF_STEPS)
+        self._since = time.perf_counter()
         self.failed: str | None = None
         self.reason: str | None = None
 
@@ -101,19 +100,32 @@ class Narrator(io.TextIOBase):
         """Takes whatever was printed, and tells whole lines."""
         *lines, self._pending = (self._pending + text).split("\n")
         for line in lines:
-            self._tell(_COLOUR.sub("", line))
+            if line.startswith(INDENT):
+                self._tell(line.removeprefix(INDENT).rstrip())
+            else:
+                self._outside.write(line + "\n")
         return len(text)
 
     def tell_record(self, message: str) -> None:
-        """Takes what kfp logs outside of its own log context: that a task was cached."""
+        """Takes what kfp logs: that a task was cached."""
         if match := _CACHED.search(message):
             self._count += 1
-            artifacts = find_entry(self._cache, match["key"])
+            found = find_entry(self._cache, match["key"])
+            artifacts = {name: Path(artifact["uri"]) for name, artifact in found.items()}
             self._say("[green]✓[/]", match["task"], "cached", artifacts)
+            self._on_done(match["task"], artifacts, True)
+
+    def fail(self) -> None:
+        """The run failed; where no step has said so, it is the one that was at work."""
+        self.failed = self.failed or self._task or OUTSIDE_OF_STEPS
+        self._stop_spinning()
+        self._say("[red]✗[/]", self.failed, duration(time.perf_counter() - self._since), {})
 
     def close(self) -> None:
         """Stops telling; a step that still runs was interrupted."""
-        self._end()
+        self._stop_spinning()
+        for log in (self._log, self._outside):
+            log.close()
         super().close()
 
     def log_of(self, task: str) -> Path:
@@ -121,27 +133,27 @@ class Narrator(io.TextIOBase):
         return self._logs / f"{task}.log"
 
     def _tell(self, line: str) -> None:
-        if kfp := _KFP.match(line):
-            if started := _STARTED.search(kfp["message"]):
-                self._begin(started["task"])
-            elif finished := _FINISHED.search(kfp["message"]):
-                self._finish(finished["task"], finished["status"] == "SUCCESS")
+        if event := _event(line):
+            self._heed(event)
             return
-        if self._log is None:
-            return
-        line = line.removeprefix("    ").rstrip()  # kfp indents what steps print
         self._log.write(line + "\n")
-        if (match := _LIBRARY.fullmatch(line)) and match["logger"] != ERROR_LOGGER:
+        if match := _LIBRARY.fullmatch(line):
             style = "yellow" if match["level"] != "INFO" else "dim"
             self._print(f"      [{style}]{escape(match['message'])}[/]")
-        elif match:
-            self.reason = match["message"]
+
+    def _heed(self, event: dict[str, Any]) -> None:
+        task = Path(event["folder"]).name
+        if event[EVENT] == "started":
+            self._begin(task)
+        elif event[EVENT] == "failed":
+            self.failed, self.reason = task, event["reason"]
+        else:
+            self._finish(task, {name: Path(path) for name, path in event["artifacts"].items()})
 
     def _begin(self, task: str) -> None:
         self._count += 1
         self._task, self._since = task, time.perf_counter()
-        self._logs.mkdir(parents=True, exist_ok=True)
-        self._log = self.log_of(task).open("w", encoding="utf-8", buffering=1)
+        self._log = self._open(task)
         if self._console.is_terminal:
             columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
             # The narrator itself stands in for stdout already.
@@ -153,29 +165,24 @@ class Narrator(io.TextIOBase):
         else:
             self._print(f"[bold]→[/] {self._number()} {title(task)}")
 
-    def _finish(self, task: str, well: bool) -> None:
-        seconds = time.perf_counter() - self._since
-        self._end()
-        if well:
-            self._say("[green]✓[/]", task, duration(seconds), self._outputs_of(task))
-        else:
-            self.failed = task
-            self._say("[red]✗[/]", task, duration(seconds), {})
+    def _finish(self, task: str, artifacts: dict[str, Path]) -> None:
+        self._stop_spinning()
+        self._say("[green]✓[/]", task, duration(float(measures_of(artifacts)[WALL_SECONDS])), artifacts)
+        self._on_done(task, artifacts, False)
+        self._log.close()
+        self._log, self._task = self._outside, None
 
-    def _end(self) -> None:
+    def _stop_spinning(self) -> None:
         if self._spinner is not None:
             self._spinner.stop()
             self._spinner = None
-        if self._log is not None:
-            self._log.close()
-            self._log = None
-        self._task = None
 
-    def _say(self, mark: str, task: str, took: str, artifacts: dict[str, Any]) -> None:
+    def _open(self, task: str) -> io.TextIOWrapper:
+        return self.log_of(task).open("w", encoding="utf-8", buffering=1)
+
+    def _say(self, mark: str, task: str, took: str, artifacts: dict[str, Path]) -> None:
         figure = escape(figure_of(task, artifacts))
         self._print(f"{mark} {self._number()} {title(task):<26}{took:>12}  {figure}")
-        if artifacts:
-            self._on_done(task, artifacts)
 
     def _print(self, markup: str) -> None:
         self._console.print(markup, highlight=False, soft_wrap=True)
@@ -183,11 +190,13 @@ class Narrator(io.TextIOBase):
     def _number(self) -> str:
         return f"{self._count:>2}/{self._total}"
 
-    def _outputs_of(self, task: str) -> dict[str, Any]:
-        # The newest run's folder: names carry the time.
-        record = max(self._work.glob(f"*/{task}/executor_output.json"))
-        artifacts = json.loads(record.read_text(encoding="utf-8")).get("artifacts", {})
-        return {name: listed["artifacts"][0] for name, listed in artifacts.items()}
+
+def _event(line: str) -> dict[str, Any] | None:
+    """What a step says of itself, if this line is that."""
+    if not line.startswith(f'{{"{EVENT}": '):
+        return None
+    told: dict[str, Any] = json.loads(line)
+    return told
 
 
 def title(task: str) -> str:
@@ -200,12 +209,18 @@ def duration(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 120 else f"{int(seconds) // 60} min {int(seconds) % 60:02} s"
 
 
-def figure_of(task: str, artifacts: dict[str, Any]) -> str:
-    """One line on what a step came to."""
-    path = Path(artifacts["metrics"]["uri"]) if "metrics" in artifacts else None
+def measures_of(artifacts: dict[str, Path]) -> dict[str, Any]:
+    """A step's measures by name."""
+    path = artifacts.get("metrics")
     if path is None or not path.is_file():
-        return ""
-    measures = json.loads(path.read_text(encoding="utf-8"))
+        return {}
+    measures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return measures
+
+
+def figure_of(task: str, artifacts: dict[str, Path]) -> str:
+    """One line on what a step came to."""
+    measures = {name: value for name, value in measures_of(artifacts).items() if not name.startswith("step.")}
     for line in FIGURES.get(_REFIT.sub("", task), []):
         if all(name in measures for name, _ in _FIELD.findall(line)):
             return _FIELD.sub(lambda field: format(measures[field[1]], field[2] or ""), line)

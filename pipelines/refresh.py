@@ -1,20 +1,13 @@
 """The refresh pipeline: the table anew with recent successors, judged, published; nothing is retrained.
 
-`python -m pipelines.refresh local`; `python -m pipelines submit refresh` on Kubeflow.
+`python -m pipelines local refresh` here; `python -m pipelines submit refresh` on Kubeflow.
 """
 
-import json
-import sys
 from datetime import timedelta
-from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-import typer
 from kfp import dsl
-from rich.console import Console
-from rich.markup import escape
 
-from components.deploy_release import deploy_release
 from components.fetch_histories import fetch_histories
 from components.judge_refresh import judge_refresh
 from components.load_interactions import load_interactions
@@ -23,13 +16,13 @@ from components.open_release import open_release
 from components.publish_refresh import publish_refresh
 from components.refresh_table import refresh_table
 from components.write_features import write_features
-from newfound.config import RefreshConfig, TrainingConfig, load_config
+from newfound.config import RefreshConfig, TrainingConfig
 from newfound.errors import ConfigError
 from newfound.release import store as published
 from newfound.schema import TIME
-from pipelines.platform import Platform, placing
-from pipelines.running import run_main
-from pipelines.settings import DATA_FILES, Step, step_settings
+from pipelines.placement import Placement
+from pipelines.platform import Platform
+from pipelines.settings import DATA_FILES, Step, settings_of
 
 STEPS: Final = {
     "data": Step("load_interactions", ("data", "split"), DATA_FILES),
@@ -50,7 +43,7 @@ def define_refresh(platform: Platform | None = None) -> Any:
     Args:
         platform: the cluster.
     """
-    place, place_always = placing(platform)
+    steps = Placement(platform)
 
     @dsl.pipeline(name="newfound-refresh", description="The table of the current release anew, with recent successors")
     def refresh(
@@ -83,56 +76,47 @@ def define_refresh(platform: Platform | None = None) -> Any:
             release: id of the release that is refreshed.
             promote: whether the new release serves at once; else it is a canary.
         """
-        opened = place(open_release(releases=releases, release=release, settings=opening))
-        clusters, planner = opened.outputs["clusters"], opened.outputs["planner"]
-        dataset = place(load_interactions(settings=data)).outputs["dataset"]
-        store = place(write_features(dataset=dataset, settings=features)).outputs["features"]
-
-        past = place(fetch_histories(dataset=dataset, features=store, settings=histories, as_of="cut"))
-        past = past.outputs["histories"]
-        mined = place(mine_transitions(dataset=dataset, histories=past, clusters=clusters, settings=transitions))
-        judged = refresh_table(
-            planner=planner,
-            clusters=clusters,
-            transitions=mined.outputs["transitions"],
-            settings=table,
-            recent=recent,
+        given = dict(locals())  # every step's settings, by parameter
+        opened = steps.place(open_release(releases=releases, release=release, settings=opening)).outputs
+        dataset = steps.place(load_interactions(settings=data)).outputs["dataset"]
+        store = steps.place(write_features(dataset=dataset, settings=features)).outputs["features"]
+        judged = _rebuild(steps, given, opened, dataset, store)
+        verdict = judge_refresh(
+            before=opened["table"], after=judged, dataset=dataset, clusters=opened["clusters"], settings=judging
         )
-        judged = place(judged)
-        passed = judge_refresh(
-            before=opened.outputs["table"],
-            after=judged.outputs["table"],
-            dataset=dataset,
-            clusters=clusters,
-            settings=judging,
-        )
-        passed = place(passed)
-
-        whole = place(fetch_histories(dataset=dataset, features=store, settings=histories, as_of="end")).after(passed)
-        whole = whole.set_display_name("fetch-histories (refit)").outputs["histories"]
-        remined = place(mine_transitions(dataset=dataset, histories=whole, clusters=clusters, settings=transitions))
-        remined = remined.set_display_name("mine-transitions (refit)").outputs["transitions"]
-        rebuilt = refresh_table(planner=planner, clusters=clusters, transitions=remined, settings=table, recent=recent)
-        rebuilt = place(rebuilt).set_display_name("refresh-table (refit)").outputs["table"]
+        verdict = steps.place(verdict)
+        rebuilt = _rebuild(steps, given, opened, dataset, store, passed=verdict)
         new = publish_refresh(
             table=rebuilt,
-            verdict=passed.outputs["verdict"],
+            verdict=verdict.outputs["verdict"],
             releases=releases,
             release=release,
             promote=promote,
             settings=publishing,
         )
-        new = place_always(new)
-        if platform is not None and platform.canary is not None:
-            deployed = deploy_release(
-                published=new.outputs["published"],
-                gates=passed.outputs["verdict"],
-                settings=judging,
-                canary=platform.canary.model_dump_json(),
-            )
-            place_always(deployed)
+        published = steps.place_always(new).outputs["published"]
+        steps.deploy(published=published, gates=verdict.outputs["verdict"], settings=judging)
 
     return refresh
+
+
+def _rebuild(steps: Placement, given: dict[str, Any], opened: Any, dataset: Any, store: Any, passed: Any = None) -> Any:
+    """The table anew: on the past, or, once the gates have held, on everything."""
+    refit = passed is not None
+    known = fetch_histories(
+        dataset=dataset, features=store, settings=given["histories"], as_of="end" if refit else "cut"
+    )
+    known = steps.place(known, refit=refit)
+    if refit:
+        known.after(passed)
+    clusters = opened["clusters"]
+    mined = mine_transitions(
+        dataset=dataset, histories=known.outputs["histories"], clusters=clusters, settings=given["transitions"]
+    )
+    mined = steps.place(mined, refit=refit).outputs["transitions"]
+    inputs = {"planner": opened["planner"], "clusters": clusters, "transitions": mined}
+    table = refresh_table(**inputs, settings=given["table"], recent=given["recent"])
+    return steps.place(table, refit=refit).outputs["table"]
 
 
 refresh = define_refresh()
@@ -161,7 +145,7 @@ def arguments(
     split = config.split.model_copy(update={"cut": "global", "future": judged})
     adapted = config.model_copy(update={"split": split})
     return {
-        **{name: step_settings(step, adapted, image) for name, step in STEPS.items()},
+        **settings_of(STEPS, adapted, image),
         "recent": recent,
         "releases": releases,
         "release": release,
@@ -205,50 +189,7 @@ def latest_shares(interactions: str, config: RefreshConfig) -> tuple[float, floa
     return shares[0], min(1.0, shares[1])
 
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-console = Console(file=sys.stdout, highlight=False)
-ConfigFile = Annotated[Path, typer.Option("--config", help="The training's YAML.")]
-Interactions = Annotated[str, typer.Option(help="`python -m monitoring interactions` writes them.")]
-Promote = Annotated[bool, typer.Option(help="Serve the new release at once; else it is a canary.")]
-
-
-@app.callback()
-def _commands() -> None:
-    """The refresh on this machine."""
-    # Typer drops the name of an only command where there is no callback.
-
-
-@app.command("local")
-def local_command(
-    interactions: Interactions = "runs/monitoring/interactions.parquet",
-    config: ConfigFile = Path("pipelines/configs/local.yaml"),
-    runs: Annotated[Path, typer.Option(help="Folder for outputs, cache and logs.")] = Path("runs/refresh"),
-    releases: Annotated[str, typer.Option(help="Folder or URL of all releases.")] = "releases",
-    promote: Promote = True,
-) -> None:
-    """Runs the refresh on this machine."""
-    from pipelines.local import run_pipeline
-
-    settings = of_events(load_config(config, {"data.interactions": interactions}))
-    given = arguments(settings, releases, promote=promote)
-    done = run_pipeline(refresh, given, runs=runs, threads=settings.threads, console=console)
-    verdict = json.loads(done.artifacts["verdict"].read_text(encoding="utf-8"))
-    for name, gate in verdict["gates"].items():
-        console.print(f"gate {name}: {gate['value']:.3g}, at least {gate['bound']:g} was asked for")
-    release = json.loads(done.artifacts["published"].read_text(encoding="utf-8"))["release"]
-    console.print(f"release: {escape(release)}")
-
-
 def of_events(config: TrainingConfig) -> TrainingConfig:
     """The configuration for what people did lately: events alone, and nobody left out for having few of them."""
     changes = {"loader": "files", "items": None, "min_user_events": 1, "min_item_events": 1}
     return config.model_copy(update={"data": config.data.model_copy(update=changes)})
-
-
-def main() -> None:
-    """Runs the command line; an error raised on purpose becomes a message and exit status 1."""
-    run_main(app)
-
-
-if __name__ == "__main__":
-    main()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -41,41 +42,20 @@ class Step:
 
 
 # Sections that training depends on; `refresh` is the refresh pipeline's alone.
-ALL: Final = tuple(name for name in TrainingConfig.model_fields if name not in (*COMMON, "refresh"))
+SECTIONS: Final = tuple(name for name in TrainingConfig.model_fields if name not in (*COMMON, "refresh"))
 DATA_FILES: Final = ("data.folder", "data.interactions", "data.items")
 MODEL_FILES: Final = ("clusters.file", "clusters.text_model", "planner.model")
 
-# Stand in on a cluster for steps that are one here, and take their settings.
-ON_A_CLUSTER: Final = ("build_table_shard", "merge_table", "deploy_release")
-# By the pipeline's parameter.
-STEPS: Final = {
-    "data": Step("load_interactions", ("data", "split"), DATA_FILES),
-    "features": Step("write_features", ("features",)),
-    "histories": Step("fetch_histories", folders=("feature_repo",)),
-    "clusters": Step("build_clusters", ("clusters",), ("clusters.file", "clusters.text_model")),
-    "transitions": Step("mine_transitions", ("transitions",)),
-    "planner": Step("finetune_planner", ("planner",), ("planner.model",)),
-    "table": Step("build_table", ("table",)),
-    "tuning": Step("tune_ranker", ("ranker", "tuning")),
-    "ranker": Step("train_ranker", ("ranker",)),
-    "evaluation": Step("evaluate", tuple(name for name in ALL if name != "refit"), MODEL_FILES),
-    "gates": Step("check_gates", ("evaluation",)),
-    "refit_transitions": Step("mine_transitions", ("transitions",), refit=True),
-    "refit_planner": Step("finetune_planner", ("planner",), ("planner.model",), refit=True),
-    "refit_table": Step("build_table", ("table",), refit=True),
-    "release": Step("publish_release", ALL),
-    "interests": Step("publish_interests", folders=("feature_repo",)),
-}
 
-
-def settings(config: TrainingConfig, image: str | None = None) -> dict[str, str]:
-    """The pipeline's arguments but `releases`: for every step a JSON string with all that it depends on.
+def settings_of(steps: Mapping[str, Step], config: TrainingConfig, image: str | None = None) -> dict[str, str]:
+    """For every step a JSON string with all that it depends on.
 
     Args:
+        steps: by the pipeline's parameter.
         config: the configuration.
         image: what the steps run in, on a cluster; the code there is the image's, whatever is here.
     """
-    return {name: step_settings(step, config, image) for name, step in STEPS.items()}
+    return {name: step_settings(step, config, image) for name, step in steps.items()}
 
 
 def step_settings(step: Step, config: TrainingConfig, image: str | None = None, more: object = None) -> str:

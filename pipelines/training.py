@@ -1,34 +1,76 @@
 """The training pipeline: raw interactions in, a verified release out.
 
-Every parameter but `releases` is one step's settings: a JSON string with the sections of the configuration that the
-step reads and digests of the code and files that it depends on (`pipelines.settings` makes them). So a step's cache
-key changes exactly when something does that the step depends on.
-
-On a cluster (`pipelines.platform`) the same steps are spread over pods: workers share the search for the ranker's
-settings, shards of the table are built side by side, Kubeflow Trainer runs what trains, and the release is deployed.
+Every parameter but `releases` and `previous` is one step's settings: a JSON string with the sections of the
+configuration that the step reads and digests of the code and files that it depends on (`pipelines.settings` makes
+them). So a step's cache key changes exactly when something does that the step depends on.
 """
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
 from kfp import dsl
 
 from components.build_clusters import build_clusters
-from components.build_table import build_table
-from components.build_table_shard import build_table_shard
 from components.check_gates import check_gates
-from components.deploy_release import deploy_release
 from components.evaluate import evaluate
 from components.fetch_histories import fetch_histories
 from components.finetune_planner import finetune_planner
 from components.load_interactions import load_interactions
-from components.merge_table import merge_table
 from components.mine_transitions import mine_transitions
 from components.publish_interests import publish_interests
 from components.publish_release import publish_release
 from components.train_ranker import train_ranker
-from components.tune_ranker import tune_ranker
 from components.write_features import write_features
-from pipelines.platform import Platform, placing
+from newfound.config import TrainingConfig
+from pipelines.placement import Placement
+from pipelines.platform import Platform
+from pipelines.settings import DATA_FILES, MODEL_FILES, SECTIONS, Step, settings_of
+
+# By the pipeline's parameter.
+STEPS: Final = {
+    "data": Step("load_interactions", ("data", "split"), DATA_FILES),
+    "features": Step("write_features", ("features",)),
+    "histories": Step("fetch_histories", folders=("feature_repo",)),
+    "clusters": Step("build_clusters", ("clusters",), ("clusters.file", "clusters.text_model")),
+    "transitions": Step("mine_transitions", ("transitions",)),
+    "planner": Step("finetune_planner", ("planner",), ("planner.model",)),
+    "table": Step("build_table", ("table",)),
+    "tuning": Step("tune_ranker", ("ranker", "tuning")),
+    "ranker": Step("train_ranker", ("ranker",)),
+    "evaluation": Step("evaluate", tuple(name for name in SECTIONS if name != "refit"), MODEL_FILES),
+    "gates": Step("check_gates", ("evaluation",)),
+    "refit_transitions": Step("mine_transitions", ("transitions",), refit=True),
+    "refit_planner": Step("finetune_planner", ("planner",), ("planner.model",), refit=True),
+    "refit_table": Step("build_table", ("table",), refit=True),
+    "release": Step("publish_release", SECTIONS),
+    "interests": Step("publish_interests", folders=("feature_repo",)),
+}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Outputs of the steps that learn."""
+
+    clusters: Any
+    transitions: Any
+    planner: Any
+    table: Any
+    tuned: Any
+    ranker: Any
+
+
+def arguments(
+    config: TrainingConfig, releases: str, *, previous: str = "", image: str | None = None
+) -> dict[str, object]:
+    """The pipeline's arguments.
+
+    Args:
+        config: the configuration.
+        releases: folder or URL of all releases.
+        previous: the release whose clusters live on under their ids, an id or `current`; empty: none.
+        image: of the steps, on a cluster.
+    """
+    return {**settings_of(STEPS, config, image), "releases": releases, "previous": previous}
 
 
 def define_training(platform: Platform | None = None, shards: int = 1) -> Any:
@@ -38,28 +80,7 @@ def define_training(platform: Platform | None = None, shards: int = 1) -> Any:
         platform: the cluster.
         shards: of the table, where a cluster builds them side by side: `table.shards` of the configuration.
     """
-    place, place_always = placing(platform)
-
-    def train(component, **inputs):
-        """finetune_planner or train_ranker, in a pod of its own or as a TrainJob."""
-        job = platform.train_job(component.name.replace("-", "_")) if platform else ""
-        return place(component(**inputs, **({"job": job} if job else {})))
-
-    def answer(**inputs):
-        """build_table, or its shards side by side."""
-        if platform is None or platform.table_shards_at_once == 1:
-            return place(build_table(**inputs))
-        with dsl.ParallelFor(list(range(shards)), parallelism=platform.table_shards_at_once) as shard:
-            built = place(build_table_shard(shard=shard, **inputs))
-        return place(merge_table(parts=dsl.Collected(built.outputs["part"]), **inputs))
-
-    def search(**inputs):
-        """tune_ranker, by one worker or several that share a study; the last only writes down what they found."""
-        if platform is None or platform.tuning_workers == 1:
-            return place(tune_ranker(**inputs))
-        with dsl.ParallelFor(list(range(platform.tuning_workers))) as _:
-            worker = place_always(tune_ranker(**inputs))
-        return place(tune_ranker(**inputs)).after(worker)
+    steps = Placement(platform, shards)
 
     @dsl.pipeline(
         name="newfound-training",
@@ -107,77 +128,68 @@ def define_training(platform: Platform | None = None, shards: int = 1) -> Any:
             releases: folder or URL of all releases.
             previous: the release whose clusters live on under their ids, an id or `current`; empty: none.
         """
-        loaded = place(load_interactions(settings=data))
-        dataset = loaded.outputs["dataset"]
-        applied = place(write_features(dataset=dataset, settings=features))
-        store = applied.outputs["features"]
-
-        # What is learned from the past alone, and judged by what came after.
-        past = place(fetch_histories(dataset=dataset, features=store, settings=histories, as_of="cut"))
-        past = past.outputs["histories"]
-        following = {"releases": releases, "previous": previous}
-        built = place(build_clusters(dataset=dataset, histories=past, settings=clusters, **following))
-        built = built.outputs["clusters"]
-        mined = place(mine_transitions(dataset=dataset, histories=past, clusters=built, settings=transitions))
-        mined = mined.outputs["transitions"]
-        tuned_planner = train(finetune_planner, transitions=mined, clusters=built, settings=planner).outputs["planner"]
-        answers = answer(planner=tuned_planner, clusters=built, transitions=mined, settings=table).outputs["table"]
-        tuned = search(dataset=dataset, histories=past, clusters=built, settings=tuning).outputs["tuned"]
-        trained = train(train_ranker, dataset=dataset, histories=past, clusters=built, tuned=tuned, settings=ranker)
-        evaluated = evaluate(
-            dataset=dataset,
-            histories=past,
-            clusters=built,
-            transitions=mined,
-            planner=tuned_planner,
-            table=answers,
-            tuned=tuned,
-            ranker=trained.outputs["ranker"],
-            settings=evaluation,
-        )
-        evaluated = place(evaluated).outputs["evaluation"]
-        passed = place(check_gates(evaluation=evaluated, settings=gates))
-
-        # Only then, the same on all data. The clusters stay those that were judged.
-        whole = place(fetch_histories(dataset=dataset, features=store, settings=histories, as_of="end")).after(passed)
-        whole = whole.set_display_name("fetch-histories (refit)").outputs["histories"]
-        remined = place(mine_transitions(dataset=dataset, histories=whole, clusters=built, settings=refit_transitions))
-        remined = remined.set_display_name("mine-transitions (refit)").outputs["transitions"]
-        replanned = train(
-            finetune_planner, transitions=remined, clusters=built, settings=refit_planner, init=tuned_planner
-        )
-        replanned = replanned.set_display_name("finetune-planner (refit)").outputs["planner"]
-        retabled = answer(planner=replanned, clusters=built, transitions=remined, settings=refit_table)
-        retabled = retabled.set_display_name("build-table (refit)").outputs["table"]
-        reranked = train(train_ranker, dataset=dataset, histories=whole, clusters=built, tuned=tuned, settings=ranker)
-        reranked = reranked.set_display_name("train-ranker (refit)").outputs["ranker"]
+        given = dict(locals())  # every step's settings, by parameter
+        dataset = steps.place(load_interactions(settings=data)).outputs["dataset"]
+        store = steps.place(write_features(dataset=dataset, settings=features)).outputs["features"]
+        fit, evaluated = _prove(steps, given, dataset, store)
+        passed = steps.place(check_gates(evaluation=evaluated, settings=gates))
+        refit = _refit(steps, given, dataset, store, fit, passed)
+        verdict = passed.outputs["gates"]
         published = publish_release(
             dataset=dataset,
-            clusters=built,
-            planner=replanned,
-            table=retabled,
-            ranker=reranked,
+            clusters=refit.clusters,
+            planner=refit.planner,
+            table=refit.table,
+            ranker=refit.ranker,
             evaluation=evaluated,
-            gates=passed.outputs["gates"],
+            gates=verdict,
             settings=release,
             releases=releases,
-            promote=platform is None or platform.canary is None,
+            promote=not steps.has_canary,
         )
-        published = place_always(published)
-        if platform is not None and platform.canary is not None:
+        published = steps.place_always(published)
+        if steps.has_canary:
             # Feast keeps the interests for the release that serves nearly everybody; `pipelines.interests` follows.
-            deployed = deploy_release(
-                published=published.outputs["release"],
-                gates=passed.outputs["gates"],
-                settings=gates,
-                canary=platform.canary.model_dump_json(),
-            )
-            place_always(deployed)
+            steps.deploy(published=published.outputs["release"], gates=verdict, settings=gates)
             return
-        written = publish_interests(dataset=dataset, features=store, clusters=built, settings=interests)
-        place_always(written).after(published)
+        written = publish_interests(dataset=dataset, features=store, clusters=refit.clusters, settings=interests)
+        steps.place_always(written).after(published)
 
     return training
+
+
+def _prove(steps: Placement, given: dict[str, Any], dataset: Any, store: Any) -> tuple[Fit, Any]:
+    """The fit that is learned from the past alone, and its evaluation on what came after."""
+    past = fetch_histories(dataset=dataset, features=store, settings=given["histories"], as_of="cut")
+    data = {"dataset": dataset, "histories": steps.place(past).outputs["histories"]}
+    following = {"releases": given["releases"], "previous": given["previous"]}
+    clusters = steps.place(build_clusters(**data, settings=given["clusters"], **following)).outputs["clusters"]
+    mined = steps.place(mine_transitions(**data, clusters=clusters, settings=given["transitions"]))
+    mined = mined.outputs["transitions"]
+    planner = steps.train(finetune_planner, transitions=mined, clusters=clusters, settings=given["planner"])
+    planner = planner.outputs["planner"]
+    table = steps.build_table(planner=planner, clusters=clusters, transitions=mined, settings=given["table"])
+    tuned = steps.tune_ranker(**data, clusters=clusters, settings=given["tuning"]).outputs["tuned"]
+    ranker = steps.train(train_ranker, **data, clusters=clusters, tuned=tuned, settings=given["ranker"])
+    fit = Fit(clusters, mined, planner, table.outputs["table"], tuned, ranker.outputs["ranker"])
+    evaluated = steps.place(evaluate(**data, **vars(fit), settings=given["evaluation"]))
+    return fit, evaluated.outputs["evaluation"]
+
+
+def _refit(steps: Placement, given: dict[str, Any], dataset: Any, store: Any, fit: Fit, passed: Any) -> Fit:
+    """The same on all data, once the gates have held. The clusters stay those that were judged."""
+    whole = fetch_histories(dataset=dataset, features=store, settings=given["histories"], as_of="end")
+    whole = steps.place(whole, refit=True).after(passed)
+    data = {"dataset": dataset, "histories": whole.outputs["histories"], "clusters": fit.clusters}
+    mined = steps.place(mine_transitions(**data, settings=given["refit_transitions"]), refit=True)
+    learned = {"transitions": mined.outputs["transitions"], "clusters": fit.clusters}
+    refitted = {"settings": given["refit_planner"], "init": fit.planner}
+    planner = steps.train(finetune_planner, refit=True, **learned, **refitted).outputs["planner"]
+    table = steps.build_table(refit=True, planner=planner, **learned, settings=given["refit_table"])
+    ranker = steps.train(train_ranker, refit=True, **data, tuned=fit.tuned, settings=given["ranker"])
+    return Fit(
+        fit.clusters, learned["transitions"], planner, table.outputs["table"], fit.tuned, ranker.outputs["ranker"]
+    )
 
 
 training = define_training()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -11,13 +11,13 @@ import pytest
 from newfound.config import DataConfig, SplitConfig
 from newfound.datasets import load_interactions
 from newfound.datasets.sources import open_source
-from newfound.features.user_history import check_histories, entity_rows, write_rows
+from newfound.features.user_history import check_histories, entity_rows, write_user_history
 
 
 def fetch_past(dataset: Path, out: Path, length: int = 1000) -> Path:
     """What Feast answers as of the cut, without Feast: `histories.parquet` at `out`."""
     rows = out.with_name("rows.parquet")
-    write_rows(dataset, length, rows)
+    write_user_history(dataset, length, rows)
     found = pd.merge_asof(
         entity_rows(dataset).sort_values("event_timestamp"),
         pd.read_parquet(rows).sort_values("event_timestamp"),
@@ -32,6 +32,15 @@ def fetch_past(dataset: Path, out: Path, length: int = 1000) -> Path:
 def fetch() -> Callable[[Path, Path], Path]:
     """`fetch(dataset, out)` writes the histories as of the cut."""
     return fetch_past
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A real S3 server: the variables by which clients find it."""
+    from tests.s3_server import serve_s3
+
+    with serve_s3(tmp_path_factory.mktemp("s3")) as variables:
+        yield variables
 
 
 @pytest.fixture(scope="session")

@@ -36,7 +36,6 @@ STATIONS: Final = (
     ("planner",),
     ("table",),
     ("ranker",),
-    ("grounding",),
     ("release",),
     ("recommend",),
     ("evaluation",),

@@ -13,7 +13,7 @@ import pytest
 from newfound.clusters import Clusters
 from newfound.config import DataConfig
 from newfound.datasets import Dataset
-from newfound.features.user_history import read_histories
+from newfound.features.histories import Histories
 from newfound.recommend.recommender import Recommender, history_of_user
 from newfound.release import store as releases
 from tests.tiny_pipeline import ROOT, House, tiny_language_model
@@ -67,7 +67,7 @@ def test_its_measures_stand_beside_chance_and_rivals(house: House) -> None:
 def test_it_recommends_new_interests_from_the_release(house: House) -> None:
     release = releases.load(str(house.releases))
     clusters = Clusters.load(release.path / "clusters")
-    user = read_histories(house.runs / "histories").users[0]
+    user = Histories.load(house.runs / "histories").users[0]
     history = history_of_user(house.runs / "histories", user)
     assert len(history.item_ids) == (Dataset(house.runs / "dataset").frame("interactions")["user_id"] == user).sum()
 
@@ -89,7 +89,7 @@ def test_the_online_store_serves_what_was_learned_from(house: House, monkeypatch
     monkeypatch.delenv("FEAST_FS_YAML_FILE_PATH", raising=False)
     monkeypatch.setenv("NEWFOUND_FEATURES", str((house.runs / "features").resolve()))
     store = open_store(house.runs / "features")
-    histories = read_histories(house.runs / "histories")
+    histories = Histories.load(house.runs / "histories")
     user = histories.users[0]
     answer = store.get_online_features(
         features=store.get_feature_service("explorer"), entity_rows=[{"user_id": user}]
@@ -133,8 +133,8 @@ def test_a_release_that_was_damaged_is_published_anew(house: House) -> None:
 
 
 def _batch(house: House) -> subprocess.CompletedProcess[str]:
-    """`python -m pipelines.batch local` on the slice."""
-    command = [sys.executable, "-m", "pipelines.batch", "local", "--config", str(house.folder / "config.yaml")]
+    """`python -m pipelines local batch` on the slice."""
+    command = [sys.executable, "-m", "pipelines", "local", "batch", "--config", str(house.folder / "config.yaml")]
     command += ["--interactions", str(house.source.interactions), "--runs", str(house.folder / "batch")]
     command += ["--releases", str(house.releases), "--out", str(house.folder / "slates"), "--k", "6"]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "COLUMNS": "120"})

@@ -95,10 +95,10 @@ class House:
         }
 
     def run(self, *options: str, **evaluation: float) -> subprocess.CompletedProcess[str]:
-        """`python -m pipelines local` on the slice."""
+        """`python -m pipelines local training` on the slice."""
         config = {**self.config, "evaluation": {**self.config["evaluation"], **evaluation}}  # type: ignore[dict-item]
         (self.folder / "config.yaml").write_text(yaml.safe_dump(config))
-        command = [sys.executable, "-m", "pipelines", "local", "--config", str(self.folder / "config.yaml")]
+        command = [sys.executable, "-m", "pipelines", "local", "training", "--config", str(self.folder / "config.yaml")]
         command += ["--interactions", str(self.source.interactions), "--items", str(self.source.items)]
         command += ["--runs", str(self.runs), "--releases", str(self.releases), *options]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "COLUMNS": "120"})

@@ -46,7 +46,7 @@ def command_of(
     refresh = decision.action == "refresh"
     command = [sys.executable, "-m"]
     if to == "local":
-        command += ["pipelines.refresh" if refresh else "pipelines", "local"]
+        command += ["pipelines", "local", "refresh" if refresh else "training"]
     else:
         command += ["pipelines", "submit", "refresh" if refresh else "training"]
         command += ["--host", to, "--name", f"{decision.action}: {decision.reason}"[:200]]

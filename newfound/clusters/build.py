@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,38 +12,23 @@ import pandas as pd
 import pyarrow as pa
 
 from newfound import schema
-from newfound.clusters import sources
 from newfound.clusters.artifact import RECORD, Clusters
 from newfound.clusters.describe import Describer, clean
-from newfound.clusters.embed import Embedding, embed_items
+from newfound.clusters.embed import Embedding, embed_items, encoder_of
+from newfound.clusters.fidelity import description_fidelity
+from newfound.clusters.levels import Levels, depth_first, find_levels
+from newfound.clusters.llm_describer import write_by_llm
 from newfound.clusters.stable import Changes, match
-from newfound.clusters.tree import Labels, balanced_kmeans, gini, grow, loads
+from newfound.clusters.tree import gini, loads
 from newfound.config import ClustersConfig
 from newfound.datasets import Dataset
-from newfound.errors import ConfigError, DataError
-from newfound.features.user_history import Histories, read_histories
-from newfound.types import Array, Doubles, Floats, Ints
+from newfound.errors import DataError
+from newfound.features.histories import Histories
+from newfound.types import Doubles, Floats, Ints
 
 log = logging.getLogger("newfound.clusters")
 
 KEEPS_TEXT = 0.5  # share of its items that a node must share with its predecessor to keep its description
-
-
-@dataclass(frozen=True)
-class _Levels:
-    """A tree as labels, before it has ids.
-
-    Attributes:
-        labels: [n, levels], from 0 within a level.
-        interface: column of `labels` that is the interface.
-        given: keywords by level and label, None where they are to be found.
-        texts: descriptions by level and label that a designer wrote.
-    """
-
-    labels: Ints
-    interface: int
-    given: list[list[list[str]] | None]
-    texts: list[dict[int, str]]
 
 
 def build_clusters(
@@ -66,7 +50,8 @@ def build_clusters(
         previous: an earlier artifact: learned clusters set out from it, and nodes that stay keep ids and descriptions.
 
     Returns:
-        Measures: clusters, Gini coefficients of sizes and traffic, and with `previous` what changed.
+        Measures: clusters, Gini coefficients of sizes and traffic, description fidelity, and with `previous` what
+        changed.
 
     Raises:
         ConfigError: the text model cannot be loaded, or the configuration contradicts itself.
@@ -74,7 +59,7 @@ def build_clusters(
     """
     began = time.monotonic()
     items = Dataset(dataset).frame("items")
-    past = read_histories(histories)
+    past = Histories.load(histories)
     old = Clusters.load(previous) if previous is not None else None
     if old is not None and "next_numbers" not in old.info:  # before anything takes its time
         raise DataError(
@@ -85,18 +70,21 @@ def build_clusters(
     traffic = _traffic(items[schema.ITEM].tolist(), past)
     load = loads(traffic)
     embedding = embed_items(items, past, config, seed)
-    levels = _levels(items, embedding, load, config, seed, old)
+    levels = find_levels(items, embedding, load, traffic, len(past), config, seed, old)
     log.info(
         "tree of %s clusters in %.1f s", "/".join(map(str, levels.labels.max(axis=0) + 1)), time.monotonic() - began
     )
-    order, levels = _depth_first(levels, load, items[schema.ITEM].tolist())
+    order, levels = depth_first(levels, load, items[schema.ITEM].tolist())
     draft = _draft(items, levels, order, traffic)
     changes = match(old, draft) if old is not None else None
     ids, next_numbers = _ids(draft, old, changes)
-    texts = _describe(items, embedding, load, traffic, levels, config, _kept_texts(old, draft, changes))
+    describer = Describer(items, embedding.items, embedding.text, load, traffic, config.keywords, encoder_of(embedding))
+    texts = _describe(describer, levels, config, _kept_texts(old, draft, changes))
     clusters = _finish(draft, ids, texts, embedding, load, order, config, seed, next_numbers, changes)
     clusters.save(out)
     measures = _measures(clusters, changes)
+    labels = levels.labels[:, levels.interface]
+    measures |= description_fidelity(describer, labels, embedding, seed)
     log.info("clusters described and written, %.1f s in all", time.monotonic() - began)
     return measures
 
@@ -113,95 +101,10 @@ def _traffic(ids: list[str], past: Histories) -> Ints:
     return np.bincount(rows, minlength=len(ids))
 
 
-# --- levels ---------------------------------------------------------------------------------------------------------
-
-
-def _levels(
-    items: pd.DataFrame,
-    embedding: Embedding,
-    load: Doubles,
-    config: ClustersConfig,
-    seed: int,
-    old: Clusters | None,
-) -> _Levels:
-    vectors, coarse = embedding.items, config.coarse_sizes
-    if config.source == "categories":
-        given = sources.by_categories(items, load, config.leaf_items)
-        assert given.parents is not None
-        rest = grow(vectors, load, given.labels, (), config.leaf_items, config.balance, seed)
-        labels = np.column_stack([given.parents, rest])
-        return _Levels(labels, 1, [given.parent_names, given.names, None], [{}, {}, {}])
-    if config.source == "file":
-        if config.file is None:
-            raise ConfigError("clusters.source 'file' needs `clusters.file`")
-        given = sources.by_file(items, config.file)
-        interface = _place_rest(vectors, load, given.labels)
-        labels = grow(vectors, load, interface, coarse, config.leaf_items, config.balance, seed)
-        level = labels.shape[1] - 2
-        above: list[list[list[str]] | None] = [None] * level
-        return _Levels(labels, level, [*above, given.names, None], [*({} for _ in above), given.texts, {}])
-    size = min(config.interface_size, max(1, len(items) // 2))
-    if size < config.interface_size:
-        log.warning("%d items are too few for %d clusters: %d instead", len(items), config.interface_size, size)
-    start = _labels_of(old, items, size)
-    interface = balanced_kmeans(vectors, size, load, config.balance, seed, start)
-    labels = grow(vectors, load, interface, coarse, config.leaf_items, config.balance, seed)
-    return _Levels(labels, labels.shape[1] - 2, [None] * labels.shape[1], [{} for _ in range(labels.shape[1])])
-
-
-def _labels_of(old: Clusters | None, items: pd.DataFrame, size: int) -> Labels | None:
-    """Interface labels of an earlier fit to set out from, -1 for new items; None where they cannot be."""
-    if old is None or len(old.interface) != size:
-        return None
-    found = np.array([old.index.get(old.cluster_of.get(item, ""), -1) for item in items[schema.ITEM]], dtype=np.int64)
-    return found if len(np.unique(found[found >= 0])) == size else None
-
-
-def _place_rest(vectors: Floats, load: Doubles, labels: Labels) -> Labels:
-    """Items that were given no cluster go to the nearest one."""
-    lost = np.flatnonzero(labels < 0)
-    if len(lost):
-        log.warning("%d items are in no given cluster and go to the nearest one", len(lost))
-        centres = np.stack(
-            [
-                np.average(vectors[labels == label], axis=0, weights=load[labels == label])
-                for label in range(int(labels.max()) + 1)
-            ]
-        )
-        labels = labels.copy()
-        for item in lost:
-            labels[item] = ((centres - vectors[item]) ** 2).sum(axis=1).argmin()
-    return labels
-
-
-def _depth_first(levels: _Levels, load: Doubles, ids: list[str]) -> tuple[Ints, _Levels]:
-    """Rows of the items in tree order, siblings by falling load; and the levels relabelled in that order."""
-    labels = levels.labels
-    keys: list[Array] = [np.array(ids)]
-    for column in reversed(range(labels.shape[1])):
-        carried = np.bincount(labels[:, column], load)
-        rank = np.empty(len(carried), dtype=np.int64)
-        rank[np.lexsort((np.arange(len(carried)), -carried.round(12)))] = np.arange(len(carried))
-        keys.append(rank[labels[:, column]])
-    order = np.lexsort(tuple(keys))
-    fresh = np.empty_like(labels)
-    given, texts = list(levels.given), list(levels.texts)
-    for column in range(labels.shape[1]):
-        seen = pd.unique(labels[order, column])
-        place = np.empty(len(seen), dtype=np.int64)
-        place[seen] = np.arange(len(seen))
-        fresh[:, column] = place[labels[:, column]]
-        names = given[column]
-        if names is not None:
-            given[column] = [names[label] for label in seen]
-        texts[column] = {int(place[label]): text for label, text in texts[column].items()}
-    return order, _Levels(fresh, levels.interface, given, texts)
-
-
 # --- ids and descriptions -------------------------------------------------------------------------------------------
 
 
-def _draft(items: pd.DataFrame, levels: _Levels, order: Ints, traffic: Ints) -> Clusters:
+def _draft(items: pd.DataFrame, levels: Levels, order: Ints, traffic: Ints) -> Clusters:
     """The tree with temporary ids, which are its descriptions as well."""
     paths = levels.labels[order]
     total = max(int(traffic.sum()), 1)
@@ -250,24 +153,24 @@ def _kept_texts(old: Clusters | None, draft: Clusters, changes: Changes | None) 
     return texts
 
 
-def _describe(
-    items: pd.DataFrame,
-    embedding: Embedding,
-    load: Doubles,
-    traffic: Ints,
-    levels: _Levels,
-    config: ClustersConfig,
-    kept: dict[str, str],
-) -> dict[str, str]:
+def _describe(describer: Describer, levels: Levels, config: ClustersConfig, kept: dict[str, str]) -> dict[str, str]:
     """Draft id -> description."""
-    describer = Describer(items, embedding.items, load, traffic, config.keywords)
     texts: dict[str, str] = {}
     for level in range(levels.labels.shape[1]):
         name = f"{level + 1}."
         fixed = {int(node[len(name) :]): text for node, text in kept.items() if node.startswith(name)}
         written = {label: clean(text) for label, text in levels.texts[level].items()}
         fixed |= {label: text for label, text in written.items() if text}
-        found = describer.level(levels.labels[:, level], fixed, levels.given[level], by_name=level >= levels.interface)
+        labels = levels.labels[:, level]
+        if config.describer == "llm" and level == levels.interface:
+            fixed |= write_by_llm(describer, labels, fixed, config)
+        found = describer.level(
+            labels,
+            fixed,
+            levels.given[level],
+            by_name=level >= levels.interface,
+            by_encoder=level <= levels.interface,  # leaves are many, and nobody reads them one by one
+        )
         texts |= {f"{name}{label}": text for label, text in enumerate(found)}
     return texts
 

@@ -1,71 +1,45 @@
-"""A few keywords for every cluster: short, unique, and such that a person nods.
+"""Descriptions of clusters: short, unique, in words that a person and a language model know.
 
-A description names the cluster by its best known typical item, where titles are short enough to be names ("Fargo"), or
-else by its most distinctive word, and goes on with what sets it apart: categories, decade, words ("crime thriller").
-Both a person and a language model know what "Fargo, crime thriller" means, it takes few tokens, and first words that
-differ let a decoder tell clusters apart at the first step.
-
-Item text is untrusted: only letters, digits, `-`, `'` and `&` pass, in bounded length.
+A description is a few keyphrases of the cluster's items (`keyphrases`). Where titles are names, as those of films are,
+a well known typical item leads ("Fargo, crime, thriller"). A cluster without text takes the phrases of those nearest
+to it; ids stand in only where no item has any text.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
 import numpy as np
 import pandas as pd
 
 from newfound import schema
-from newfound.clusters.embed import title_year
+from newfound.clusters.keyphrases import Keyphrases
 from newfound.clusters.tree import Labels, Weights
-from newfound.types import Floats, Ints
+from newfound.types import Bools, Floats, Ints
 
 NAME_WORDS: Final = 4
 NAME_LENGTH: Final = 22
 LENGTH: Final = 60  # no description is longer
-CANDIDATES: Final = 40  # items that a name is chosen from
-TEXT_AT_MOST: Final = 2000  # characters of an item's text that are searched for words
-VOCABULARY: Final = 20_000
-# From which share of its cluster's load, and how much more frequent than elsewhere, something is worth saying.
-SHARE: Final = {"category": 0.35, "decade": 0.35, "word": 0.25}
-LIFT: Final = {"category": 1.25, "decade": 2.0, "word": 2.0}
-REST_AT_LEAST: Final = 0.01  # share elsewhere below which rarer is not better
+KNOWN: Final = 40  # items that a name is chosen from
+NAMES: Final = 8  # of them, the best known and most typical, whose descriptions are compared with the cluster's text
+NEIGHBOURS: Final = 3  # clusters that one without text takes its phrases from
+SPARE: Final = 12  # further phrases that a description may fall back to
 # What a name loses against fame (at most 1) and typicality (at most 1).
 LETTER: Final = 0.01
 DIGIT: Final = 4  # letters that a digit counts for: it is a token of its own
 ARTICLE_LOST: Final = 0.3  # one word, its article dropped: "Rock" for "The Rock"
 
-_DECADES: Final = {
-    1930: "thirties",
-    1940: "forties",
-    1950: "fifties",
-    1960: "sixties",
-    1970: "seventies",
-    1980: "eighties",
-    1990: "nineties",
-}
 _PARENTHESES = re.compile(r"\([^)]*\)|\[[^\]]*\]|<[^>]*>")
 _LAST_ARTICLE = re.compile(r",\s*(the|a|an|il|la|le|les|lo|el|los|las|l'|der|die|das|den|det|de|o|os|i|gli)\s*$", re.I)
 _FIRST_ARTICLE = re.compile(r"^(the|a|an)\s+(?=\S)", re.I)
 _SUBTITLE = re.compile(r"\s*(?::|;| - | – | \| ).*$")
 _ABBREVIATION = re.compile(r"(?<=\b\w)[.*](?=\W|\w\b|$)")
-_WORD = re.compile(r"[^\W\d_]{3,}", re.UNICODE)
 _DANGLING: Final = frozenset(
     ("a", "an", "and", "at", "by", "de", "for", "from", "in", "la", "my", "of", "on", "or", "the", "to", "&")
 )
-
-
-@dataclass(frozen=True)
-class _Facets:
-    """What items have in common: [items, facets] flags, and how each facet reads."""
-
-    flags: Any  # scipy CSR
-    texts: list[str]
-    kinds: list[str]  # category | decade | word
 
 
 class Describer:
@@ -73,28 +47,39 @@ class Describer:
 
     Args:
         items: schema.ITEMS.
-        vectors: [n, dim] of the items.
+        vectors: [n, dim] of the items, by which clusters are near each other.
+        text: [n, dim] unit text vectors, zero where an item has none; None where no item has text.
         load: [n], what each item counts.
         traffic: [n] positive events, how well an item is known.
-        keywords: at most so many in a description.
+        keywords: phrases in a description, at most.
+        encode: texts to unit vectors [m, dim], by the model that made `text`.
     """
 
     def __init__(
         self,
         items: pd.DataFrame,
         vectors: Floats,
+        text: Floats | None,
         load: Weights,
         traffic: Ints,
         keywords: int,
+        encode: Callable[[Sequence[str]], Floats] | None = None,
     ) -> None:
-        self._ids = items[schema.ITEM].tolist()
-        self._vectors, self._load, self._traffic, self._keywords = vectors, load, traffic, keywords
-        titles = ["" if title == item else title for item, title in zip(self._ids, items[schema.TITLE], strict=True)]
+        self.ids: list[str] = items[schema.ITEM].tolist()
+        self.titles = titles = _titles(items)
+        self._vectors, self._load, self.traffic, self._keywords = vectors, load, traffic, keywords
         self._names = [short_name(title) for title in titles]
         self._articles = [bool(_LAST_ARTICLE.search(title) or _FIRST_ARTICLE.search(title)) for title in titles]
-        known = [bool(title) for title in titles]
-        self._by_name = sum(name is not None for name in self._names) > 0.5 * max(sum(known), 1)
-        self._facets = _facets(items, titles, self._by_name)
+        self.by_name = are_names(titles, self._names)
+        bodies = [
+            body.replace(title, "") if isinstance(body, str) else ""
+            for title, body in zip(titles, items[schema.TEXT], strict=True)
+        ]
+        # Where titles are names they name clusters whole; their single words say nothing.
+        texts = bodies if self.by_name else [f"{title}\n{body}" for title, body in zip(titles, bodies, strict=True)]
+        categories = [list(found) for found in items[schema.CATEGORIES]]
+        self._text, self._encode = text, encode
+        self._phrases = Keyphrases(texts, categories, load, text, encode)
 
     def level(
         self,
@@ -102,6 +87,8 @@ class Describer:
         fixed: dict[int, str] | None = None,
         given: Sequence[list[str]] | None = None,
         by_name: bool = True,
+        without: Bools | None = None,
+        by_encoder: bool = True,
     ) -> list[str]:
         """One description a label.
 
@@ -109,7 +96,9 @@ class Describer:
             labels: [n] from 0.
             fixed: descriptions that stay as they are, such as those of an earlier fit.
             given: keywords of a label, where a designer named it.
-            by_name: whether a known item names the cluster, or what its items have in common.
+            by_name: whether a known item may lead.
+            without: [n] items that are left out of account.
+            by_encoder: whether the encoder chooses among the phrases, or their weight alone.
 
         Returns:
             Descriptions by label, unique; none is the beginning of another where that can be helped.
@@ -121,100 +110,97 @@ class Describer:
             if not taken.has(text):
                 texts[label] = text
                 taken.add(text)
-        members = np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels, minlength=count))[:-1])
-        rank = sorted(range(count), key=lambda label: (-self._traffic[members[label]].max(), label))  # fame goes first
-        common = self._common(labels, count)
-        for label in rank:
+        known = np.flatnonzero(~without) if without is not None else np.arange(len(labels))
+        order = known[np.argsort(labels[known], kind="stable")]
+        members = np.split(order, np.cumsum(np.bincount(labels[known], minlength=count))[:-1])
+        fame = [self.traffic[own].max() if len(own) else 0 for own in members]
+        named = by_name and self.by_name
+        ranked = self._phrases.rank(labels, count, self._keywords, without, by_encoder)
+        if any(ranked):
+            ranked = self._borrowed(ranked, labels, count)
+        for label in sorted(range(count), key=lambda label: (-fame[label], label)):  # fame goes first
             if texts[label] is not None:
                 continue
-            found = self._candidates(members[label], common[label], given[label] if given else None, by_name)
-            text = taken.first_free([_sentence(text) for text in found], label)
+            names = self._ranked_names(members[label]) if named else []
+            found = self._candidates(members[label], ranked[label], given[label] if given else None, names)
+            text = taken.first_free(found, label)
             texts[label] = text
             taken.add(text)
         return [text for text in texts if text is not None]
 
+    def keyphrases(self, labels: Labels) -> list[list[str]]:
+        """Each cluster's phrases, those that describe it first."""
+        return self._phrases.rank(labels, int(labels.max()) + 1, self._keywords)
+
     def _candidates(
-        self, members: Ints, common: list[tuple[str, str]], given: list[str] | None, by_name: bool
+        self, members: Ints, phrases: list[str], given: list[str] | None, names: list[str]
     ) -> Iterator[str]:
         """Descriptions of a cluster, best first."""
-        names = self._ranked_names(members) if self._by_name else []
-        parts: list[str] = []
+        phrases = phrases[: self._keywords + SPARE]
         if given is not None:
-            parts = [word for word in map(clean, given) if word]
-            yield ", ".join(parts)
-        elif by_name:
-            for name in names:
-                yield ", ".join(part for part in (name, self._qualifier(common, name)) if part)
-        if not parts:
-            texts = [text for text, _ in common]
-            for lead in range(len(texts)):
-                chosen = [texts[lead], *texts[:lead], *texts[lead + 1 :]]
-                yield from (", ".join(chosen[:size]) for size in range(self._keywords, 0, -1))
-            parts = texts[: max(self._keywords - 1, 1)]
-        yield from (", ".join([*parts, name]) for name in names)
-        known = members[np.lexsort((members, -self._traffic[members]))][:CANDIDATES]
-        ids = [word for word in (clean(self._ids[item]) for item in known) if word]
-        if ids and not parts:
-            yield from (f"items {', '.join(ids[:size])}" for size in (3, 5, 8))
-        else:
-            yield from (", ".join([*parts, name]) for name in ids)
+            own = [word for word in map(clean, given) if word]
+            yield ", ".join(own)
+            phrases = _apart(" ".join(own), phrases)
+            yield from (", ".join([*own, part]) for part in [*phrases, *names])
+            phrases = [*own, *phrases]
+        yield from self._named(members, names, phrases)
+        size = self._keywords
+        if phrases:
+            yield ", ".join(phrases[:size])
+            for spare in range(size, len(phrases)):  # the last phrase gives way, then the one before it
+                yield ", ".join([*phrases[: size - 1], phrases[spare]])
+            yield from (", ".join(phrases[start : start + size]) for start in range(1, len(phrases)))
+            yield from (", ".join([*phrases[:size], phrase]) for phrase in phrases[size:])
+            return
+        busiest = members[np.lexsort((members, -self.traffic[members]))][:KNOWN]
+        ids = [word for word in (clean(self.ids[item]) for item in busiest) if word]
+        yield from (f"items {', '.join(ids[:size])}" for size in (3, 5, 8) if ids)
 
-    def _qualifier(self, common: list[tuple[str, str]], name: str) -> str:
-        """What sets the cluster apart, beside its name: decade, then categories, then words."""
-        own = set(_words(name))
-        apart = [pair for pair in common if not own & set(_words(pair[0]))]
-        era = next((pair for pair in apart if pair[1] == "decade"), None)
-        chosen = [pair for pair in apart if pair[1] != "decade" or pair == era][: max(self._keywords - 1, 0)]
-        order = {"decade": 0, "category": 1, "word": 2}
-        return " ".join(text for text, _ in sorted(chosen, key=lambda pair: order[pair[1]]))
+    def _named(self, members: Ints, names: list[str], phrases: list[str]) -> Iterator[str]:
+        """A name and what goes with it: of the best names, the pairing whose embedding is nearest to the cluster's."""
+        found = []
+        for at, name in enumerate(names):
+            rest = _apart(name, phrases)[: self._keywords - 1]
+            sizes = range(len(rest), min(1, len(rest)) - 1, -1) if at < NAMES else [len(rest)]
+            found += [", ".join([name, *rest[:size]]) for size in sizes]
+        first = [text for text in found if text.split(", ")[0] in names[:NAMES]]
+        if self._text is not None and self._encode is not None and first:
+            centre = np.average(self._text[members], axis=0, weights=self._load[members])
+            near = self._encode([_sentence(text) for text in first]) @ centre
+            yield from (first[place] for place in np.argsort(-near, kind="stable"))
+        yield from (text for text in found if text not in first or self._encode is None)
+
+    def _borrowed(self, ranked: list[list[str]], labels: Labels, count: int) -> list[list[str]]:
+        """Gives a cluster without a phrase those of the nearest clusters that have some."""
+        bare = [label for label in range(count) if not ranked[label]]
+        if not bare:
+            return ranked
+        centres = np.zeros((count, self._vectors.shape[1]))
+        np.add.at(centres, labels, self._vectors * self._load[:, None])
+        centres /= np.maximum(np.bincount(labels, self._load, count), 1e-12)[:, None]
+        lenders = np.array([label for label in range(count) if ranked[label]])
+        out = list(ranked)
+        for label in bare:
+            away = ((centres[lenders] - centres[label]) ** 2).sum(axis=1)
+            nearest = lenders[np.argsort(away, kind="stable")[:NEIGHBOURS]]
+            turns = zip(*(ranked[lender][: self._keywords + SPARE] for lender in nearest), strict=False)
+            out[label] = list(dict.fromkeys(phrase for turn in turns for phrase in turn)) or list(ranked[nearest[0]])
+        return out
 
     def _ranked_names(self, members: Ints) -> list[str]:
         """Names of items that are known and typical, best first."""
-        known = members[np.lexsort((members, -self._traffic[members]))][:CANDIDATES]
+        known = members[np.lexsort((members, -self.traffic[members]))][:KNOWN]
         known = np.array([item for item in known if self._names[item] is not None], dtype=np.int64)
         if not len(known):
             return []
         centre = np.average(self._vectors[members], axis=0, weights=self._load[members])
         typical = self._vectors[known] @ centre / max(float(np.linalg.norm(centre)), 1e-12)
-        fame = np.sqrt(self._traffic[known] / max(int(self._traffic[known].max()), 1))
+        fame = np.sqrt(self.traffic[known] / max(int(self.traffic[known].max()), 1))
         names = [self._names[item] or "" for item in known]
         length = np.array([len(name) + DIGIT * sum(letter.isdigit() for letter in name) for name in names])
         bare = np.array([" " not in name and self._articles[item] for item, name in zip(known, names, strict=True)])
         score = fame + typical - LETTER * length - ARTICLE_LOST * bare
         return list(dict.fromkeys(names[place] for place in np.lexsort((known, -score))))
-
-    def _common(self, labels: Labels, count: int) -> list[list[tuple[str, str]]]:
-        """By label: the facets that set it apart, best first, as (text, kind)."""
-        import scipy.sparse as sparse
-
-        facets = self._facets
-        if not facets.texts:
-            return [[] for _ in range(count)]
-        rows = np.arange(len(labels))
-        carried = sparse.csr_matrix((self._load, (labels, rows)), shape=(count, len(labels)))
-        total = np.asarray(carried.sum(axis=1)).ravel()
-        share = sparse.csr_matrix(carried @ facets.flags)
-        items = sparse.csr_matrix((np.ones(len(labels)), (labels, rows)), shape=(count, len(labels))) @ facets.flags
-        everywhere = np.asarray(self._load @ facets.flags).ravel()
-        out = []
-        for label in range(count):
-            cells = slice(share.indptr[label], share.indptr[label + 1])
-            columns = share.indices[cells]
-            here = share.data[cells] / total[label]
-            rest = (everywhere[columns] - share.data[cells]) / max(self._load.sum() - total[label], 1e-9)
-            holders = np.asarray(items[label, columns].todense()).ravel()
-            lift = here / np.maximum(rest, REST_AT_LEAST) if count > 1 else np.ones(len(columns))
-            score = here * np.log(np.maximum(lift, 1e-9))
-            kinds = [facets.kinds[column] for column in columns]
-            words = np.array([kind == "word" for kind in kinds], dtype=bool)
-            fits = (here >= np.array([SHARE[kind] for kind in kinds])) & (holders >= 1 + words)
-            fits &= lift >= np.array([LIFT[kind] for kind in kinds])
-            chosen = [int(place) for place in np.lexsort((columns, -score)) if fits[place]]
-            if not chosen:  # nothing stands out: say what is frequent
-                plain = np.where(words, -1.0, here)
-                chosen = [int(place) for place in np.lexsort((columns, -plain))[:1] if plain[place] > 0]
-            out.append([(facets.texts[columns[place]], facets.kinds[columns[place]]) for place in chosen[:8]])
-        return out
 
 
 class _Taken:
@@ -222,42 +208,52 @@ class _Taken:
 
     def __init__(self) -> None:
         self._texts: set[str] = set()
-        self._leads: set[str] = set()
-        self._whole: set[tuple[str, ...]] = set()
         self._beginnings: set[tuple[str, ...]] = set()
+        self._whole: set[tuple[str, ...]] = set()
 
     def add(self, text: str) -> None:
         words = tuple(_words(text))
         self._texts.add(text.casefold())
-        self._leads.add(words[0] if words else "")
         self._whole.add(words)
         self._beginnings.update(words[:size] for size in range(1, len(words) + 1))
 
     def has(self, text: str) -> bool:
         return text.casefold() in self._texts
 
-    def first_free(self, candidates: Sequence[str], number: int) -> str:
-        """The first candidate whose first word is new, or that is at least no beginning of another, or else is new."""
-        candidates = [text for text in candidates if text]
-        for text in candidates:
-            if self._apart(text) and _words(text)[0] not in self._leads:
-                return text
-        for text in candidates:
+    def first_free(self, candidates: Iterator[str], number: int) -> str:
+        """The first candidate that is no beginning of another nor begins with one, or that is at least new."""
+        second, first = None, None
+        for text in map(_sentence, candidates):
+            if not text:
+                continue
+            first = first or text
             if self._apart(text):
                 return text
-        for text in candidates:
-            if not self.has(text):
-                return text
-        base = candidates[0][: LENGTH - 12] if candidates else "Group"
-        while self.has(f"{base} {number}"):
-            number += 1
-        return f"{base} {number}"
+            if second is None and not self.has(text):
+                second = text
+        if second is not None:
+            return second
+        base = (first or "Group")[: LENGTH - 12]
+        return next(f"{base} {letters}" for letters in _counted(number) if not self.has(f"{base} {letters}"))
 
     def _apart(self, text: str) -> bool:
         words = tuple(_words(text))
         if not words or words in self._beginnings:
             return False
         return not any(words[:size] in self._whole for size in range(1, len(words) + 1))
+
+
+def _titles(items: pd.DataFrame) -> list[str]:
+    """Titles, empty where the id stands in for one."""
+    return ["" if title == item else title for item, title in zip(items[schema.ITEM], items[schema.TITLE], strict=True)]
+
+
+def are_names(titles: Sequence[str], names: Sequence[str | None]) -> bool:
+    """Whether most titles are names: short, and written with a capital where the script has capitals."""
+    known = [(title, name) for title, name in zip(titles, names, strict=True) if title]
+    short = [name for _, name in known if name is not None]
+    lower = sum(name[0].islower() for name in short)
+    return len(short) > 0.5 * max(len(known), 1) and lower < 0.2 * len(short)
 
 
 def clean(text: str, length: int = LENGTH) -> str:
@@ -295,53 +291,23 @@ def short_name(title: str) -> str | None:
     return None
 
 
-def decade(year: int) -> str:
-    """A word where there is a common one, since a figure takes a language model a token a digit.
-
-    >>> decade(1948), decade(2003)
-    ('forties', '2000s')
-    """
-    start = year // 10 * 10
-    return _DECADES.get(start, f"{start}s")
+def _apart(name: str, phrases: Sequence[str]) -> list[str]:
+    own = set(_words(name))
+    return [phrase for phrase in phrases if not own & set(_words(phrase))]
 
 
-def _facets(items: pd.DataFrame, titles: Sequence[str], by_name: bool) -> _Facets:
-    import scipy.sparse as sparse
-    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
-
-    columns: dict[tuple[str, str], int] = {}
-    rows, cells = [], []
-    texts = items[schema.TEXT].tolist()
-    dull = set(ENGLISH_STOP_WORDS)
-    dull.update(
-        word for names in items[schema.CATEGORIES] for name in set(names) for word in _WORD.findall(name.lower())
-    )
-    for row, (title, text, categories) in enumerate(zip(titles, texts, items[schema.CATEGORIES], strict=True)):
-        own = {("category", _lower(clean(category))) for category in categories}
-        year = title_year(title)
-        if year is not None:
-            own.add(("decade", decade(year)))
-        body = text[:TEXT_AT_MOST] if isinstance(text, str) else ""
-        words = set(_WORD.findall(clean(body, TEXT_AT_MOST).lower()))
-        title_words = set(_WORD.findall(clean(title).lower()))
-        # Where titles are names, they name clusters whole; their single words say nothing.
-        words = words - title_words if by_name else words | title_words
-        own |= {("word", word) for word in words - dull}
-        for facet in sorted(own):
-            if facet[1]:
-                rows.append(row)
-                cells.append(columns.setdefault(facet, len(columns)))
-    flags = sparse.csr_matrix((np.ones(len(rows)), (rows, cells)), shape=(len(items), max(len(columns), 1)))
-    frequency = np.asarray(flags.sum(axis=0)).ravel()
-    names = sorted(columns, key=lambda facet: columns[facet])
-    kept = [place for place, (kind, _) in enumerate(names) if kind != "word" or frequency[place] >= 2]
-    kept = sorted(sorted(kept, key=lambda place: -frequency[place])[:VOCABULARY])
-    return _Facets(flags[:, kept].tocsr(), [names[place][1] for place in kept], [names[place][0] for place in kept])
-
-
-def _lower(text: str) -> str:
-    """Lower case, but for abbreviations."""
-    return text if text.isupper() and len(text) <= 4 else text.lower()
+def _counted(number: int) -> Iterator[str]:
+    """Numbers in letters, from `number` on: digits are tokens that a language model learns nothing from."""
+    while True:
+        letters, rest = "", number
+        while True:
+            rest, digit = divmod(rest, 26)
+            letters = chr(ord("a") + digit) + letters
+            if not rest:
+                break
+            rest -= 1
+        yield letters
+        number += 1
 
 
 def _words(text: str) -> list[str]:
@@ -349,6 +315,8 @@ def _words(text: str) -> list[str]:
 
 
 def _sentence(text: str) -> str:
-    """Bounded, with a capital at the start."""
+    """Bounded at a phrase's end, with a capital at the start."""
+    while len(text) > LENGTH and ", " in text:
+        text = text.rsplit(", ", 1)[0]
     text = text[:LENGTH].rstrip(" ,-'&")
     return text[:1].upper() + text[1:]

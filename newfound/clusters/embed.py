@@ -9,11 +9,12 @@ embedded the same way by `embed_new`.
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -25,7 +26,7 @@ from newfound import schema
 from newfound.clusters.artifact import Clusters
 from newfound.config import ClustersConfig
 from newfound.errors import ConfigError
-from newfound.features.user_history import Histories
+from newfound.features.histories import Histories
 from newfound.types import Array, Bools, Floats, Ints
 
 log = logging.getLogger("newfound.clusters")
@@ -183,6 +184,14 @@ def text_vectors(texts: Sequence[str], model: str | None) -> Floats:
         )
         vectors[filled] = unit(found.float().cpu().numpy())
     return vectors
+
+
+def encoder_of(embedding: Embedding) -> Callable[[Sequence[str]], Floats] | None:
+    """What turns texts into unit vectors [m, dim] as the items' text was; None where no item has text."""
+    if embedding.text is None:
+        return None
+    model = embedding.record["text_model"]
+    return functools.partial(text_vectors, model=None if model == PACKAGED_MODEL else model)
 
 
 @lru_cache(maxsize=1)

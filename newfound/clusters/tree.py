@@ -75,7 +75,7 @@ def balanced_kmeans(
         return np.zeros(n, dtype=np.int64)
     load = load / load.sum() * k  # the mean cluster carries 1
     limit = 1 / balance if balance > 0 else np.inf
-    centroids = _first(vectors, k, load, seed, starts) if start is None else _means(vectors, start, load, k)
+    centroids = _first(vectors, k, load, seed, starts) if start is None else weighted_means(vectors, start, load, k)
     labels = np.full(n, -1, dtype=np.int64)
     for step in range(ROUNDS):
         before = labels
@@ -85,7 +85,7 @@ def balanced_kmeans(
             break
         if step < ROUNDS - SETTLING:
             _split_for_underfull(vectors, labels, load, k, balance, at_most=max(1, k // 20))
-        centroids = _means(vectors, labels, load, k, centroids)
+        centroids = weighted_means(vectors, labels, load, k, centroids)
     labels = _without_empty(vectors, labels, load, k)
     for _ in range(REPAIRS):
         if not _split_for_underfull(vectors, labels, load, k, balance, at_most=max(1, k // 4)):
@@ -124,7 +124,7 @@ def grow(
             log.info("a level of %d clusters above one of %d is left out", size, count)
             continue
         weight: Weights = np.bincount(below, load, count).astype(np.float64)
-        centroids = _means(vectors, below, load, count)
+        centroids = weighted_means(vectors, below, load, count)
         levels.insert(0, balanced_kmeans(centroids, size, weight, balance, seed)[below])
     levels.append(_leaves(vectors, interface, leaf_items, seed))
     return np.stack(levels, axis=1)
@@ -169,7 +169,7 @@ def _first(vectors: Floats, k: int, load: Weights, seed: int, starts: int) -> Fl
             return centroids
         for _ in range(START_STEPS):
             near, distance = _nearest(vectors, centroids, 1)
-            centroids = _means(vectors, near[:, 0].astype(np.int64), load, k, centroids)
+            centroids = weighted_means(vectors, near[:, 0].astype(np.int64), load, k, centroids)
         cost = float(distance[:, 0] @ load)
         if best is None or cost < least:
             best, least = centroids, cost
@@ -195,7 +195,7 @@ def _spread(vectors: Floats, k: int, load: Weights, draw: np.random.Generator) -
     return vectors[chosen].copy()
 
 
-def _means(vectors: Floats, labels: Labels, load: Weights, k: int, before: Floats | None = None) -> Floats:
+def weighted_means(vectors: Floats, labels: Labels, load: Weights, k: int, before: Floats | None = None) -> Floats:
     """Load-weighted means [k, dim]; an empty cluster keeps the centroid that it had."""
     import scipy.sparse as sparse
 
@@ -275,7 +275,7 @@ def _split_for_underfull(vectors: Floats, labels: Labels, load: Weights, k: int,
     under = [int(cluster) for cluster in np.argsort(carried, kind="stable") if carried[cluster] < least]
     if not under:
         return False
-    means = _means(vectors, labels, load, k)
+    means = weighted_means(vectors, labels, load, k)
     spread = np.bincount(labels, ((vectors - means[labels]) ** 2).sum(axis=1) * load, k)
     wide = [
         int(cluster)
@@ -289,7 +289,7 @@ def _split_for_underfull(vectors: Floats, labels: Labels, load: Weights, k: int,
         if np.bincount(half, load[members]).min() <= carried[low]:
             continue
         labels[members[half == 1]] = low
-        means[[split, low]] = _means(vectors[members], half, load[members], 2)
+        means[[split, low]] = weighted_means(vectors[members], half, load[members], 2)
         homeless.append(lonely)
     if not homeless:
         return False
@@ -316,7 +316,7 @@ def _halves(vectors: Floats, load: Weights) -> Labels:
     for _ in range(START_STEPS):
         near, distance = _nearest(vectors, centroids)
         labels = _within(near, distance, load, 1 / SPLIT_BALANCE, 2)
-        centroids = _means(vectors, labels, load, 2, centroids)
+        centroids = weighted_means(vectors, labels, load, 2, centroids)
     return _without_empty(vectors, labels, load, 2)
 
 

@@ -1,21 +1,19 @@
-"""Histories: the past as Feast keeps it, and the only past that learning steps read.
+"""The source of Feast's view `user_history`, and the check of what Feast returns of it.
 
-`write_rows` makes the source that Feast serves from, two rows a user: one as of the user's cut and one as of the end.
-`entity_rows` says whose row to fetch and as of when; `check_histories` judges what came back and writes it as
-`histories.parquet`; `read_histories` loads that file as columns.
+`write_user_history` makes two rows a user: one as of the user's cut and one as of the end. `entity_rows` says whose row
+to fetch and as of when. `check_histories` checks what came back and writes it as `histories.parquet`, which
+`newfound.features.histories` reads.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sized
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sized
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import ibis
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +21,7 @@ import pyarrow.parquet as pq
 from newfound.datasets.dataset import Dataset
 from newfound.datasets.engine import write_table
 from newfound.errors import DataError
+from newfound.features.histories import ARRAYS
 from newfound.files import new_file
 from newfound.schema import (
     CUT,
@@ -39,59 +38,14 @@ from newfound.schema import (
     TIMES,
     USER,
 )
-from newfound.types import Bools, Floats, Ints
 
 log = logging.getLogger("newfound.features.user_history")
 
 SOURCE = "histories"
-ARRAYS = (ITEM_IDS, TIMES, ENGAGEMENTS, POSITIVES)
 
 
-class History(NamedTuple):
-    """One user's events, oldest first."""
-
-    item_ids: list[str]
-    times: Ints  # UTC milliseconds
-    engagements: Floats
-    positives: Bools
-
-
-@dataclass(frozen=True)
-class Histories:
-    """Everybody's events in columns: user `i` owns the events from `offsets[i]` to `offsets[i + 1]`, oldest first."""
-
-    users: list[str]  # sorted
-    offsets: Ints  # [users + 1]
-    item_ids: npt.NDArray[np.object_]  # [events] of str
-    times: Ints  # [events], UTC milliseconds
-    engagements: Floats  # [events]
-    positives: Bools  # [events]
-    row_of: dict[str, int] = field(init=False, repr=False)  # user -> i
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "row_of", {user: row for row, user in enumerate(self.users)})
-
-    def __len__(self) -> int:
-        return len(self.users)
-
-    def __contains__(self, user: object) -> bool:
-        return user in self.row_of
-
-    def __iter__(self) -> Iterator[tuple[str, History]]:
-        for user in self.users:
-            yield user, self.of(user)
-
-    def of(self, user: str) -> History:
-        """The user's events; empty for a user without a past."""
-        row = self.row_of.get(user)
-        events = slice(0, 0) if row is None else slice(int(self.offsets[row]), int(self.offsets[row + 1]))
-        return History(
-            self.item_ids[events].tolist(), self.times[events], self.engagements[events], self.positives[events]
-        )
-
-
-def write_rows(dataset: Path, length: int, out: Path) -> dict[str, float | int | str]:
-    """Writes the rows that Feast serves: `schema.HISTORIES`, sorted by user and time.
+def write_user_history(dataset: Path, length: int, out: Path) -> dict[str, float | int | str]:
+    """Writes the rows of the view: `schema.HISTORIES`, sorted by user and time.
 
     A user has one row with the last `length` events before the cut, if there are any, and one with the last `length` of
     all events, if some lie after the cut. Each is stamped with its newest event's time.
@@ -184,31 +138,6 @@ def check_histories(table: pd.DataFrame, out: Path, cuts: Path | None = None) ->
         "events": sum(len(values) for values in kept[ITEM_IDS]),
         "positives": positives,
     }
-
-
-def read_histories(path: Path) -> Histories:
-    """Loads `histories.parquet`.
-
-    Raises:
-        DataError: the file is missing or broken, or does not hold the columns of `schema.HISTORIES`.
-    """
-    try:
-        table = pq.read_table(path, columns=[USER, *ARRAYS]).combine_chunks()
-    except (OSError, KeyError, pa.ArrowException) as error:
-        raise DataError(str(path), f"cannot be read ({error})", expected="a Parquet file of histories") from error
-    columns = {
-        name: table.column(name).chunk(0) if len(table) else pa.array([], HISTORIES.field(name).type)
-        for name in (USER, *ARRAYS)
-    }
-    lengths = columns[ITEM_IDS].value_lengths().to_numpy(zero_copy_only=False)
-    return Histories(
-        users=columns[USER].to_pylist(),
-        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        item_ids=columns[ITEM_IDS].flatten().to_numpy(zero_copy_only=False),
-        times=columns[TIMES].flatten().to_numpy(),
-        engagements=columns[ENGAGEMENTS].flatten().to_numpy(),
-        positives=columns[POSITIVES].flatten().to_numpy(zero_copy_only=False),
-    )
 
 
 def _milliseconds(time: Any) -> Any:

@@ -21,7 +21,7 @@ from newfound.errors import DataError, VocabularyError
 from newfound.files import new_folder
 from newfound.ranker.cooccurrence import CoOccurrence
 from newfound.ranker.data import PAD
-from newfound.ranker.index import NO_BONUS, NO_ITEMS, Bonus, ItemIndex, disjoint
+from newfound.ranker.index import NO_BONUS, NO_ITEMS, Best, Bonus, ClusterQuery, ItemIndex, disjoint
 from newfound.ranker.model import Encoder
 from newfound.types import Floats, Ints, Span
 
@@ -143,7 +143,27 @@ class Ranker:
         out = [self.positions(items) for items in exclude]
         bonus = [self.bonus(history, wanted) for history, wanted in zip(known, spans, strict=True)]
         best = self.index.top_k(self.queries(known), spans, k, out, bonus)
-        return [[(self.items[item], float(score)) for item, score in zip(*answer, strict=True)] for answer in best]
+        return [self._named(answer) for answer in best]
+
+    def top_k_per_cluster(self, queries: Sequence[ClusterQuery]) -> list[list[list[tuple[str, float]]]]:
+        """The best items of each cluster on its own, what fills a slate; each history is encoded once.
+
+        Returns:
+            Per request and cluster, (item id, score), best first.
+
+        Raises:
+            VocabularyError: a cluster is not one of those that the ranker was made for.
+        """
+        if not queries:
+            return []
+        known = [self.positions(query.history) for query in queries]
+        answers = []
+        for query, history, vector in zip(queries, known, self.queries(known), strict=True):
+            spans = self._spans(query.clusters)
+            bonus = self.bonus(history, spans)
+            found = self.index.top_k_per_span(vector, spans, query.wanted, self.positions(query.exclude), bonus)
+            answers.append([self._named(best) for best in found])
+        return answers
 
     def score_all(self, histories: Sequence[Sequence[str]]) -> Floats:
         """Scores of every item, float32 [B, items]; the last bits may differ from those of `top_k`."""
@@ -176,6 +196,9 @@ class Ranker:
             return Bonus(items, self.popularity[items])
         items, values = self.memory.bonus(history)
         return Bonus(items, values) if len(items) else NO_BONUS
+
+    def _named(self, best: Best) -> list[tuple[str, float]]:
+        return [(self.items[at], score) for at, score in zip(best.items.tolist(), best.scores.tolist(), strict=True)]
 
     def _spans(self, nodes: Sequence[str] | None) -> list[Span]:
         if nodes is None:

@@ -18,7 +18,7 @@ from newfound.compute.distributed import processes
 from newfound.config import RankerConfig
 from newfound.datasets import Dataset
 from newfound.errors import DataError
-from newfound.features.user_history import read_histories
+from newfound.features.histories import Histories
 from newfound.files import remove_folder
 from newfound.ranker.artifact import Ranker
 from newfound.ranker.cooccurrence import CoOccurrence, remember
@@ -218,7 +218,7 @@ def read_material(dataset: Path, histories: Path, clusters: Path, config: Ranker
         DataError: an artifact is missing, or no history names two items of the catalogue.
     """
     tree = Clusters.load(clusters)
-    past = read_histories(histories)
+    past = Histories.load(histories)
     position = {item: at for at, item in enumerate(tree.item_order)}
     places = np.fromiter((position.get(item, -1) for item in past.item_ids), dtype=np.int64, count=len(past.item_ids))
     owner = np.repeat(np.arange(len(past)), np.diff(past.offsets))[places >= 0]

@@ -12,6 +12,7 @@ a margin that covers their rounding.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -27,10 +28,20 @@ class Bonus(NamedTuple):
 
 
 class Best(NamedTuple):
-    """One request's answer, best first."""
+    """Items and their scores, best first."""
 
     items: Ints
     scores: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterQuery:
+    """One request: after this history, the `wanted` best items of each cluster, without some."""
+
+    history: Sequence[str]
+    clusters: Sequence[str]
+    wanted: Sequence[int]
+    exclude: Sequence[str] = ()
 
 
 NO_ITEMS = np.zeros(0, dtype=np.int64)
@@ -90,6 +101,44 @@ class ItemIndex:
             for query, wanted, out, extra in zip(queries, spans, exclude, bonus, strict=True)
         ]
 
+    def top_k_per_span(
+        self,
+        query: Floats,
+        spans: Sequence[Span],
+        wanted: Sequence[int],
+        exclude: Ints = NO_ITEMS,
+        bonus: Bonus = NO_BONUS,
+    ) -> list[Best]:
+        """The best items of each span on its own, in one pass: for each of them what `top_k` gives.
+
+        Args:
+            query: float32 [dim].
+            spans: slices of item positions; they may overlap and be empty.
+            wanted: the most items of each span.
+            exclude: positions never to be returned, in any order.
+            bonus: what items get on top.
+        """
+        hidden, edges = np.sort(exclude), np.array(spans, dtype=np.int64).reshape(-1, 2)
+        hidden_at, bonus_at = np.searchsorted(hidden, edges).tolist(), np.searchsorted(bonus.items, edges).tolist()
+        chosen: list[Ints] = []
+        for (start, stop), (first, last), (low, high), k in zip(spans, hidden_at, bonus_at, wanted, strict=True):
+            near = self.vectors[start:stop] @ query
+            if high > low:
+                near[bonus.items[low:high] - start] += bonus.values[low:high]
+            if last > first:
+                near[hidden[first:last] - start] = -np.inf
+            chosen.append(start + self._contenders(near, k, query, bonus.values[low:high]))
+        candidates = np.concatenate([NO_ITEMS, *chosen])
+        scores = self.scores(query, candidates, bonus)
+        order = np.lexsort((candidates, -scores, np.repeat(np.arange(len(chosen)), [len(items) for items in chosen])))
+        candidates, scores = candidates[order], scores[order]
+        answers, at = [], 0
+        for items, k in zip(chosen, wanted, strict=True):
+            best = slice(at, at + min(k, len(items)))
+            answers.append(Best(candidates[best], scores[best]))
+            at += len(items)
+        return answers
+
     def _one(self, query: Floats, spans: list[Span], k: int, exclude: Ints, bonus: Bonus) -> Best:
         starts = np.array([start for start, _ in spans], dtype=np.int64)
         sizes = np.array([stop - start for start, stop in spans], dtype=np.int64)
@@ -100,29 +149,38 @@ class ItemIndex:
         near = np.empty(total, dtype=np.float32)  # one score for each place in the joined spans
         for (start, stop), end in zip(spans, ends.tolist(), strict=True):
             np.dot(self.vectors[start:stop], query, out=near[end - (stop - start) : end])
-        highest = 0.0
         if len(bonus.items):
             at, inside = _places(bonus.items, starts, sizes, ends)
             near[at] += bonus.values[inside]
-            highest = float(np.abs(bonus.values).max())
-        left = total
         if len(exclude):
             at, _ = _places(np.unique(exclude), starts, sizes, ends)
             near[at] = -np.inf
-            left -= len(at)
-        if left > k:
-            size = float(np.linalg.norm(query)) * self.longest
-            # A dot product of d float32 terms errs by at most d * 2 ** -24 times the lengths; adding rounds once more.
-            margin = 2 * ((len(query) + 2) * size + 2 * highest) * 2.0**-24
-            kth = np.partition(near, total - k)[total - k]
-            places = np.flatnonzero(near >= kth - np.float32(margin) - np.spacing(abs(kth)))
-        else:
-            places = np.flatnonzero(near > -np.inf)
+        places = self._contenders(near, k, query, bonus.values)
         span = np.searchsorted(ends, places, side="right")
         items = starts[span] + places - (ends[span] - sizes[span])
         scores = self.scores(query, items, bonus)
         order = np.lexsort((items, -scores))[:k]
         return Best(items[order], scores[order])
+
+    def _contenders(self, near: Floats, k: int, query: Floats, added: Floats) -> Ints:
+        """Places of `near` that may be among the k best by the defining scores; minus infinity is none of them.
+
+        Args:
+            near: scores by fast products.
+            k: how many are wanted.
+            query: what they are products with.
+            added: the bonuses that are in them.
+        """
+        if not k:
+            return NO_ITEMS
+        kth = np.partition(near, len(near) - k)[len(near) - k] if k < len(near) else np.float32(-np.inf)
+        if kth == -np.inf:
+            return np.flatnonzero(near > -np.inf)
+        length = float(np.linalg.norm(query)) * self.longest
+        highest = float(np.abs(added).max()) if len(added) else 0.0
+        # A dot product of d float32 terms errs by at most d * 2 ** -24 times the lengths; adding rounds once more.
+        margin = 2 * ((len(query) + 2) * length + 2 * highest) * 2.0**-24
+        return np.flatnonzero(near >= kth - np.float32(margin) - np.spacing(abs(kth)))
 
 
 def disjoint(spans: Sequence[Span], size: int) -> list[Span]:

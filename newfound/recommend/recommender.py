@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from newfound.config import PolicyConfig
 from newfound.errors import DataError, ReleaseError
-from newfound.grounding import ClusterQuery, rank_clusters
+from newfound.ranker.index import ClusterQuery
 from newfound.recommend.catalogue import AvailableCatalogue, Catalogue, UserHistory
 from newfound.recommend.decision import Decision, PlannerQuery, SlateRequest, draft
 from newfound.recommend.slate import Plan, Slate
@@ -135,7 +135,7 @@ class Recommender:
             ranked = [made.popular(plan) for made, plan in zip(drafts, plans, strict=True)]
         else:
             orders = [_order(made, plan) for made, plan in zip(drafts, plans, strict=True)]
-            found = rank_clusters(self.ranker, orders)
+            found = self.ranker.top_k_per_cluster(orders)
             ranked = [dict(zip(plan.clusters, items, strict=True)) for plan, items in zip(plans, found, strict=True)]
         return [
             made.slate(made.finish(plan, items), ranked=self.ranker is not None)
@@ -219,10 +219,10 @@ def history_of_user(path: Path, user: str) -> UserHistory:
     Raises:
         DataError: the file cannot be read, or the user has no history in it.
     """
-    from newfound.features.user_history import read_histories
+    from newfound.features.histories import Histories
 
     file = path / "histories.parquet" if path.is_dir() else path
-    histories = read_histories(file)
+    histories = Histories.load(file)
     if user not in histories:
         raise DataError(str(file), f"holds no history of user {user!r}", expected="a user with a past")
     events = histories.of(user)

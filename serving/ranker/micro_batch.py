@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from newfound.grounding import ClusterQuery, rank_clusters
 from newfound.ranker import Ranker
+from newfound.ranker.index import ClusterQuery
 
 AT_ONCE: Final = 16  # more would make the first of them wait for the last
 
@@ -20,7 +20,7 @@ class MicroBatcher:
         self._waiting: list[tuple[Ranker, ClusterQuery, asyncio.Future[Found]]] = []
 
     async def rank(self, ranker: Ranker, order: ClusterQuery) -> Found:
-        """What `newfound.grounding.rank_clusters` answers; the order's clusters must be known to the ranker."""
+        """What `Ranker.top_k_per_cluster` answers; the order's clusters must be known to the ranker."""
         loop = asyncio.get_running_loop()
         if not self._waiting:
             loop.call_soon(self._work)
@@ -35,7 +35,7 @@ class MicroBatcher:
         for ranker in {id(one): one for one, _, _ in waiting}.values():
             mine = [(order, future) for one, order, future in waiting if one is ranker]
             try:
-                found = rank_clusters(ranker, [order for order, _ in mine])
+                found = ranker.top_k_per_cluster([order for order, _ in mine])
             except Exception as error:
                 for _, future in mine:
                     if not future.done():

@@ -12,8 +12,8 @@ from fastapi.responses import JSONResponse
 from kserve import InferRequest, Model
 from pydantic import BaseModel, Field, ValidationError, create_model
 
-from newfound.grounding import ClusterQuery, rank_clusters
 from newfound.ranker import Ranker
+from newfound.ranker.index import ClusterQuery
 from newfound.release.takedown import Takedown
 from serving.http.api import Id, Strict, answer, whole_requests
 from serving.http.errors import Refused
@@ -164,5 +164,5 @@ def build_ranker(folder: Path, release: str) -> Ranker:
     ranker = Ranker.load(folder / "ranker")
     first = next(iter(ranker.slices))
     for length in (1, 50, 200):
-        rank_clusters(ranker, [ClusterQuery(ranker.items[:length], [first], [1])])
+        ranker.top_k_per_cluster([ClusterQuery(ranker.items[:length], [first], [1])])
     return ranker

@@ -50,7 +50,7 @@ from newfound.evaluation.methods import Method, judge, method_of, paired, put, s
 from newfound.evaluation.moments import Context, Events
 from newfound.evaluation.offline import SLATE, gather_moments, slate_widths
 from newfound.evaluation.scorers import PlannerScorer
-from newfound.features.user_history import check_histories, entity_rows, write_rows
+from newfound.features.user_history import check_histories, entity_rows, write_user_history
 from newfound.measures import gains, hits, ranks_of
 from newfound.planner import Planner, finetune_planner
 from newfound.planner.alignment import WEIGHTS, Alignment, fit_alignment
@@ -108,7 +108,7 @@ class Stages:
     def histories(self, dataset: Path, out: Path) -> None:
         """What the feature store answers as of the cut, without one."""
         rows = self.folder / "rows.parquet"
-        write_rows(dataset, self.config.features.history_length, rows)
+        write_user_history(dataset, self.config.features.history_length, rows)
         found = pd.merge_asof(
             entity_rows(dataset).sort_values("event_timestamp"),
             pd.read_parquet(rows).sort_values("event_timestamp"),

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from newfound.config import ClustersConfig, DataConfig, RankerConfig, SplitConfig
 from newfound.datasets import Dataset, load_interactions
-from newfound.features.user_history import Histories
+from newfound.features.histories import Histories
 from newfound.ranker.build import learn
 from newfound.ranker.cooccurrence import CoOccurrence
 from newfound.ranker.data import PAD, Ints, Sequences, read_sequence_lines

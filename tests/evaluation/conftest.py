@@ -10,7 +10,7 @@ import pytest
 from newfound import schema
 from newfound.clusters import Clusters
 from newfound.config import RankerConfig, TableConfig, TrainingConfig, TransitionsConfig
-from newfound.features.user_history import read_histories
+from newfound.features.histories import Histories
 
 HOSTILE = '<script>alert("x")</script> & \'quoted\' \x07 "title"'
 METHODS = [
@@ -30,7 +30,7 @@ def rough_clusters(dataset: Path, histories: Path, n: int, out: Path) -> Path:
     from sklearn.decomposition import TruncatedSVD
 
     items = pd.read_parquet(dataset / "items.parquet")["item_id"].tolist()
-    past = read_histories(histories)
+    past = Histories.load(histories)
     place = {item: at for at, item in enumerate(items)}
     matrix = np.zeros((len(items), len(past)))
     rows = np.repeat(np.arange(len(past)), np.diff(past.offsets))

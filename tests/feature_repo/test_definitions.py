@@ -19,18 +19,18 @@ from feature_repo.store import apply, fetch_as_of, materialise, open_store, uplo
 from newfound import schema
 from newfound.config import TrainingConfig
 from newfound.datasets import Dataset
-from newfound.features.user_history import check_histories, entity_rows, read_histories, write_rows
+from newfound.features.histories import ARRAYS, Histories
+from newfound.features.user_history import check_histories, entity_rows, write_user_history
 
 feast = pytest.importorskip("feast")
 
 REPO = Path(__file__).parents[2] / "feature_repo"
-ARRAYS = (schema.ITEM_IDS, schema.TIMES, schema.ENGAGEMENTS, schema.POSITIVES)
 
 
 def _fill(folder: Path, dataset: Path) -> Any:
     """What write_features and publish_interests do, in this process."""
     folder.mkdir()
-    write_rows(dataset, 1000, folder / "user_history.parquet")
+    write_user_history(dataset, 1000, folder / "user_history.parquet")
     store = open_store(folder)
     apply(store)
     materialise(store, [schema.USER_HISTORY])
@@ -77,7 +77,7 @@ def test_histories_as_of_the_cut_hold_the_whole_past_and_nothing_after_it(
 
     measures = check_histories(found, tmp_path / "histories", cuts=movielens)
     users = Dataset(movielens).frame("users").set_index(schema.USER)
-    histories = read_histories(tmp_path / "histories")
+    histories = Histories.load(tmp_path / "histories")
     assert measures["users"] == len(histories) > 100
     for user, history in histories:
         assert history.times[-1] < users.loc[user, schema.CUT].timestamp() * 1000
@@ -111,7 +111,7 @@ def test_an_event_at_the_cut_belongs_to_the_future(tmp_path: Path, monkeypatch: 
         "events": 1,
         "positives": 1,
     }
-    assert read_histories(tmp_path / "histories").of("a").item_ids == ["x"]
+    assert Histories.load(tmp_path / "histories").of("a").item_ids == ["x"]
 
 
 def test_online_and_offline_agree_as_of_the_end(store: Any, movielens: Path) -> None:
@@ -209,7 +209,7 @@ def test_a_run_learns_from_its_own_rows_whatever_the_platforms_store_holds(
     histories = artifact(tmp_path / "histories")
     fetch_histories.python_func(dataset, features, settings, "end", histories, artifact(tmp_path / "metrics.json"))
 
-    found = read_histories(Path(histories.path))
+    found = Histories.load(Path(histories.path))
     assert len(found) == Dataset(movielens).info["counts"]["users"]
     assert set(found.item_ids) <= set(Dataset(movielens).frame("interactions")[schema.ITEM])
     assert {file.name: file.read_bytes() for file in (*shared.iterdir(), *Path(features.path).iterdir())} == before

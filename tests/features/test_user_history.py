@@ -1,8 +1,7 @@
-"""Histories: rows for Feast, what comes back from it, and the columns that learning reads."""
+"""The rows that Feast serves, and what comes back from it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,33 +10,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from newfound import schema
-from newfound.config import DataConfig, SplitConfig
-from newfound.datasets import Dataset, load_interactions
+from newfound.datasets import Dataset
 from newfound.errors import DataError
-from newfound.features.user_history import check_histories, entity_rows, read_histories, write_rows
+from newfound.features.histories import Histories
+from newfound.features.user_history import check_histories, entity_rows, write_user_history
 
 DAY = 86_400_000
 START = int(pd.Timestamp("2024-01-01", tz="UTC").timestamp() * 1000)
 
 
-def make(tmp_path: Path, events: dict[str, list[int]]) -> Path:
-    """A data set with a global cut from users' event days; item ids are the days."""
-    rows = [(user, f"d{day}", START // 1000 + day * 86_400) for user, days in events.items() for day in days]
-    pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"]).to_csv(tmp_path / "events.csv", index=False)
-    config = DataConfig(loader="files", interactions=str(tmp_path / "events.csv"), min_user_events=1)
-    load_interactions(config, SplitConfig(cut="global", future=0.3), 1, tmp_path / "dataset")
-    return tmp_path / "dataset"
-
-
-@pytest.fixture
-def three(tmp_path: Path) -> Path:
-    """The cut is day 7: user a lies across it, b before it, c after it."""
-    return make(tmp_path, {"a": [0, 1, 2, 7, 8], "b": [3, 4, 5, 6], "c": [9]})
-
-
 def test_a_row_as_of_the_cut_and_one_as_of_the_end(three: Path, tmp_path: Path) -> None:
     out = tmp_path / "rows.parquet"
-    assert write_rows(three, 1000, out) == {"rows": 4, "users": 3, "cropped_users": 0}
+    assert write_user_history(three, 1000, out) == {"rows": 4, "users": 3, "cropped_users": 0}
     table = pq.read_table(out)
     assert table.schema.equals(schema.HISTORIES)
     rows = [(row["user_id"], row["item_ids"], row["event_timestamp"]) for row in table.to_pylist()]
@@ -53,7 +37,7 @@ def test_a_row_as_of_the_cut_and_one_as_of_the_end(three: Path, tmp_path: Path) 
 
 def test_the_last_events_are_kept(three: Path, tmp_path: Path) -> None:
     out = tmp_path / "rows.parquet"
-    assert write_rows(three, 2, out)["cropped_users"] == 2
+    assert write_user_history(three, 2, out)["cropped_users"] == 2
     rows = pq.read_table(out).to_pylist()
     assert [row["item_ids"] for row in rows] == [["d1", "d2"], ["d7", "d8"], ["d5", "d6"], ["d9"]]
     assert all(len(row[name]) == len(row["item_ids"]) for row in rows for name in ("times", "engagements", "positives"))
@@ -66,32 +50,6 @@ def test_asking_as_of_the_cut_leaves_the_event_at_the_cut_out(three: Path) -> No
     assert asked.index.tolist() == ["a", "b", "c"] and (asked < cut).all()
     assert (cut - asked == pd.Timedelta(1, "us")).all()
     assert (entity_rows(three, "end")["event_timestamp"] == pd.Timestamp(START + 9 * DAY, unit="ms", tz="UTC")).all()
-
-
-def test_past_as_columns(three: Path, tmp_path: Path, fetch: Callable[[Path, Path], Path]) -> None:
-    histories = read_histories(fetch(three, tmp_path / "histories.parquet"))
-    assert histories.users == ["a", "b"] and len(histories) == 2
-    assert histories.offsets.tolist() == [0, 3, 7]
-    assert histories.item_ids.tolist() == ["d0", "d1", "d2", "d3", "d4", "d5", "d6"]
-    past = histories.of("b")
-    assert past.item_ids == ["d3", "d4", "d5", "d6"]
-    assert past.times.tolist() == [START + day * DAY for day in (3, 4, 5, 6)]
-    assert past.engagements.tolist() == [1.0] * 4 and past.positives.tolist() == [True] * 4
-    assert "a" in histories and "c" not in histories
-    assert histories.of("c").item_ids == [] and len(histories.of("c").times) == 0
-    assert [(user, past.item_ids) for user, past in histories][0] == ("a", ["d0", "d1", "d2"])
-
-
-def test_slice_matches_its_interactions(movielens: Path, movielens_histories: Path) -> None:
-    data = Dataset(movielens)
-    events = data.frame("interactions").merge(data.frame("users"), on="user_id")
-    past = events[events["timestamp"] < events["cut"]]
-    histories = read_histories(movielens_histories)
-    assert histories.users == sorted(past["user_id"].unique())
-    assert histories.item_ids.tolist() == past["item_id"].tolist()
-    assert np.array_equal(histories.times, past["timestamp"].astype("int64") // 1000)
-    assert np.array_equal(histories.engagements, past["engagement"])
-    assert np.array_equal(histories.positives, past["positive"])
 
 
 def returned() -> pd.DataFrame:
@@ -122,7 +80,7 @@ def test_what_feast_returned_is_written(tmp_path: Path) -> None:
 def test_nobody_has_a_past(tmp_path: Path) -> None:
     frame = returned().iloc[[1]]
     assert check_histories(frame, tmp_path / "histories.parquet")["users"] == 0
-    histories = read_histories(tmp_path / "histories.parquet")
+    histories = Histories.load(tmp_path / "histories.parquet")
     assert histories.users == [] and histories.offsets.tolist() == [0] and histories.of("a").item_ids == []
 
 
@@ -177,13 +135,3 @@ def test_an_event_at_the_cut_is_refused(three: Path, tmp_path: Path) -> None:
     stranger = frame.iloc[[0]].assign(user_id="stranger")
     with pytest.raises(DataError, match="row 1"):
         check_histories(stranger, tmp_path / "histories.parquet", three)
-
-
-def test_broken_file(tmp_path: Path, three: Path) -> None:
-    with pytest.raises(DataError, match="cannot be read"):
-        read_histories(tmp_path / "absent.parquet")
-    (tmp_path / "broken.parquet").write_bytes(b"PAR1")
-    with pytest.raises(DataError, match="cannot be read"):
-        read_histories(tmp_path / "broken.parquet")
-    with pytest.raises(DataError, match="cannot be read"):
-        read_histories(three / "users.parquet")

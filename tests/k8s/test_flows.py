@@ -1,4 +1,4 @@
-"""NetworkPolicies and Istio's policies leave exactly the flows that somebody needs."""
+"""NetworkPolicies leave exactly the flows that somebody needs."""
 
 from __future__ import annotations
 
@@ -70,27 +70,3 @@ def test_a_workload_without_a_policy_is_noticed(production: Documents) -> None:
     for left_out, expected in (("default-deny", 0), ("planner", 1)):
         kept = [one for one in production if (one["kind"], one["metadata"]["name"]) != ("NetworkPolicy", left_out)]
         assert len(ungoverned(kept)) == (expected or len(workloads(production)))
-
-
-def test_the_mesh_admits_the_same(production: Documents) -> None:
-    """Every AuthorizationPolicy by identity says what the NetworkPolicy says by labels."""
-    accounts = {
-        f"cluster.local/ns/newfound/sa/{one.pod['serviceAccountName']}": one.component
-        for one in workloads(production)
-        if "serviceAccountName" in one.pod
-    } | {
-        "cluster.local/ns/newfound-gateway/sa/newfound-istio": "newfound-gateway",
-        "cluster.local/ns/newfound-pipelines/sa/default-editor": "newfound-pipelines",
-        "cluster.local/ns/monitoring/sa/prometheus-k8s": "monitoring/prometheus",
-    }
-    admitted = set()
-    for policy in of_kind(production, "AuthorizationPolicy"):
-        if policy["metadata"]["namespace"] != "newfound":
-            continue
-        (target,) = policy["spec"]["selector"]["matchLabels"].values()
-        for rule in policy["spec"]["rules"]:
-            for principal in rule["from"][0]["source"]["principals"]:
-                for port in rule["to"][0]["operation"]["ports"]:
-                    admitted.add(Flow(accounts[principal], target, int(port)))
-    received = {flow for flow in allowed(production) if flow.target in {one.component for one in workloads(production)}}
-    assert admitted == received

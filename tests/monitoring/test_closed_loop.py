@@ -130,8 +130,9 @@ def test_the_refresh_pipeline_says_what_it_misses(tmp_path: Path) -> None:
         [
             sys.executable,
             "-m",
-            "pipelines.refresh",
+            "pipelines",
             "local",
+            "refresh",
             "--releases",
             str(tmp_path),
             "--runs",

@@ -16,10 +16,12 @@ from typer.testing import CliRunner
 from components._image import IMAGE
 from newfound.config import TrainingConfig, load_config
 from newfound.errors import ConfigError
-from pipelines.__main__ import PLATFORM, PRODUCTION, app
+from pipelines.__main__ import app
 from pipelines.kubeflow import PIPELINES, compile_pipeline
+from pipelines.options import PLATFORM, PRODUCTION
 from pipelines.platform import Platform, load_platform
-from pipelines.settings import settings
+from pipelines.settings import settings_of
+from pipelines.training import STEPS
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "golden"
@@ -241,7 +243,7 @@ def test_a_waiting_step_outlives_its_train_job() -> None:
 
 
 def test_a_configuration_becomes_the_defaults(tmp_path: Path) -> None:
-    values = settings(TrainingConfig(seed=11), "image")
+    values = settings_of(STEPS, TrainingConfig(seed=11), "image")
     compile_pipeline("training", tmp_path / "training.yaml", defaults=values)
     document = yaml.safe_load((tmp_path / "training.yaml").read_text(encoding="utf-8"))
     parameters = document["root"]["inputDefinitions"]["parameters"]

@@ -16,6 +16,7 @@ from kfp.dsl import Dataset, Input, Metrics, Output
 from rich.console import Console
 
 from pipelines.local import Run, StepError, run_pipeline
+from pipelines.profile import read_profile, write_report
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,6 +55,8 @@ def add_up(settings: str, numbers: Input[Dataset], total: Output[Dataset], metri
             raise DataError("numbers", "a one", expected="twos", row=1)
         if toy == "crash":
             print(values["not there"])
+        if toy == "fill":
+            bytearray(b"x") * 300_000_000
         if toy == "sleep":
             Path(total.path).with_name("started").touch()
             time.sleep(600)
@@ -105,6 +108,28 @@ def test_what_has_not_changed_comes_from_the_cache(runs: Path) -> None:
     assert shown.count("cached") == 2
     assert "count 2" in shown and "total 3" in shown
     assert done.artifacts["total"] == first == (runs / "total").resolve()
+
+
+def test_the_profile_has_what_every_step_took(runs: Path, tmp_path: Path) -> None:
+    _run(runs, _settings([1, 2]), _settings("add", code="profiled"))
+    first, second = read_profile(runs)
+    assert (first.task, first.cached, second.task, second.cached) == ("write-numbers", True, "add-up", False)
+    for step in (first, second):
+        # A process that imports kfp and our step takes some hundred megabytes, and not the parent's gigabyte.
+        assert 0 < step.wall_seconds < 600 and 0 <= step.cpu_seconds < 600 and 30 < step.peak_megabytes < 1000
+    page = tmp_path / "page.html"
+    page.write_text("<main><section>before</section></main><footer>after</footer>")
+    write_report(page, [first, second], tmp_path / "report.html")
+    report = (tmp_path / "report.html").read_text()
+    assert report.index("before") < report.index("add up") < report.index("after") and "all of them" in report
+    assert "<td>cached</td>" in report
+
+
+def test_a_step_that_allocates_shows_it(runs: Path) -> None:
+    _run(runs, _settings([1, 2]), _settings("add", code="small"))
+    small = read_profile(runs)[1].peak_megabytes
+    _run(runs, _settings([1, 2]), _settings("fill"))
+    assert 250 < read_profile(runs)[1].peak_megabytes - small < 400
 
 
 def test_a_late_change_runs_the_late_step_alone(runs: Path) -> None:
@@ -189,7 +214,7 @@ def test_the_environment_is_as_it_was(runs: Path, monkeypatch: pytest.MonkeyPatc
     assert dict(os.environ) == before
 
 
-def _wait_for(ask: Any, seconds: float = 120) -> Any:
+def _wait_for(ask: Any, seconds: float = 400) -> Any:
     end = time.monotonic() + seconds
     while (found := ask()) is None:
         assert time.monotonic() < end, "nothing came"

@@ -13,7 +13,8 @@ from newfound.config import RefreshConfig, load_config
 from newfound.errors import ConfigError
 from pipelines import refresh
 from pipelines.refresh import latest_shares
-from pipelines.settings import STEPS, step_settings
+from pipelines.settings import settings_of
+from pipelines.training import STEPS
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def test_what_is_recent_and_must_hold_is_configured(
     assert json.loads(str(given["judging"]))["config"]["refresh"]["min_recall_ratio"] == 0.9
     # Training is none of its business: nothing there is made anew when it changes.
     other = config.model_copy(update={"refresh": RefreshConfig()})
-    assert all(step_settings(step, config) == step_settings(step, other) for step in STEPS.values())
+    assert settings_of(STEPS, config) == settings_of(STEPS, other)
     file.write_text("refresh: {judged_days: 0}\n")
     with pytest.raises(ConfigError, match=r"key 'refresh\.judged_days'"):
         load_config(file)

@@ -13,8 +13,7 @@ from newfound.config import DataConfig, TrainingConfig, load_config
 from newfound.release import store as releases
 from pipelines.local import ENVIRONMENT
 from pipelines.platform import Platform
-from pipelines.settings import settings
-from pipelines.training import define_training
+from pipelines.training import arguments, define_training
 from tests.tiny_pipeline import ROOT, House, tiny_language_model
 
 SHARDS, WORKERS = 3, 2
@@ -48,7 +47,7 @@ def test_the_clusters_shape_publishes_a_release(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "work"), enable_caching=False)
-        define_training(platform, SHARDS)(**settings(config), releases=str(tmp_path / "releases"))
+        define_training(platform, SHARDS)(**arguments(config, str(tmp_path / "releases")))
 
     release = releases.load(str(tmp_path / "releases"))
     record = json.loads((release.path / "table" / "table.json").read_text())

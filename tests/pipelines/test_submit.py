@@ -17,8 +17,9 @@ from typer.testing import CliRunner
 
 from newfound.errors import ConfigError, NewfoundError
 from newfound.release import store as release
-from pipelines.__main__ import PLATFORM, app
+from pipelines.__main__ import app
 from pipelines.kubeflow import RunError, SubmitError, compile_pipeline
+from pipelines.options import PLATFORM
 from pipelines.platform import load_platform
 from tests.pipelines.kfp_api import KfpApi, serving
 
@@ -81,7 +82,7 @@ def _submit(api: KfpApi, config: Path, *options: str, host: str | None = None) -
     command += ["--config", str(config), "--platform", str(ROOT / PLATFORM), "--poll", "0", *options]
     said = io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipelines.__main__.console", Console(file=said, width=200))
+        patch.setattr("pipelines.submission.console", Console(file=said, width=200))
         done = CliRunner().invoke(app, command)
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception

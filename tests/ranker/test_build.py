@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from newfound.clusters import Clusters
 from newfound.errors import DataError, VocabularyError
-from newfound.features.user_history import read_histories
+from newfound.features.histories import Histories
 from newfound.ranker import Ranker, build, train_ranker
 from newfound.ranker.build import learn, read_material
 from newfound.ranker.cooccurrence import remember
@@ -37,7 +37,7 @@ def ranker(trained: tuple[Path, dict]) -> Ranker:
 
 @pytest.fixture(scope="module")
 def histories(world: World) -> list[list[str]]:
-    past = read_histories(world.histories)
+    past = Histories.load(world.histories)
     return [past.of(user).item_ids for user in past.users[:40]]
 
 
@@ -83,7 +83,7 @@ def test_one_at_a_time_and_together_agree(ranker: Ranker, histories: list[list[s
 def test_an_empty_history_and_one_of_strangers_get_what_is_popular(ranker: Ranker, world: World) -> None:
     empty, strange = ranker.top_k([[], ["nobody", "knows"]], [None, None], 3, [[], []])
     assert empty == strange
-    past = read_histories(world.histories)
+    past = Histories.load(world.histories)
     counts = {item: int((past.item_ids == item).sum()) for item in ranker.items}
     assert [counts[item] for item, _ in empty] == sorted(counts.values(), reverse=True)[:3]
     (inside,) = ranker.top_k([[]], [["c"]], 1, [[]])

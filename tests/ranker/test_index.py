@@ -60,6 +60,21 @@ def test_equal_to_scoring_everything_and_masking(request: dict) -> None:
         assert list(zip(best.items.tolist(), best.scores.tolist(), strict=True)) == expected
 
 
+@settings(deadline=None, max_examples=200)
+@given(requests(), st.data())
+def test_the_best_of_each_span_are_those_of_the_span_alone(request: dict, data: st.DataObject) -> None:
+    index = ItemIndex(request["vectors"], longest=float(np.linalg.norm(request["vectors"], axis=1).max()))
+    for row, spans in enumerate(request["spans"]):
+        wanted = data.draw(st.lists(st.integers(0, 12), min_size=len(spans), max_size=len(spans)))
+        query, exclude, bonus = (request[name][row] for name in ("queries", "exclude", "bonus"))
+        found = index.top_k_per_span(query, spans, wanted, exclude, bonus)
+        assert len(found) == len(spans)
+        for span, k, best in zip(spans, wanted, found, strict=True):
+            (alone,) = index.top_k(query[None], [[span]], k, [exclude], [bonus])
+            assert best.items.tolist() == alone.items.tolist()
+            assert best.scores.tolist() == alone.scores.tolist()
+
+
 def test_ties_at_the_edge_go_to_the_lower_position_in_a_large_slice() -> None:
     # Long vectors, all alike: kernels may add the rows at the end of a slice in another order than the others.
     random = np.random.default_rng(0)

@@ -1,16 +1,15 @@
-"""Releases and Feast's registry on S3, over HTTP against moto's server: the clients are those of the cluster."""
+"""Releases and Feast's registry on a real S3 server: the clients are those of the cluster."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import zlib
 from pathlib import Path
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 from s3fs import S3FileSystem
 
 from components._trainee import fetch
@@ -18,30 +17,27 @@ from newfound.config import DataConfig, SplitConfig, TrainingConfig
 from newfound.datasets import load_interactions
 from newfound.errors import DataError, ReleaseError
 from newfound.release import store as release
-from pipelines.settings import settings
+from pipelines.settings import settings_of
+from pipelines.training import STEPS
 from tests.release.test_store import _publish
+from tests.s3_server import make_bucket
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "FEAST_S3_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "NO_PROXY": "127.0.0.1",
-    }.items():
+def bucket(s3: dict[str, str], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A bucket of the test's own; the environment leads to it."""
+    for name, value in s3.items():
         monkeypatch.setenv(name, value)
-    boto3.client("s3").create_bucket(Bucket="newfound")
+    name = f"newfound-{zlib.crc32(request.node.nodeid.encode()):08x}"
+    make_bucket(s3, name)
     S3FileSystem.clear_instance_cache()  # its clients are of the server before
-    yield "s3://newfound"
-    server.stop()
+    return f"s3://{name}"
+
+
+def _name(bucket: str) -> str:
+    return bucket.removeprefix("s3://")
 
 
 def test_releases_are_published_found_fetched_and_rolled_back(bucket: str, tmp_path: Path) -> None:
@@ -55,7 +51,7 @@ def test_releases_are_published_found_fetched_and_rolled_back(bucket: str, tmp_p
     fetched = release.fetch(root, first.id, tmp_path / "engine")
     assert (fetched.path / "items.parquet").read_text() == "one"
     assert release.rollback(root, cache=tmp_path / "cache").id == first.id == release.current(root)
-    boto3.client("s3").put_object(Bucket="newfound", Key=f"releases/{second.id}/items.parquet", Body=b"twO")
+    boto3.client("s3").put_object(Bucket=_name(bucket), Key=f"releases/{second.id}/items.parquet", Body=b"twO")
     with pytest.raises(ReleaseError, match="items.parquet"):
         release.load(root, second.id, tmp_path / "elsewhere")
 
@@ -81,24 +77,24 @@ def test_feast_keeps_its_registry_there(bucket: str, tmp_path: Path) -> None:
 
 def test_interactions_are_loaded_from_there(bucket: str, movielens_source: DataConfig, tmp_path: Path) -> None:
     put = boto3.client("s3").upload_file
-    put(str(movielens_source.interactions), "newfound", "data/slice.csv")
-    put(str(movielens_source.items), "newfound", "data/items.parquet")
+    put(str(movielens_source.interactions), _name(bucket), "data/slice.csv")
+    put(str(movielens_source.items), _name(bucket), "data/items.parquet")
     urls = {"interactions": f"{bucket}/data/slice.csv", "items": f"{bucket}/data/items.parquet"}
     there = movielens_source.model_copy(update=urls)
     here = load_interactions(movielens_source, SplitConfig(), 7, tmp_path / "here")
     assert load_interactions(there, SplitConfig(), 7, tmp_path / "there")["fingerprint"] == here["fingerprint"]
     absent = there.model_copy(update={"items": f"{bucket}/data/absent.parquet"})
-    with pytest.raises(DataError, match=r"s3://newfound/data/absent\.parquet: cannot be fetched"):
+    with pytest.raises(DataError, match=rf"{bucket}/data/absent\.parquet: cannot be fetched"):
         load_interactions(absent, SplitConfig(), 7, tmp_path / "absent")
 
 
 def test_caches_follow_what_lies_there(bucket: str) -> None:
-    def settings_of(content: bytes) -> dict[str, str]:
-        boto3.client("s3").put_object(Bucket="newfound", Key="mine.csv", Body=content)
+    def written(content: bytes) -> dict[str, str]:
+        boto3.client("s3").put_object(Bucket=_name(bucket), Key="mine.csv", Body=content)
         data = {"loader": "files", "interactions": f"{bucket}/mine.csv"}
-        return settings(TrainingConfig.model_validate({"data": data}), "image")
+        return settings_of(STEPS, TrainingConfig.model_validate({"data": data}), "image")
 
-    one, again, other = settings_of(b"one"), settings_of(b"one"), settings_of(b"two")
+    one, again, other = written(b"one"), written(b"one"), written(b"two")
     assert one["data"] == again["data"] != other["data"]
     assert one["clusters"] == other["clusters"]
 
@@ -106,7 +102,7 @@ def test_caches_follow_what_lies_there(bucket: str) -> None:
 def test_train_jobs_fetch_files_and_folders_from_there(bucket: str, tmp_path: Path) -> None:
     put = boto3.client("s3").put_object
     for key in ("in/file.json", "in/folder/a.txt", "in/folder/deep/b.txt"):
-        put(Bucket="newfound", Key=key, Body=key.encode())
+        put(Bucket=_name(bucket), Key=key, Body=key.encode())
     file = Path(fetch(f"{bucket}/in/file.json", tmp_path / "file"))
     folder = Path(fetch(f"{bucket}/in/folder", tmp_path / "folder"))
     assert file.read_text() == "in/file.json"

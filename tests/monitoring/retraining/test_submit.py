@@ -16,7 +16,7 @@ def test_what_is_started() -> None:
     given = {"config": Path("c.yaml"), "interactions": "i.parquet", "items": "items.parquet"}
     local = command_of(Decision("refresh", "because"), to="local", releases="r", **given)
     common = ["--config", "c.yaml", "--releases", "r", "--interactions", "i.parquet"]
-    assert local[1:] == ["-m", "pipelines.refresh", "local", *common]
+    assert local[1:] == ["-m", "pipelines", "local", "refresh", *common]
     there = command_of(Decision("refresh", "because"), to="http://kfp", releases="r", **given)
     submitted = ["pipelines", "submit", "refresh", "--host", "http://kfp", "--name", "refresh: because"]
     assert there[1:] == ["-m", *submitted, *common]

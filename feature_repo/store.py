@@ -16,7 +16,7 @@ import importlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -176,38 +176,72 @@ def fetch_as_of(store: FeatureStore, users: pd.DataFrame) -> pd.DataFrame:
     return users[[USER]].merge(rows, on=USER, how="left")
 
 
-def erase(store: FeatureStore, user_id: str) -> int:
-    """Deletes a user's online rows; Feast has no call for it that every store answers, so each has its own way.
+def erase(store: FeatureStore, user_ids: Iterable[str]) -> int:
+    """Deletes users' online rows; Feast has no call for it that every store answers, so each has its own way.
 
     Returns:
-        How many there were.
+        How many rows there were (Redis keeps all views of a user in one).
 
     Raises:
         ConfigError: the online store is neither sqlite nor Redis.
     """
-    config = store.config
-    online: Any = store._get_provider().online_store
+    config, online = store.config, _online(store)
     if config.online_store.type == "redis":
         from feast.infra.online_stores.helpers import _redis_key
 
-        key = _redis_key(config.project, entity_key(user_id), config.entity_key_serialization_version)
-        return int(online._get_client(config.online_store).delete(key))
-    if config.online_store.type == "sqlite":
-        from feast.infra.key_encoding_utils import serialize_entity_key
-
-        serialized = serialize_entity_key(entity_key(user_id), config.entity_key_serialization_version)
-        connection = online._get_conn(config)
-        removed = 0
-        with connection:
+        client, version = online._get_client(config.online_store), config.entity_key_serialization_version
+        keys = (_redis_key(config.project, entity_key(user), version) for user in user_ids)
+        return sum(int(client.delete(key)) for key in keys)
+    connection = online._get_conn(config)
+    removed = 0
+    with connection:
+        for user in user_ids:
+            key = _serialized(store, user)
             for view in VIEWS:
-                done = connection.execute(f'DELETE FROM "{store.project}_{view}" WHERE entity_key = ?', (serialized,))
+                done = connection.execute(f'DELETE FROM "{store.project}_{view}" WHERE entity_key = ?', (key,))
                 removed += done.rowcount > 0  # a row a feature
-        connection.execute("VACUUM")
-        return removed
-    raise ConfigError(
-        f"online store {config.online_store.type!r}: cannot be erased from here; expected sqlite or redis, "
-        "delete the user's rows there by hand"
-    )
+    connection.execute("VACUUM")
+    return removed
+
+
+def stored_users(store: FeatureStore) -> Iterator[str]:
+    """The users that the online store has rows of.
+
+    Raises:
+        ConfigError: the online store is neither sqlite nor Redis.
+    """
+    from feast.infra.key_encoding_utils import deserialize_entity_key
+
+    config, online = store.config, _online(store)
+    if config.online_store.type == "redis":
+        suffix = config.project.encode()
+        client = online._get_client(config.online_store)
+        keys = {key.removesuffix(suffix) for key in client.scan_iter(match=b"*" + suffix, count=1000)}
+    else:
+        connection = online._get_conn(config)
+        tables = [f'"{store.project}_{view}"' for view in VIEWS]
+        keys = {row[0] for table in tables for row in connection.execute(f"SELECT DISTINCT entity_key FROM {table}")}
+    for key in keys:
+        with contextlib.suppress(ValueError):  # somebody else's key in the same Redis
+            found = deserialize_entity_key(key, config.entity_key_serialization_version)
+            if list(found.join_keys) == [USER]:
+                yield found.entity_values[0].string_val
+
+
+def _online(store: FeatureStore) -> Any:
+    kind = store.config.online_store.type
+    if kind not in ("redis", "sqlite"):
+        raise ConfigError(
+            f"online store {kind!r}: cannot be erased from here; expected sqlite or redis, "
+            "delete the user's rows there by hand"
+        )
+    return store._get_provider().online_store
+
+
+def _serialized(store: FeatureStore, user_id: str) -> bytes:
+    from feast.infra.key_encoding_utils import serialize_entity_key
+
+    return bytes(serialize_entity_key(entity_key(user_id), store.config.entity_key_serialization_version))
 
 
 def entity_key(user_id: str) -> Any:

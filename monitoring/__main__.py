@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from monitoring.console import OUT, console, moment, open_store, print_days, print_report, span
+from monitoring.console import OUT, console, moment, open_store, print_days, print_outcomes, print_report, span
 from monitoring.settings import MonitoringConfig
 from newfound.config import load_settings
 from newfound.errors import NewfoundError
@@ -190,28 +190,41 @@ def import_past_command(
 
 @app.command("erase")
 def erase_command(
-    user: Annotated[str, typer.Option(help="The user's id.")],
-    out: Out = OUT,
+    user: Annotated[str | None, typer.Option(help="The user's id.")] = None,
+    again: Annotated[
+        bool, typer.Option("--replay", help="Everybody in the ledger once more: after a restore.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of exports and interactions; the default one if any.")
+    ] = None,
+    files: Annotated[list[str] | None, typer.Option(help="Parquet, a file, folder or URL; may be repeated.")] = None,
+    spool: Annotated[list[str] | None, typer.Option(help="A sender's spool, folder or URL; may be repeated.")] = None,
     features: Annotated[Path | None, typer.Option(help="Feature repository; the online rows go as well.")] = None,
-    sources: Annotated[Path | None, typer.Option(help="Folder of Feast's source files.")] = None,
-    spool: Annotated[list[Path] | None, typer.Option(help="Folder of a sender's spool; may be repeated.")] = None,
+    ledger: Annotated[str, typer.Option(help="Folder or URL of receipts, outside the database.")] = str(
+        OUT / "erasures"
+    ),
+    config: Config = None,
 ) -> None:
-    """Removes a user from the store, the exports, what was written for the pipelines, Feast and spools."""
+    """Removes a user from the store and every named place; exits with status 1 where a place was not reached."""
     from feature_repo.store import open_store as open_feast
-    from monitoring.users.erase import erase
+    from monitoring.users.erase import Places, erase, replay
+    from monitoring.users.ledger import Ledger
 
-    removed = erase(
-        open_store(),
-        user,
-        datetime.now(UTC),
-        exports=out / "exports",
-        interactions=out / "interactions.parquet",
-        feast=open_feast(repository=features) if features else None,
-        sources=sources,
-        spools=spool or [],
-    )
-    for place, count in removed.items():
-        console.print(f"{place}: {count} removed")
+    if again == (user is not None):
+        raise typer.BadParameter("expected either --user or --replay")
+    written = [str(out or OUT)] if out is not None or OUT.is_dir() else []
+    feast = open_feast(repository=features) if features else None
+    places = Places([*(files or []), *written], spool or [], feast)
+    if user is None:
+        outcomes = replay(open_store(), Ledger(ledger), places)
+    else:
+        slack = timedelta(seconds=load_settings(MonitoringConfig, config).future_seconds)
+        receipt = erase(open_store(), user, datetime.now(UTC), slack, Ledger(ledger), places)
+        console.print(f"receipt {escape(receipt.name)} in {escape(ledger)}")
+        outcomes = list(receipt.outcomes)
+    print_outcomes(outcomes)
+    if any(outcome.failed for outcome in outcomes):
+        raise typer.Exit(1)
 
 
 @app.command("retain")

@@ -19,6 +19,7 @@ from monitoring.store.database import Store
 
 if TYPE_CHECKING:
     from monitoring.report.job import WindowReport
+    from monitoring.users.ledger import Outcome
 
 OUT: Final = Path("runs/monitoring")
 console: Final = Console(highlight=False)
@@ -84,3 +85,10 @@ def print_days(reports: Sequence[WindowReport]) -> None:
         broken = ", ".join(check.name.replace("_", " ") for check in report.failed)
         table.add_row(f"{report.start:%m-%d}", *cells, broken)
     console.print(table)
+
+
+def print_outcomes(outcomes: Sequence[Outcome]) -> None:
+    """Prints a line a place of an erasure."""
+    for outcome in outcomes:
+        found = f"[bold red]failed[/]: {escape(outcome.failed)}" if outcome.failed else f"{outcome.removed} removed"
+        console.print(f"{escape(outcome.place)}: {found}", soft_wrap=True)

@@ -26,10 +26,16 @@ class MonitoringConfig(Settings):
 
     # Intake
     body_bytes: Positive = 8 * 1024 * 1024  # of one request
+    bodies_bytes: Positive = 32 * 1024 * 1024  # of all requests that are being read or wait; beyond it senders get 503
+    body_seconds: Positive = 20  # for a body to arrive
+    statement_seconds: Positive = 10  # for one statement of PostgreSQL
+    commit_seconds: Positive = 15  # for events to be on disk; beyond it senders get 503
+    stalled_seconds: Positive = 5  # an older request that waits for its commit makes the collector unready
     batch_events: Positive = 2000  # of one request
     queue_events: Positive = 20_000  # waiting for their commit; beyond it senders get 503
     commit_events: Positive = 5000  # of one transaction
-    future_seconds: Positive = 300  # how far a sender's clock may be ahead
+    future_seconds: Positive = 300  # how far a sender's clock may be ahead; beyond it the arrival is the moment
+    user_events: Positive = 5000  # feedback of one user on one day; more is refused
     age_days: Positive = 35  # older events are refused
     push_users: Positive = 500  # histories of one write to Feast
     retention_days: Positive = 400  # events older than this are deleted by `monitoring retain`
@@ -39,6 +45,7 @@ class MonitoringConfig(Settings):
     uci_at: tuple[Positive, ...] = (1, 2, 3, 5, 8, 13, 21)
     retained_days: Annotated[float, Field(gt=0)] = 1.0  # a later positive event counts as retained after this long
     lookback_days: Annotated[float, Field(ge=7)] = 28.0  # before a window's end: what retention is measured over
+    counted_a_day: Positive = 200  # interactions without a slate that count of one user's day
     drift_rows: Positive = 20_000  # impressions that the drift tests look at
 
     # Bounds of a window's measures; falls are relative to the reference windows
@@ -50,6 +57,7 @@ class MonitoringConfig(Settings):
     max_degraded: Share = 0.05
     drifted_columns: Share = 0.5
     min_impressions: Positive = 200  # fewer say nothing, and breach nothing
+    min_users: Positive = 20  # fewer say nothing either, and make no pipeline due
 
     # Decisions
     breaches: Positive = 2  # windows in a row before anything is due

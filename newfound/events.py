@@ -12,7 +12,7 @@ import hmac
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, FailFast, Field, model_validator
 
 from newfound.types import Id
 
@@ -29,7 +29,14 @@ Key: TypeAlias = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Unit: TypeAlias = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Finite: TypeAlias = Annotated[float, Field(allow_inf_nan=False)]
 Count: TypeAlias = Annotated[int, Field(ge=0, le=2**31 - 1)]
-Moment: TypeAlias = Annotated[AwareDatetime, AfterValidator(lambda at: at.astimezone(UTC))]
+Moment: TypeAlias = Annotated[AwareDatetime, AfterValidator(lambda at: _in_utc(at))]
+
+
+def _in_utc(at: datetime) -> datetime:
+    try:
+        return at.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("lies outside the years that UTC can name") from error
 
 
 class _Event(BaseModel):
@@ -119,7 +126,7 @@ class RecommendationEvent(_Event):
     user_key: Key
     user_id: Id
     release: EventId
-    slots: Annotated[tuple[SlotEvent, ...], Field(min_length=1, max_length=1000)]
+    slots: Annotated[tuple[SlotEvent, ...], Field(min_length=1, max_length=1000), FailFast()]
     interests: Annotated[tuple[Id, ...], Field(max_length=1000)] = ()
     history_length: Count = 0
     history_at: Moment | None = None

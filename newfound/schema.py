@@ -272,6 +272,7 @@ SLOTS = pa.schema(
         pa.field("eligible", pa.int32(), nullable=False),  # clusters that the slot could have been given to
         pa.field("because", pa.list_(pa.string()), nullable=False),
         pa.field(SCORE, pa.float32()),  # the ranker's
+        pa.field("client_seed", pa.bool_(), nullable=False),  # of the slate: its client chose the seed
     ]
 )
 """Exported slots: one row a slot of a slate."""

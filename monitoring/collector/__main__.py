@@ -39,7 +39,8 @@ def main(
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     settings, secret = load_settings(MonitoringConfig, config), secret_key(os.environ)
-    store = wait_for(os.environ.get(STORE, "sqlite:///runs/monitoring/events.db"), secret, 60)
+    url = os.environ.get(STORE, "sqlite:///runs/monitoring/events.db")
+    store = wait_for(url, secret, 60, quota=settings.user_events, statement_s=settings.statement_seconds)
     pusher = None
     if features is not None:
         feast = open_store(repository=features)  # the import takes seconds: before the first event, not with it

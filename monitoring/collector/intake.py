@@ -1,4 +1,9 @@
-"""Checks of requests: an HTTP request becomes events, or a refusal that names the field; the store is not touched."""
+"""Checks of requests: an HTTP request becomes a batch of events, or a refusal that names event and field.
+
+A batch with a bad event is read once more, event by event, so that the refusal names every event at fault and senders
+can send the rest again. Of each event the first few problems are told, so that a small body makes no large refusal.
+The store is not touched.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +12,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
+from pydantic_core import from_json, to_json
 
 from monitoring.settings import MonitoringConfig
-from monitoring.store.database import Inference, Stored
+from monitoring.store.batches import Batch
+from monitoring.store.rows import Inference, Stored
 from newfound.events import (
     BATCH,
     FEEDBACK_TYPE,
@@ -19,6 +26,7 @@ from newfound.events import (
     FeedbackEvent,
     Id,
     Moment,
+    Name,
     RecommendationEvent,
     user_key,
 )
@@ -26,6 +34,7 @@ from newfound.events import (
 REQUEST_TYPE: Final = "org.kubeflow.serving.inference.request"
 RESPONSE_TYPE: Final = "org.kubeflow.serving.inference.response"
 _SHOWN_PROBLEMS: Final = 20
+_OF_EVENT: Final = 5  # problems of one event that are told
 
 
 class Refused(Exception):
@@ -39,10 +48,16 @@ class Refused(Exception):
     def __init__(self, status: int, problems: Sequence[Mapping[str, Any]]) -> None:
         super().__init__(problems[0]["problem"])
         self.status, self.problems = status, list(problems[:_SHOWN_PROBLEMS])
+        self.events = sorted({problem["event"] for problem in problems if "event" in problem})
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The answer: the first problems, and the indices of all events at fault."""
+        return {"detail": self.problems, "events": self.events}
 
 
 class _Envelope(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True)  # extension attributes are welcome, and not kept
+    model_config = ConfigDict(extra="ignore", strict=True)  # extension attributes are welcome, and not kept
 
     specversion: Literal["1.0"]
     id: Id
@@ -64,7 +79,7 @@ class _FeedbackEnvelope(_Envelope):
 class _InferenceEnvelope(_Envelope):
     type: Literal["org.kubeflow.serving.inference.request", "org.kubeflow.serving.inference.response"]
     time: Moment
-    inferenceservicename: Annotated[str, Field(min_length=1, max_length=256)]
+    inferenceservicename: Name
     data: Any
 
 
@@ -89,14 +104,13 @@ class Intake:
     secret: bytes
 
     def __post_init__(self) -> None:
-        object.__setattr__(
-            self,
-            "_batch",
-            TypeAdapter(Annotated[list[_AnyEnvelope], Field(min_length=1, max_length=self.config.batch_events)]),
-        )
+        limits = Field(min_length=1, max_length=self.config.batch_events)
+        object.__setattr__(self, "_batch", TypeAdapter(Annotated[list[_AnyEnvelope], limits, FailFast()]))
 
-    def read(self, headers: Mapping[str, str], body: bytes, now: datetime) -> list[Stored]:
+    def read(self, headers: Mapping[str, str], body: bytes, now: datetime) -> Batch:
         """The events of one request.
+
+        An event whose moment lies further ahead than clocks may is one of a wrong clock: its arrival is its moment.
 
         Args:
             headers: lower-case names.
@@ -106,54 +120,52 @@ class Intake:
         Raises:
             Refused: any event of the request is not acceptable.
         """
+        problems: list[dict[str, Any]] = []
+        events: list[Stored] = []
+        corrected: set[str] = set()
+        for index, envelope in enumerate(self._envelopes(headers, body)):
+            event = _event(envelope)
+            problems += [{"event": index, **problem} for problem in self._check(envelope, event, now)]
+            if event.at > now + timedelta(seconds=self.config.future_seconds):
+                event = _moved(event, now)
+                corrected.add(event.id)
+            events.append(event)
+        if problems:
+            raise Refused(422, problems)
+        return Batch(events, frozenset(corrected))
+
+    def _envelopes(self, headers: Mapping[str, str], body: bytes) -> list[_AnyEnvelope]:
         kind = headers.get("content-type", "").split(";")[0].strip().lower()
         try:
             if kind == BATCH:
-                envelopes = self._batch.validate_json(body, strict=True)  # type: ignore[attr-defined]
-            elif kind == STRUCTURED:
-                envelopes = [_ONE.validate_json(body, strict=True)]
-            elif "ce-specversion" in headers:
-                envelopes = [_binary(headers, kind, body)]
-            else:
-                raise Refused(
-                    415,
-                    [
-                        {
-                            "field": "content-type",
-                            "problem": f"expected {STRUCTURED}, {BATCH}, or ce- headers beside application/json",
-                        }
-                    ],
-                )
+                return self._batch.validate_json(body, strict=True)  # type: ignore[attr-defined, no-any-return]
+            if kind == STRUCTURED:
+                return [_ONE.validate_json(body, strict=True)]
+            if "ce-specversion" in headers:
+                return [_binary(headers, kind, body)]
         except ValidationError as error:
-            raise _refused(error, batch=kind == BATCH) from error
-        problems: list[dict[str, Any]] = []
-        events: list[Stored] = []
-        for index, envelope in enumerate(envelopes):
-            problems += [
-                {"event": index, "field": field, "problem": problem} for field, problem in self._check(envelope, now)
-            ]
-            events.append(_event(envelope))
-        if problems:
-            raise Refused(422, problems)
-        return events
+            if kind == BATCH and _is_of_an_event(error):
+                raise Refused(422, _problems_by_event(body, self.config.batch_events)) from error
+            raise Refused(400 if _is_malformed(error) else 422, _problems(error)) from error
+        expected = f"expected {STRUCTURED}, {BATCH}, or ce- headers beside application/json"
+        raise Refused(415, [{"field": "content-type", "problem": expected}])
 
-    def _check(self, envelope: _AnyEnvelope, now: datetime) -> list[tuple[str, str]]:
+    def _check(self, envelope: _AnyEnvelope, event: Stored, now: datetime) -> list[dict[str, str]]:
         problems = []
-        if isinstance(envelope, _InferenceEnvelope):
-            field, at = "time", envelope.time
-        else:
-            field, at = "data.at", envelope.data.at
-            if envelope.id != envelope.data.id:
-                problems.append(("data.id", f"differs from the envelope's id {envelope.id!r}"))
-        if at > now + timedelta(seconds=self.config.future_seconds):
-            problems.append((field, f"lies more than {self.config.future_seconds} s in the future"))
-        if at < now - timedelta(days=self.config.age_days):
-            problems.append((field, f"is older than {self.config.age_days} days"))
-        if isinstance(envelope, _RecommendationEnvelope):
-            data = envelope.data
-            if data.user_key != user_key(data.user_id, self.secret):
-                problems.append(("data.user_key", "is not this user's hash under the shared key"))
+        if not isinstance(event, Inference) and envelope.id != event.id:
+            problems.append({"field": "data.id", "problem": f"differs from the envelope's id {envelope.id!r}"})
+        if event.at < now - timedelta(days=self.config.age_days):
+            field = "time" if isinstance(event, Inference) else "data.at"
+            problems.append({"field": field, "problem": f"is older than {self.config.age_days} days"})
+        if isinstance(event, RecommendationEvent) and event.user_key != user_key(event.user_id, self.secret):
+            problems.append({"field": "data.user_key", "problem": "is not this user's hash under the shared key"})
         return problems
+
+
+def _moved(event: Stored, now: datetime) -> Stored:
+    if isinstance(event, Inference):
+        return Inference(event.id, now, event.service, event.kind, event.instances)
+    return event.model_copy(update={"at": now})
 
 
 def _binary(headers: Mapping[str, str], kind: str, body: bytes) -> _AnyEnvelope:
@@ -166,7 +178,7 @@ def _binary(headers: Mapping[str, str], kind: str, body: bytes) -> _AnyEnvelope:
     try:
         attributes["data"] = _DATA[attributes["type"]].validate_json(body, strict=True)
     except ValidationError as error:
-        raise _refused(error, prefix=("data",)) from error
+        raise Refused(400 if _is_malformed(error) else 422, _problems(error, prefix=("data",))) from error
     # Header values are strings: times are parsed, hence not strict.
     return _ONE.validate_python(attributes, strict=False)
 
@@ -194,16 +206,39 @@ def _instances(data: Any) -> int:
     return 0
 
 
-def _refused(error: ValidationError, *, batch: bool = False, prefix: tuple[str, ...] = ()) -> Refused:
+def _is_malformed(error: ValidationError) -> bool:
+    return any(one["type"] == "json_invalid" for one in _told(error))
+
+
+def _is_of_an_event(error: ValidationError) -> bool:
+    return any(one["loc"] for one in _told(error))
+
+
+def _told(error: ValidationError) -> list[Any]:
+    return list(error.errors(include_url=False, include_context=False, include_input=False))
+
+
+def _problems_by_event(body: bytes, most: int) -> list[dict[str, Any]]:
+    """Problems of a batch, of every event that has any."""
+    events = from_json(body)
+    if len(events) > most:
+        return [{"field": "(body)", "problem": f"{len(events)} events, expected at most {most}"}]
     problems: list[dict[str, Any]] = []
-    malformed = False
-    for one in error.errors(include_url=False, include_context=False, include_input=False):
-        malformed |= one["type"] == "json_invalid"
-        where = list(one["loc"])
-        index = where.pop(0) if batch and where else 0
-        field = ".".join([*prefix, *(str(part) for part in where if part not in _TAGS)])
+    for index, event in enumerate(events):
+        try:
+            _ONE.validate_json(to_json(event), strict=True)
+        except ValidationError as error:
+            told = len(problems) >= _SHOWN_PROBLEMS
+            problems += [{"event": index}] if told else _problems(error, index)
+    return problems
+
+
+def _problems(error: ValidationError, index: int = 0, prefix: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    problems = []
+    for one in _told(error)[:_OF_EVENT]:
+        field = ".".join([*prefix, *(str(part) for part in one["loc"] if part not in _TAGS)])
         if one["type"] in ("union_tag_invalid", "union_tag_not_found"):
             field = "type"
         # The message may quote what was sent; a message without the value is enough to find it.
-        problems.append({"event": index, "field": field or "(body)", "problem": one["msg"][:300]})
-    return Refused(400 if malformed else 422, problems)
+        problems.append({"event": index, "field": field[:300] or "(body)", "problem": one["msg"][:300]})
+    return problems

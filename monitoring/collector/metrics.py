@@ -8,7 +8,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from monitoring.store.database import Stored, Written
+from monitoring.store.batches import Batch, Written
 
 _AGES: Final = (0.1, 0.5, 1, 5, 30, 300, 3600, 86_400)
 
@@ -22,6 +22,15 @@ class Metrics:
             "newfound_collector_events", "Events by table and outcome", ["table", "outcome"], registry=self.registry
         )
         self.refused = Counter("newfound_collector_refused", "Requests refused", ["status"], registry=self.registry)
+        self.bad = Counter(
+            "newfound_collector_refused_events",
+            "Events at fault in refused requests",
+            ["status"],
+            registry=self.registry,
+        )
+        self.corrected = Counter(
+            "newfound_collector_corrected_clocks", "Events from clocks that were too far ahead", registry=self.registry
+        )
         self.commit = Histogram("newfound_collector_commit_seconds", "One transaction", registry=self.registry)
         self.size = Histogram(
             "newfound_collector_commit_events",
@@ -44,15 +53,27 @@ class Metrics:
         self.pushed = Gauge("newfound_collector_histories_pushed", "Histories written to Feast", registry=self.registry)
         for table in ("recommendations", "feedback", "inferences"):
             self.events.labels(table, "stored")
-        self.events.labels("any", "duplicate")
+        for status in ("409", "422"):
+            self.bad.labels(status)
+        for outcome in ("duplicate", "erased"):
+            self.events.labels("any", outcome)
 
-    def written(self, written: Written, events: Sequence[Stored], seconds: float) -> None:
+    def refuse(self, status: int, events: int) -> None:
+        """Counts a refused request, and the events in it that were at fault."""
+        self.refused.labels(str(status)).inc()
+        self.bad.labels(str(status)).inc(events)
+
+    def written(self, written: Written, batches: Sequence[Batch], seconds: float) -> None:
         """Counts one commit."""
         for table, new in written.new.items():
             self.events.labels(table, "stored").inc(new)
         self.events.labels("any", "duplicate").inc(written.duplicates)
+        self.events.labels("any", "erased").inc(written.erased)
         self.commit.observe(seconds)
-        self.size.observe(len(events))
+        self.size.observe(sum(len(batch.events) for batch in batches))
         now = time.time()
-        for event in events:
-            self.age.observe(max(0.0, now - event.at.timestamp()))
+        for index, batch in enumerate(batches):
+            if index not in written.refused:
+                self.corrected.inc(len(batch.corrected))
+                for event in batch.events:
+                    self.age.observe(max(0.0, now - event.at.timestamp()))

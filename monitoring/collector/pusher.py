@@ -2,7 +2,8 @@
 
 One pusher runs at a time (a lock among replicas), so writes of one user follow each other, and each holds everything
 that was durable when it was made: a late, older event changes its place in the row and cannot displace a newer one.
-The pusher remembers in the store how far it came; after a crash it goes on there.
+The pusher remembers in the store how far it came; after a crash it goes on there. Rows are stamped with a clock that
+all replicas share: the store keeps the last stamp, and each is later, however far a replica's own clock is behind.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, Final, TypeAlias
 from monitoring.feedback import IMPRESSION
 from monitoring.settings import MonitoringConfig
 from monitoring.store.database import Store
+from monitoring.store.engine import PusherLock
 from monitoring.store.tables import feedback
 from monitoring.users.interactions import Interaction, interactions_of
 from newfound import schema
@@ -27,6 +29,7 @@ from newfound.release import store as releases
 
 log: Final = logging.getLogger("newfound.monitoring.histories")
 PROGRESS: Final = "histories"
+STAMP: Final = "stamp"  # the last one, in milliseconds
 CLUSTERS: Final = "clusters"  # a hash of the digest of those that interests were last written under
 _BETWEEN_REPLICAS: Final = 0.1  # seconds until the lock is tried again
 Push: TypeAlias = Callable[[str, Mapping[str, Sequence[Any]]], None]
@@ -80,6 +83,7 @@ class Pusher:
         length: events of a history row.
         root: releases, whose current one gives the clusters; None writes histories alone.
         cache: local folder for a remote root.
+        clock: UTC seconds.
     """
 
     def __init__(
@@ -91,7 +95,9 @@ class Pusher:
         length: int,
         root: str | None = None,
         cache: Path | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        self._clock = clock
         self._store, self._config, self._push = store, config, push
         self._length, self._root, self._cache = length, root, cache
         self._awake, self._stopping = threading.Event(), threading.Event()
@@ -99,7 +105,6 @@ class Pusher:
         self._behind_since: float | None = None
         self._release: str | None = None
         self._clusters: Clusters | None = None
-        self._last_stamp = 0
         self.pushed = 0
 
     def start(self) -> None:
@@ -133,48 +138,55 @@ class Pusher:
             How many; None while another replica writes, which may have looked before the latest feedback came.
         """
         done = 0
-        with self._store.sole_pusher() as mine:
-            if not mine:
+        with self._store.sole_pusher() as lock:
+            if not lock.held:
                 return None
             self._take_up_release()
             seq = self._store.progress_of(PROGRESS)
             for rows in self._store.after(feedback, seq, self._config.push_users):
                 users = sorted({row.user_id for row in rows if row.kind != IMPRESSION})
                 if users:
-                    self._push_users(users)
+                    self._push_users(users, lock)
                 done += len(users)
                 self._store.set_progress(PROGRESS, rows[-1].seq)
                 if self._stopping.is_set():
                     break
         return done
 
-    def _push_users(self, users: list[str]) -> None:
+    def _push_users(self, users: list[str], lock: PusherLock) -> None:
         whole = interactions_of(self._store, users, self._config)
+        # Users who were erased since their feedback was read have nothing, and must not come back with an empty row.
+        whole = {user: events for user, events in whole.items() if events}
+        if not whole:
+            return
         stamp = self._stamp()
+        lock.check()  # a replica that was taken for gone has lost it, and somebody else may have gone further
         self._push(schema.USER_HISTORY, history_rows(whole, self._length, stamp))
         if self._clusters is not None:
             self._push(schema.USER_INTERESTS, interest_rows(whole, self._clusters, stamp))
-        self.pushed += len(users)
+        self.pushed += len(whole)
 
     def _stamp(self) -> datetime:
-        """Now, in milliseconds and strictly growing: Redis drops a row whose stamp is not later than the stored one."""
-        self._last_stamp = max(int(time.time() * 1000), self._last_stamp + 1)
-        return datetime.fromtimestamp(self._last_stamp / 1000, UTC)
+        """A stamp later than all before, in milliseconds: Redis drops a row that is stamped no later than its own."""
+        stamp = max(int(self._clock() * 1000), self._store.progress_of(STAMP) + 1)
+        self._store.set_progress(STAMP, stamp)
+        return datetime.fromtimestamp(stamp / 1000, UTC)
 
     def _take_up_release(self) -> None:
         """Loads the current release's clusters; other ones than before mean that every row is written anew."""
         if self._root is None:
             return
         now = releases.current(self._root)
-        if now is None or now == self._release:
+        if now is None:
             return
-        clusters = Clusters.load(releases.load(self._root, now, self._cache, ["clusters"]).path / "clusters")
-        # Remembered in the store: they may have changed while no pusher ran.
-        mark = int.from_bytes(hashlib.sha256(clusters.digest.encode()).digest()[:7], "big")
+        if now != self._release or self._clusters is None:
+            found = releases.load(self._root, now, self._cache, ["clusters"])
+            self._clusters, self._release = Clusters.load(found.path / "clusters"), now
+        # Remembered in the store: they may have changed while no pusher ran, or another replica had a newer release.
+        mark = int.from_bytes(hashlib.sha256(self._clusters.digest.encode()).digest()[:7], "big")
         if self._store.progress_of(CLUSTERS) != mark:
             self._store.set_progress(PROGRESS, 0)
             self._store.set_progress(CLUSTERS, mark)
-        self._clusters, self._release = clusters, now
 
     def _run(self) -> None:
         while not self._stopping.is_set():

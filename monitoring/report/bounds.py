@@ -14,7 +14,7 @@ DRIFT: str = "drift_share"
 def check(current: Measures, reference: Measures, config: MonitoringConfig) -> list[Check]:
     """Holds a window against the bounds.
 
-    A measure that could not be taken is not checked; too few impressions say nothing about what happened to them, but
+    A measure that could not be taken is not checked; few impressions, or those of few users, say nothing of people, but
     the platform's own health (degraded share, match rate, leak) is checked all the same.
 
     Args:
@@ -33,8 +33,12 @@ def check(current: Measures, reference: Measures, config: MonitoringConfig) -> l
         before = reference.get(name)
         return None if before is None else before * (1 - share)
 
-    if (current.get("impressions") or 0) >= config.min_impressions:
-        if (reference.get("impressions") or 0) >= config.min_impressions:
+    def tells(measures: Measures) -> bool:
+        impressions, users = (measures.get(name) or 0 for name in ("impressions", "users"))
+        return impressions >= config.min_impressions and users >= config.min_users
+
+    if tells(current):
+        if tells(reference):
             hold("novelty_ratio", fallen("novelty_ratio", config.novelty_ratio_fall), True)
             hold("novel_positive_rate", fallen("novel_positive_rate", config.novel_positive_rate_fall), True)
             hold(DRIFT, config.drifted_columns, False)

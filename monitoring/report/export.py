@@ -23,6 +23,7 @@ from newfound.files import new_file
 
 BATCH: Final = 20_000
 _OF_SLATE: Final = (schema.RECOMMENDATION, schema.AT, schema.USER_KEY, schema.RELEASE)
+_SEED: Final = "client_seed"
 _PART = re.compile(r"(\d{20})-(\d{20})\.parquet")
 
 
@@ -111,13 +112,13 @@ def _slates(rows: Sequence[Any]) -> pa.Table:
 
 
 def _slots(rows: Sequence[Any]) -> pa.Table:
-    kept = pa.schema([schema.SLOTS.field(name) for name in _OF_SLATE] + [pa.field("slots", pa.string())])
+    kept = pa.schema([schema.SLOTS.field(name) for name in (*_OF_SLATE, _SEED)] + [pa.field("slots", pa.string())])
     slates = _table(rows, kept, {schema.RECOMMENDATION: "id"})
     fields = ", ".join(f"slot.{name}" for name in _SLOT)
     with duckdb.connect() as db:
         db.execute("SET threads = 1; SET TimeZone = 'UTC'")
         db.register("slates", slates)
-        query = f"SELECT {', '.join(map(_quoted, _OF_SLATE))}, {fields} FROM "
+        query = f"SELECT {', '.join(map(_quoted, _OF_SLATE))}, {fields}, {_SEED} FROM "
         query += f"(SELECT *, unnest(from_json(slots, '{json.dumps([_SLOT])}')) AS slot FROM slates)"
         return db.execute(query).fetch_arrow_table().rename_columns(schema.SLOTS.names).cast(schema.SLOTS)
 

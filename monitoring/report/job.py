@@ -15,7 +15,8 @@ from monitoring.report.bounds import check
 from monitoring.report.export import export
 from monitoring.report.windows import ALL, measure
 from monitoring.settings import MonitoringConfig
-from monitoring.store.database import Store, micros
+from monitoring.store.database import Store
+from monitoring.store.rows import micros
 from newfound.errors import NewfoundError
 from newfound.gates import Check
 from newfound.release import store as releases

@@ -8,6 +8,10 @@ is an *impression* once there is any feedback on it. Feedback means what it mean
 of what was shown, and of what was consumed, on its slates; those of all releases take in what people consumed
 elsewhere.
 
+Feedback that names a slate counts where the slate is known, was its user's and held the item. What a user consumed
+elsewhere is the user's word alone: of one day, so many interactions count and no more. Where one user could move a
+measure that makes a pipeline due, users are counted.
+
 A window that is measured again gives the same values to the last bit: counts and medians do by themselves, and what is
 no whole number is added as decimals (`total`), since threads add in any order and sums of floats depend on it.
 """
@@ -70,20 +74,27 @@ CREATE TABLE decided AS
 SELECT s.release, s.recommendation_id, s.position, s.user_key, s.item_id, s.cluster, s.slot = 'novel' AS novel,
     s.reason, s.score, s.propensity, s.eligible,
     o.recommendation_id IS NOT NULL AS shown, coalesce(o.positive, false) AS positive,
-    CASE WHEN novel AND s.eligible > 0 AND shown THEN s.candidates END AS candidates
+    -- A client that chose the seed could foresee the slots: they were not drawn for estimates of other policies.
+    CASE WHEN novel AND s.eligible > 0 AND shown AND NOT coalesce(s.client_seed, false) THEN s.candidates END
+        AS candidates
 FROM slots s LEFT JOIN outcomes o USING (recommendation_id, item_id, user_key)
 WHERE s.moment >= $start AND s.moment < $stop
 """
 
-_CONSUMED: Final = """
+_CONSUMED: Final = f"""
 CREATE TABLE consumed AS
 SELECT coalesce(s.release, '') AS release, o.user_key, coalesce(s.cluster, i.cluster) AS cluster, o.moment, o.positive,
     o.consumed
-FROM outcomes o
-LEFT JOIN (SELECT recommendation_id, item_id, user_key, cluster, release FROM slots WHERE moment >= $since) s
+FROM (
+    SELECT *, row_number() OVER (
+        PARTITION BY user_key, recommendation_id IS NULL, epoch_us(moment) // {DAY} ORDER BY moment, item_id
+    ) AS nth
+    FROM outcomes WHERE moment >= $since AND moment <= $stop AND (consumed OR positive)
+) o
+LEFT JOIN (SELECT recommendation_id, item_id, user_key, cluster, release FROM slots WHERE moment >= $slates) s
     USING (recommendation_id, item_id, user_key)
 LEFT JOIN items i ON i.item_id = o.item_id
-WHERE o.moment >= $since AND o.moment <= $stop AND (o.consumed OR o.positive)
+WHERE CASE WHEN o.recommendation_id IS NULL THEN o.nth <= $counted ELSE s.release IS NOT NULL END
 """
 
 _BY_RELEASE: Final = "GROUP BY GROUPING SETS ((release), ())"
@@ -105,6 +116,7 @@ _SLOTS: Final = f"""
 SELECT coalesce(release, '{ALL}') AS release,
     count(*) AS slots,
     count(*) FILTER (WHERE shown) AS impressions,
+    count(DISTINCT user_key) FILTER (WHERE shown) AS users,
     count(*) FILTER (WHERE shown AND novel) AS novel_impressions,
     avg(novel::INT) FILTER (WHERE shown) AS novelty_ratio,
     avg(positive::INT) FILTER (WHERE shown) AS positive_rate,
@@ -149,7 +161,11 @@ FROM (
 ) WHERE release <> '' GROUP BY release
 """
 
-_UNKNOWN: Final = "SELECT avg((cluster IS NULL)::INT) FROM consumed WHERE moment >= $start"
+# Of each user the share, so that nobody's many count for more than anybody's few.
+_UNKNOWN: Final = """
+SELECT mean(share) AS unknown_items, count(*) FILTER (WHERE share > 0)::DOUBLE AS unknown_item_users
+FROM (SELECT avg((cluster IS NULL)::INT) AS share FROM consumed WHERE moment >= $start GROUP BY user_key)
+"""
 
 _SAMPLE: Final = """
 SELECT d.user_key, d.slot, d.cluster, d.reason, d.score, d.positive, s.history_length,
@@ -203,12 +219,14 @@ def measure(
     with _database(exports, config, items, scratch) as db:
         db.execute(OUTCOMES, {"since": since, "positive_at": config.positive_at, "clicked": config.clicked_engagement})
         db.execute(_DECIDED, {"start": start, "stop": stop})
-        db.execute(_CONSUMED, {"since": since, "stop": stop})
+        slates = since - timedelta(days=config.age_days)  # feedback comes later than its slate
+        counted = config.counted_a_day
+        db.execute(_CONSUMED, {"since": since, "stop": stop, "slates": slates, "counted": counted})
         _measure_slates(db, values, start, stop)
         _measure_exposure(db, values, clusters)
         _measure_interests(db, values, start, stop, config)
         if items is not None:  # else nobody knows which items have a cluster
-            values[ALL]["unknown_items"] = db.execute(_UNKNOWN, {"start": start}).fetchone()[0]  # type: ignore[index]
+            values[ALL].update(_rows(db, _UNKNOWN, {"start": start})[0])
         for release, estimates in offpolicy_measures(db).items():
             values[release].update(estimates)
         sample = db.execute(_SAMPLE, {"rows": config.drift_rows}).fetch_df()
@@ -287,7 +305,7 @@ def _database(
             for name, columns in empty.items():
                 if any((exports / name).glob("*.parquet")):
                     path = str(exports / name / "*.parquet").replace("'", "''")
-                    source = f"read_parquet('{path}')"
+                    source = f"read_parquet('{path}', union_by_name = true)"  # earlier parts have fewer columns
                 else:
                     source = f"no_{name}"
                     db.register(source, columns.empty_table())

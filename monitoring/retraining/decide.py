@@ -16,7 +16,8 @@ from sqlalchemy import select
 
 from monitoring.report.windows import ALL
 from monitoring.settings import MonitoringConfig
-from monitoring.store.database import Store, micros, moment
+from monitoring.store.database import Store
+from monitoring.store.rows import micros, moment
 from monitoring.store.tables import decisions, measures
 
 Action = Literal["refresh", "finetune", "clusters"]
@@ -82,9 +83,11 @@ def remember(store: Store, decision: Decision, now: datetime, *, submitted: bool
 def _wanted(
     windows: Sequence[dict[str, float]], submitted: Sequence[tuple[str, datetime]], config: MonitoringConfig
 ) -> tuple[Action | None, str]:
-    unknown = [measured.get("unknown_items", 0.0) for measured in windows]
-    if min(unknown) >= config.unknown_items:
-        return "clusters", f"{min(unknown):.1%} of what is consumed lies in no cluster, {len(windows)} windows in a row"
+    unknown = min(measured.get("unknown_items", 0.0) for measured in windows)
+    users = min(measured.get("unknown_item_users", 0.0) for measured in windows)
+    if unknown >= config.unknown_items and users >= config.min_users:
+        reason = f"{unknown:.1%} of what {users:.0f} users or more consume lies in no cluster"
+        return "clusters", f"{reason}, {len(windows)} windows in a row"
     if _broken(windows, "match_rate"):
         return "finetune", f"match_rate broke its bound in {len(windows)} windows in a row"
     signs = [name for name in _SIGNS if _broken(windows, name)]

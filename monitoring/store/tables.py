@@ -1,8 +1,11 @@
-"""The store's tables. Times are UTC microseconds. What leaves the store has `user_key` for a user, never `user_id`."""
+"""The store's tables. Times are UTC microseconds. What leaves the store has `user_key` for a user, never `user_id`.
+
+A change here needs a migration in `migrations/versions`.
+"""
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text, false
 
 metadata = MetaData()
 _seq = BigInteger().with_variant(Integer, "sqlite")  # sqlite numbers only INTEGER keys
@@ -27,6 +30,7 @@ recommendations = Table(
     Column("degraded", Boolean, nullable=False),
     Column("interests", Text, nullable=False),  # JSON list
     Column("slots", Text, nullable=False),  # JSON list of SlotEvent
+    Column("client_seed", Boolean, nullable=False, server_default=false()),
     sqlite_autoincrement=True,
 )
 

@@ -10,12 +10,12 @@ from typing import Any, Final, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from sqlalchemy import select, union
+from sqlalchemy import exists, or_, select, union
 
 from monitoring.feedback import CLICKED, DAY, EXPLICIT, IMPRESSION
 from monitoring.settings import MonitoringConfig
 from monitoring.store.database import Store
-from monitoring.store.tables import feedback, imported
+from monitoring.store.tables import feedback, imported, recommendations
 from newfound import schema
 from newfound.errors import DataError
 from newfound.files import put_file
@@ -57,8 +57,18 @@ def fold(events: Sequence[Any], config: MonitoringConfig) -> list[Interaction]:
     return [interaction for _, interaction in sorted(folded, key=lambda pair: pair[0])]
 
 
-def interactions_of(store: Store, users: Sequence[str], config: MonitoringConfig) -> dict[str, list[Interaction]]:
-    """Everything that each user ever did, oldest first: the imported interactions and the feedback since."""
+def interactions_of(
+    store: Store, users: Sequence[str], config: MonitoringConfig, *, known_slates: bool = False
+) -> dict[str, list[Interaction]]:
+    """Everything that each user ever did, oldest first: the imported interactions and the feedback since.
+
+    Args:
+        store: the durable store.
+        users: whose.
+        config: what feedback means.
+        known_slates: leaves out feedback that names a slate which is not known as the user's. Histories take it in: a
+            slate may come later than its feedback, and nobody's history but the user's own depends on it.
+    """
     with store.engine.connect() as connection:
         before = {
             row.user_id: [
@@ -69,6 +79,10 @@ def interactions_of(store: Store, users: Sequence[str], config: MonitoringConfig
         }
         since: dict[str, list[Any]] = {}
         query = select(feedback).where(feedback.c.user_id.in_(users), feedback.c.kind != IMPRESSION)
+        if known_slates:
+            slate = recommendations.c.id == feedback.c.recommendation_id
+            mine = exists().where(slate, recommendations.c.user_id == feedback.c.user_id)
+            query = query.where(or_(feedback.c.recommendation_id.is_(None), mine))
         for row in connection.execute(query):
             since.setdefault(row.user_id, []).append(row)
     whole = {}
@@ -111,6 +125,8 @@ def read_interactions(dataset: Path) -> Iterator[tuple[str, list[Interaction]]]:
 def write_interactions(store: Store, config: MonitoringConfig, out: str) -> int:
     """Writes every user's interactions, the imported ones and the feedback since; returns how many.
 
+    Feedback that names an unknown slate, or somebody else's, is left out: others would learn from it.
+
     Args:
         store: the durable store.
         config: what feedback means.
@@ -130,7 +146,7 @@ def _write(store: Store, users: list[str], config: MonitoringConfig, out: Path) 
     total = 0
     with pq.ParquetWriter(out, _COLUMNS) as writer:
         for start in range(0, len(users), _USERS):
-            whole = interactions_of(store, users[start : start + _USERS], config)
+            whole = interactions_of(store, users[start : start + _USERS], config, known_slates=True)
             rows = [(user, *event) for user, events in whole.items() for event in events]
             total += len(rows)
             arrays = zip(*rows, strict=True) if rows else ([] for _ in _COLUMNS)

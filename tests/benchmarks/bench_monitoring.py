@@ -26,7 +26,8 @@ from typing import Any
 
 import httpx
 
-from monitoring.store.database import Store, micros
+from monitoring.store.database import Store
+from monitoring.store.rows import micros
 from newfound.events import BATCH, user_key
 from tests.benchmarks.record import machine, write_record
 from tests.monitoring import servers as parts

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from feature_repo import store as home
 from newfound.errors import ConfigError
@@ -100,3 +101,11 @@ def _registry(content: bytes) -> Any:
     proto = Registry()
     proto.ParseFromString(content)
     return proto
+
+
+def test_a_users_rows_in_redis_expire_as_events_do() -> None:
+    store, monitoring = (
+        yaml.safe_load((home.REPOSITORY.parent / name).read_text(encoding="utf-8").replace("${", "$"))
+        for name in ("feature_repo/feature_store.production.yaml", "monitoring/configs/production.yaml")
+    )
+    assert store["online_store"]["key_ttl_seconds"] == monitoring["retention_days"] * 86_400

@@ -177,6 +177,6 @@ def test_the_local_job_fills_redis_for_the_explorer(redis: Any, rendered: Any, t
 
 
 def _table() -> Any:
-    from monitoring.store.database import feedback as table
+    from monitoring.store.tables import feedback as table
 
     return table

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import pwd
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -104,6 +109,37 @@ class Postgres:
 
     def url(self, database: str) -> str:
         return f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/{database}"
+
+    def new_database(self) -> str:
+        """The URL of an empty database."""
+        name = f"t{time.time_ns()}"
+        self.run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", name)
+        return self.url(name)
+
+
+@contextmanager
+def running_postgres() -> Iterator[Postgres]:
+    """A cluster in a folder of its own, not below pytest's, which the user postgres may not enter."""
+    tools = postgres_bin()
+    assert tools is not None, "PostgreSQL is not installed (apt-get install postgresql)"
+    data = Path(tempfile.mkdtemp(prefix="newfound-postgres-"))
+    if os.geteuid() == 0:
+        owner = pwd.getpwnam("postgres")
+        os.chown(data, owner.pw_uid, owner.pw_gid)
+    server = Postgres(tools, data, free_port())
+    try:
+        server.run("initdb", "-D", str(data), "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C")
+        server.start()
+        yield server
+        server.crash()
+    finally:
+        shutil.rmtree(data, ignore_errors=True)
+
+
+def answers(port: int) -> bool:
+    """Whether somebody listens there."""
+    with socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
 
 
 def feedback(number: int | str, **changes: Any) -> FeedbackEvent:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ import pytest
 from feature_repo.store import open_store
 from monitoring.store.database import Store
 from monitoring.store.tables import recommendations
-from monitoring.users.erase import erase
+from monitoring.users.erase import Places, erase
+from monitoring.users.ledger import Ledger
 from newfound.events import user_key
 from tests.monitoring import servers as parts
 from tests.monitoring.stack import SECRET, live
@@ -49,7 +50,9 @@ def test_the_next_request_reflects_feedback(
             store = file.name.startswith("events.db") or "features" in file.parts or "spool" in file.parts
             if file.is_file() and not store:
                 assert NEW.encode() not in file.read_bytes(), file
-        removed = erase(up.store, NEW, datetime.now(UTC), feast=open_store())
+        ledger = Ledger(str(tmp_path / "erasures"))
+        receipt = erase(up.store, NEW, datetime.now(UTC), timedelta(0), ledger, Places(feast=open_store()))
+        removed = {outcome.place: outcome.removed for outcome in receipt.outcomes}
         assert removed["store.feedback"] == 2 and removed["store.recommendations"] >= 2 and removed["feast.online"] >= 1
     assert not any(NEW.encode() in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
 

@@ -22,7 +22,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from monitoring.dashboards.boards import BOARDS
 from monitoring.exporter import Exporter, metric_of
 from monitoring.retraining.decide import Decision, remember
-from monitoring.store.database import Store, micros, moment
+from monitoring.store.database import Store
+from monitoring.store.rows import micros, moment
 from monitoring.store.tables import recommendations
 from newfound.events import FeedbackEvent, SlotEvent
 from newfound.release import store as release

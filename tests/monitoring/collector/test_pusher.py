@@ -14,15 +14,18 @@ import pyarrow.parquet as pq
 import pytest
 from fastapi.testclient import TestClient
 
-from feature_repo.store import apply, materialise, open_store, push
+from feature_repo.store import apply, materialise, open_store, push, stored_users
 from monitoring.collector.app import create_app
 from monitoring.collector.pusher import Pusher
 from monitoring.settings import MonitoringConfig
 from monitoring.store.database import Store
-from monitoring.users.erase import erase
+from monitoring.store.tables import feedback
+from monitoring.users.erase import Places, erase, replay
+from monitoring.users.ledger import Ledger
 from newfound import schema
 from newfound.clusters import Clusters
 from newfound.events import STRUCTURED, envelope
+from newfound.release import store as release
 from tests.monitoring import servers as parts
 from tests.release.gates import HELD
 
@@ -72,8 +75,31 @@ def test_the_pusher_goes_on_where_it_stood(store: Store) -> None:
     assert view == "user_history" and rows[schema.USER] == ["u0", "u1", "u2"]
     assert rows[schema.ITEM_IDS] == [["3", "6"], ["4", "7"], ["5", "8"]]  # the last two of each
     assert Pusher(store, CONFIG, memory, length=2).catch_up() == 0
-    stamps = [pusher._stamp() for _ in range(3)]
-    assert stamps == sorted(set(stamps)), "equal stamps would be dropped by Redis"
+
+
+def test_a_replica_whose_clock_is_behind_stamps_later_all_the_same(store: Store) -> None:
+    memory = _Memory()
+    ahead = Pusher(store, CONFIG, memory, length=2, clock=lambda: at(10).timestamp())
+    behind = Pusher(store, CONFIG, memory, length=2, clock=lambda: at(0).timestamp())
+    stamps = []
+    for number, pusher in enumerate((ahead, behind, behind, ahead)):
+        store.write([parts.feedback(number, at=at(number), item=str(number))])
+        assert pusher.catch_up() == 1
+        stamps.append(memory.rows[-1][1][schema.EVENT_TIME][0])
+    assert stamps == sorted(set(stamps)), "Redis drops a row that is stamped no later than its own"
+    assert stamps[0] == at(10)
+
+
+def test_an_erased_user_does_not_come_back_as_an_empty_row(store: Store) -> None:
+    memory = _Memory()
+    store.write([parts.feedback(1, at=at(1)), parts.feedback(2, at=at(2), user_id="43")])
+
+    pusher = Pusher(store, CONFIG, memory, length=2)
+    rows = next(store.after(feedback, 0, 10))
+    store.erase("42", at(5))
+    with store.sole_pusher() as lock:
+        pusher._push_users(sorted({row.user_id for row in rows}), lock)
+    assert [row[schema.USER] for _, row in memory.rows] == [["43"]]
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
@@ -83,7 +109,7 @@ def test_replicas_take_turns_and_wait_for_each_other(kind: str, request: pytest.
     memory = _Memory()
     waiting = Pusher(two, CONFIG, memory, length=2)
     with one.sole_pusher() as mine:
-        assert mine
+        assert mine.held
         two.write([parts.feedback(1, at=at(1))])
         assert waiting.catch_up() is None and not memory.rows
         waiting.start()  # as the collector does; it tries again by itself
@@ -95,13 +121,13 @@ def test_replicas_take_turns_and_wait_for_each_other(kind: str, request: pytest.
         turns: list[str] = []
 
         def erases() -> None:
-            with two.sole_pusher(wait=True) as held:
-                turns.append(f"erases: {held}")
+            with two.sole_pusher(wait_s=10) as other:
+                turns.append(f"erases: {other.held}")
 
         thread = threading.Thread(target=erases)
         thread.start()
         thread.join(0.2)
-        turns.append(f"writes: {mine}")
+        turns.append(f"writes: {mine.held}")
     thread.join(10)
     assert turns == ["writes: True", "erases: True"]
     one.close()
@@ -118,6 +144,23 @@ def test_other_clusters_write_every_row_anew_even_if_they_came_while_nobody_ran(
     assert digest.digest != clusters.digest
     assert Pusher(store, CONFIG, memory, length=2, root=other).catch_up() == 3
     assert memory.rows[-1][1]["clusters_digest"] == [digest.digest] * 3
+
+
+def test_after_a_rollback_every_row_is_of_the_release_that_serves(store: Store, tmp_path: Path) -> None:
+    """Two replicas, one of which slept through the newer release."""
+    root, clusters = _publish(tmp_path)
+    memory = _Memory()
+    store.write([parts.feedback(n, user_id=f"u{n}", at=at(n), item="50") for n in range(3)])
+    asleep = Pusher(store, CONFIG, memory, length=2, root=root)
+    assert asleep.catch_up() == 3
+    older = release.current(root)
+    _clusters(tmp_path / "newer", leaf="b2")
+    release.publish({"clusters": tmp_path / "newer"}, root, lineage={"n": 2}, measures={}, fits={}, gates={})
+    assert Pusher(store, CONFIG, memory, length=2, root=root).catch_up() == 3
+    assert older is not None
+    release.rollback(root, older)
+    assert asleep.catch_up() == 3
+    assert memory.rows[-1][1]["clusters_digest"] == [clusters.digest] * 3
 
 
 def _features(folder: Path, monkeypatch: pytest.MonkeyPatch, redis: int | None) -> None:
@@ -164,8 +207,6 @@ def _clusters(folder: Path, leaf: str = "b1") -> Clusters:
 
 
 def _publish(tmp_path: Path, leaf: str = "b1") -> tuple[str, Clusters]:
-    from newfound.release import store as release
-
     clusters = _clusters(tmp_path / "clusters", leaf)
     root = str(tmp_path / "releases")
     release.publish({"clusters": tmp_path / "clusters"}, root, lineage={}, measures={}, fits={}, gates=HELD)
@@ -212,7 +253,22 @@ def test_the_next_request_reflects_feedback(
         assert row["positives"] == [True] * 3 and row["engagements"] == [1.0] * 3
         assert "newfound_collector_history_lag_seconds 0.0" in client.get("/metrics").text
     store = Store(sqlite_url, SECRET)
-    erased = erase(store, "42", datetime.now(UTC), feast=open_store())
+    ledger, places = Ledger(str(tmp_path / "erasures")), Places(feast=feast)
+    receipt = erase(store, "42", datetime.now(UTC), timedelta(0), ledger, places)
+    erased = {outcome.place: outcome.removed for outcome in receipt.outcomes}
     assert erased["feast.online"] >= 1 and erased["store.feedback"] == 2
     assert read()["item_ids"] is None and read()["seen_leaves"] is None
+    # Feast comes back from a backup, and so does the user, who has begun anew since: the ledger sees to both.
+    stamp = receipt.until + timedelta(seconds=1)
+    row = {"item_ids": ["7"], "times": [ms(0)], "engagements": [1.0], "positives": [True]}
+    rows = {"user_id": ["42", "43"], "event_timestamp": [stamp] * 2, **{name: [one] * 2 for name, one in row.items()}}
+    push(feast, "user_history", rows)
+    assert set(stored_users(feast)) == {"42", "43"}
+    store.write([parts.feedback("anew", item="50", at=stamp)])
+    pusher = Pusher(store, CONFIG, partial(push, feast), length=1000, root=root)
+    pusher.catch_up()
+    assert replay(store, ledger, places)[-1].removed >= 1
+    assert read()["item_ids"] is None and set(stored_users(feast)) == {"43"}
+    assert pusher.catch_up() == 1, "what the user did since is written anew"
+    assert read()["item_ids"] == ["50"]
     store.close()

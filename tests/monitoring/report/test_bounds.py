@@ -11,9 +11,10 @@ CONFIG = MonitoringConfig()
 
 
 def test_bounds() -> None:
-    reference = {"impressions": 1000.0, "novelty_ratio": 0.4, "novel_positive_rate": 0.2}
+    reference = {"impressions": 1000.0, "users": 50.0, "novelty_ratio": 0.4, "novel_positive_rate": 0.2}
     current = {
         "impressions": 1000.0,
+        "users": 50.0,
         "novelty_ratio": 0.31,
         "novel_positive_rate": 0.1,
         "suppression_ratio": 0.5,
@@ -31,5 +32,6 @@ def test_bounds() -> None:
     }
     assert "match_rate" not in checks
     assert str(checks["degraded_share"]) == "degraded_share is 0.2, expected at most 0.05"
-    few = {one.name for one in check({**current, "impressions": 10.0}, reference, CONFIG)}
-    assert few == {"leak", "degraded_share"}, "few impressions say nothing of people, and enough of the platform"
+    for few in ({"impressions": 10.0}, {"users": 3.0}):
+        names = {one.name for one in check({**current, **few}, reference, CONFIG)}
+        assert names == {"leak", "degraded_share"}, "they say nothing of people, and enough of the platform"

@@ -17,7 +17,8 @@ from monitoring.report.evidently import drift_page
 from monitoring.report.export import export
 from monitoring.report.windows import ALL, Window, measure
 from monitoring.settings import MonitoringConfig
-from monitoring.store.database import Store, micros
+from monitoring.store.database import Store
+from monitoring.store.rows import micros
 from monitoring.users.interactions import fold
 from newfound.evaluation import off_policy as offpolicy
 from newfound.events import AnswersEvent, FeedbackEvent, RecommendationEvent, SlotEvent
@@ -115,11 +116,12 @@ def test_by_hand(store: Store, tmp_path: Path) -> None:
     assert found["two"]["match_rate"] is None
     assert (everyone["slates"], everyone["impressions"]) == (2, 4)
     assert everyone["novelty_ratio"] == 0.75
-    # Until the end of the window: user 1 clicked a and watched b; 2 liked a; 3 liked s, in no cluster; 4 a and b.
+    # Until the end of the window: 1 clicked a and watched b; 2 liked a; 4 a and b. User 3's like counts for nobody.
     assert (everyone["uci@1"], everyone["uci@2"], everyone["uci@3"]) == (3, 2, 0)
     assert everyone["ueuc"] == 3  # (1, a), (4, a), (4, b); user 2's was taken back
     assert everyone["retained_interest"] == pytest.approx(1 / 3)  # (4, a) after 53 hours
-    assert everyone["unknown_items"] == pytest.approx(2 / 7)  # s and z
+    assert everyone["unknown_items"] == pytest.approx(1 / 9)  # z, a third of what one user of three consumed
+    assert (everyone["unknown_item_users"], everyone["users"], one["users"]) == (1, 2, 1)
     # A release's own: what was consumed on its slates.
     assert (one["uci@1"], one["uci@2"], one["ueuc"], one["retained_interest"]) == (1, 1, 1, 0)
     assert (found["two"]["uci@1"], found["two"]["uci@2"]) == (1, 0)
@@ -133,6 +135,61 @@ def test_by_hand(store: Store, tmp_path: Path) -> None:
     assert everyone["offpolicy.likeliest.ips"] == 1.0 and everyone["offpolicy.likeliest.snips"] == 1.0
     assert everyone["offpolicy.likeliest.effective_sample_size"] == 1.0
     assert one["offpolicy.uniform.ips"] == 0.25 and "offpolicy.uniform.ips" not in found["two"]
+
+
+def _slate(number: int, **more: Any) -> RecommendationEvent:
+    choice: dict[str, Any] = {"propensity": 0.5, "candidates": {"a": 0.5, "b": 0.3}, "floor": 0.1, "eligible": 4}
+    slots = (slot(0, "x", "a", "novel", **choice), slot(1, "y", "b", "familiar"))
+    return parts.recommendation(number, at=hours(1), user_id=str(number), slots=slots, **more)
+
+
+def _likes(count: int, recommendation_id: str | None) -> list[FeedbackEvent]:
+    """One user's likes of as many items, on a slate of that id or on none."""
+    about = {"user_id": "eager", "kind": "liked", "recommendation_id": recommendation_id}
+    return [parts.feedback(f"e{n}", at=hours(2 + n / 1000), item=f"nowhere{n}", **about) for n in range(count)]
+
+
+@pytest.mark.parametrize("names", ["an invented slate", "somebody else's slate", "no slate"])
+def test_one_users_many_likes_move_nothing_that_makes_a_pipeline_due(names: str, store: Store, tmp_path: Path) -> None:
+    """Two thousand likes of items that nobody knows, beside ten users who each liked what they were shown."""
+    for number in range(10):
+        liked = {"recommendation_id": f"r{number}", "user_id": str(number), "item": "x", "kind": "liked"}
+        store.write([_slate(number), parts.feedback(number, at=hours(1.1), **liked)])
+    before = _measured(store, tmp_path / "before").measures[ALL]
+    assert (before["uci@1"], before["ueuc"], before["unknown_items"]) == (10, 10, 0)
+    named = {"an invented slate": "never-made", "somebody else's slate": "r1", "no slate": None}[names]
+    store.write(_likes(2000, named))
+    store.write([parts.feedback("x", at=hours(3), user_id="eager", item="x", kind="liked", recommendation_id=named)])
+    after = _measured(store, tmp_path / "after").measures[ALL]
+    if named is not None:
+        assert after == before
+        return
+    # What was consumed without a slate is the user's word: it counts, but as one user's and so far as a day goes.
+    assert after["uci@1"] == 10 and after["ueuc"] == 10, "what comes after the day's two hundred does not count"
+    assert after["unknown_items"] == pytest.approx(1 / 11) and after["unknown_item_users"] == 1
+
+
+def test_what_a_client_could_foresee_is_left_out_of_estimates(store: Store, tmp_path: Path) -> None:
+    """A client that chooses the seed chooses among slates: such slates were not drawn."""
+    for number in range(8):
+        seen = {"recommendation_id": f"r{number}", "user_id": str(number), "item": "x"}
+        kind = "liked" if number < 6 else "shown"
+        store.write([_slate(number, client_seed=number < 4), parts.feedback(number, at=hours(1.1), kind=kind, **seen)])
+    of = _measured(store, tmp_path / "exports").measures[ALL]
+    assert of["impressions"] == 8 and of["novel_positive_rate"] == 6 / 8
+    # Four slates are left: the likeliest choice, two of four liked, each with probability a half.
+    assert of["offpolicy.likeliest.snips"] == 0.5
+    assert of["offpolicy.likeliest.effective_sample_size"] == 4
+
+
+def test_parts_of_an_earlier_version_are_measured(store: Store, tmp_path: Path) -> None:
+    store.write([_slate(1), parts.feedback(1, at=hours(1.1), user_id="1", recommendation_id="r1", item="x")])
+    whole = _measured(store, tmp_path / "exports").measures
+    (part,) = (tmp_path / "exports" / "slots").glob("*.parquet")
+    pq.write_table(pq.read_table(part).drop_columns(["client_seed"]), part)
+    assert _measured(store, tmp_path / "exports").measures == whole
+    store.write([_slate(2)])
+    assert _measured(store, tmp_path / "exports").measures[ALL]["slates"] == 2
 
 
 def test_suppression_latency_and_drift_by_hand(store: Store, tmp_path: Path) -> None:

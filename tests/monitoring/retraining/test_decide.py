@@ -9,7 +9,8 @@ import pytest
 
 from monitoring.retraining.decide import decide, remember
 from monitoring.settings import MonitoringConfig
-from monitoring.store.database import Store, micros
+from monitoring.store.database import Store
+from monitoring.store.rows import micros
 from tests.monitoring.servers import SECRET
 
 CONFIG = MonitoringConfig()
@@ -86,5 +87,11 @@ def test_other_signs_name_other_pipelines(store: Store) -> None:
         now = day(store, number, passed_match_rate=0, unknown_items=0.01)
     assert decide(store, DAY, CONFIG, now).action == "finetune"
     for number in (2, 3):
-        now = day(store, number, passed_match_rate=0, unknown_items=0.3)
+        now = day(store, number, passed_match_rate=0, unknown_items=0.3, unknown_item_users=40)
     assert decide(store, DAY, CONFIG, now).action == "clusters"
+
+
+def test_a_few_users_make_no_new_clusters_due(store: Store) -> None:
+    for number in (0, 1):
+        now = day(store, number, unknown_items=0.9, unknown_item_users=CONFIG.min_users - 1)
+    assert decide(store, DAY, CONFIG, now).action is None

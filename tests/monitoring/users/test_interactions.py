@@ -9,14 +9,16 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitoring.report.windows import OUTCOMES
 from monitoring.settings import MonitoringConfig
-from monitoring.store.database import Store, micros
-from monitoring.users.interactions import fold, interactions_of, read_interactions
+from monitoring.store.database import Store
+from monitoring.store.rows import micros
+from monitoring.users.interactions import fold, interactions_of, read_interactions, write_interactions
 from newfound import schema
 from newfound.errors import DataError
 from newfound.events import FEEDBACK_KINDS
@@ -83,6 +85,16 @@ def test_the_past_is_imported(tiny: Path, sqlite_url: str) -> None:
     )
     with pytest.raises(DataError, match=r"interactions\.parquet"):
         list(read_interactions(tiny / "nowhere"))
+
+
+def test_training_learns_from_known_slates_alone_and_histories_from_everything(store: Store, tmp_path: Path) -> None:
+    store.write([parts.recommendation(1, user_id="42"), parts.recommendation(2, user_id="43")])
+    for number, named in enumerate(("r1", "r2", "never-made", None)):
+        store.write([parts.feedback(number, at=at(number), item=str(number), recommendation_id=named)])
+    out = tmp_path / "interactions.parquet"
+    assert write_interactions(store, CONFIG, str(out)) == 2
+    assert pq.read_table(out)["item_id"].to_pylist() == ["0", "3"]
+    assert [event[0] for event in _folded(store)] == ["0", "1", "2", "3"]
 
 
 # Few users, items, slates and moments, so that events meet: ties in time, both sides of midnight, repeated kinds.

@@ -1,7 +1,9 @@
 """A second pair of InferenceServices that serves one release, made from the pair that serves; the gateway's weights.
 
 The canary takes after what is in the cluster, not after a file: image, resources, probes and settings are those of the
-pair that serves, but for the release, which is named, and for the planner, which is the canary's own.
+pair that serves, but for the release, which is named, and for the planner, which is the canary's own. Every release has
+a pair of its own name: in KServe's Standard mode an object's `observedGeneration` is its Deployment's, so an object that
+is used again cannot tell whether it is ready as it was or as it is to be.
 """
 
 import copy
@@ -10,11 +12,12 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
+from components._kube import patiently
 from newfound.errors import GateError, NewfoundError
 
 SERVING: Final = ("serving.kserve.io", "v1beta1")
 ROUTES: Final = ("gateway.networking.k8s.io", "v1")
-NAME, PLANNER, SUFFIX = "newfound", "newfound-planner", "-canary"
+NAME, PLANNER = "newfound", "newfound-planner"
 RELEASE, PLANNER_URL = "NEWFOUND_RELEASE", "NEWFOUND_PLANNER_URL"
 MANAGER: Final = "newfound-pipeline"
 POLL_S: Final = 5.0
@@ -59,14 +62,14 @@ def deploy(
     try:
         applied = []
         for name in (PLANNER, NAME):
-            stable = objects.get_namespaced_custom_object(*where, name)
+            stable = patiently(objects.get_namespaced_custom_object, *where, name, pause_s=poll_s)
             body = canary_of(stable, release)
             _apply(objects, where, body)
             applied.append(body)
         for body in applied:
             _wait(objects, where, body["metadata"]["name"], began + canary["ready_seconds"], poll_s)
-        route = objects.get_namespaced_custom_object(*route_at)
-        patch = weights_of(route, canary["weight"])
+        route = patiently(objects.get_namespaced_custom_object, *route_at, pause_s=poll_s)
+        patch = weights_of(route, release, canary["weight"])
         objects.patch_namespaced_custom_object(*route_at, patch)
     except ApiException as error:
         raise DeployError(
@@ -93,7 +96,7 @@ def canary_of(stable: Mapping[str, Any], release: str) -> dict[str, Any]:
         else:
             explorer = spec["transformer"]["containers"][0]
             explorer["args"] = [*_without_release(explorer.get("args", [])), "--release", release]
-            _set(explorer.setdefault("env", []), PLANNER_URL, f"http://{PLANNER}{SUFFIX}-predictor")
+            _set(explorer.setdefault("env", []), PLANNER_URL, f"http://{canary_name(PLANNER, release)}-predictor")
             ranker = spec["predictor"]["model"]
             # KServe puts a model's arguments after those of its runtime.
             ranker["args"] = [*_without_release(ranker.get("args", [])), "--release", release]
@@ -102,18 +105,24 @@ def canary_of(stable: Mapping[str, Any], release: str) -> dict[str, Any]:
     for part in ("transformer", "predictor"):
         if part in spec:
             spec[part]["minReplicas"] = 1
+            _scale_on_its_own(spec[part], name, canary_name(name, release))
     annotations = dict(stable["metadata"].get("annotations", {}))
     annotations.pop("kubectl.kubernetes.io/last-applied-configuration", None)
     labels = {**stable["metadata"].get("labels", {}), "newfound/release": release}
     return {
         "apiVersion": "/".join(SERVING),
         "kind": "InferenceService",
-        "metadata": {"name": f"{name}{SUFFIX}", "labels": labels, "annotations": annotations},
+        "metadata": {"name": canary_name(name, release), "labels": labels, "annotations": annotations},
         "spec": spec,
     }
 
 
-def weights_of(route: Mapping[str, Any], weight: int) -> dict[str, Any]:
+def canary_name(name: str, release: str) -> str:
+    """An InferenceService's name beside the one that serves, by the release's digest: KServe labels pods with it."""
+    return f"{name}-canary-{release.rpartition('-')[2].lower()}"
+
+
+def weights_of(route: Mapping[str, Any], release: str, weight: int) -> dict[str, Any]:
     """The merge patch that gives the canary's explorer a percentage of the first rule's traffic.
 
     It names the version that it was made from: a route that somebody else changes meanwhile is left as it is.
@@ -125,13 +134,21 @@ def weights_of(route: Mapping[str, Any], weight: int) -> dict[str, Any]:
     mine = next((one for one in rules[0].get("backendRefs", []) if one["name"] == f"{NAME}-transformer"), None)
     if mine is None:
         raise DeployError(f"HTTPRoute {NAME}: its first rule does not lead to {NAME}-transformer; no weights to move")
-    theirs = {**mine, "name": f"{NAME}{SUFFIX}-transformer", "weight": weight}
+    theirs = {**mine, "name": f"{canary_name(NAME, release)}-transformer", "weight": weight}
     rules[0]["backendRefs"] = [{**mine, "weight": 100 - weight}, theirs]
     return {"metadata": {"resourceVersion": route["metadata"]["resourceVersion"]}, "spec": {"rules": rules}}
 
 
+def _scale_on_its_own(part: dict[str, Any], name: str, canary: str) -> None:
+    """Has KEDA ask about the canary's own requests: the queries name the service whose metrics they count."""
+    for metric in part.get("autoScaling", {}).get("metrics", []):
+        asked = metric.get("external", {}).get("metric", {})
+        for end in ("-transformer", "-predictor"):
+            asked["query"] = asked.get("query", "").replace(f'"{name}{end}"', f'"{canary}{end}"')
+
+
 def _apply(objects: Any, where: tuple[str, ...], body: dict[str, Any]) -> None:
-    """Makes the object, or gives it this content; nobody else writes a canary."""
+    """Makes the object; one that is there already is this release's, of an earlier attempt."""
     from kubernetes.client import ApiException
 
     name = body["metadata"]["name"]
@@ -148,10 +165,9 @@ def _apply(objects: Any, where: tuple[str, ...], body: dict[str, Any]) -> None:
 
 def _wait(objects: Any, where: tuple[str, ...], name: str, end: float, poll_s: float) -> None:
     while True:
-        status = (found := objects.get_namespaced_custom_object(*where, name)).get("status", {})
+        status = patiently(objects.get_namespaced_custom_object, *where, name, pause_s=poll_s).get("status", {})
         ready = next((one for one in status.get("conditions", []) if one["type"] == "Ready"), {})
-        current = status.get("observedGeneration", 0) >= found["metadata"].get("generation", 0)
-        if current and ready.get("status") == "True":
+        if ready.get("status") == "True":
             return
         if time.monotonic() > end:
             why = f"{ready.get('reason', 'no condition')}: {ready.get('message', '')}".rstrip(": ")

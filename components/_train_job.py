@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import fsspec
 
+from components._kube import patiently
 from newfound.errors import NewfoundError
 
 GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
@@ -48,6 +49,7 @@ def run_train_job(
     """
     from kubernetes import client, config
     from kubernetes.client import ApiException
+    from urllib3.exceptions import HTTPError
 
     given = json.loads(job)
     reads = {name: store_url(one.uri) for name, one in inputs.items() if one is not None}
@@ -59,22 +61,24 @@ def run_train_job(
     jobs, namespace = client.CustomObjectsApi(), _namespace()
     where = (GROUP, VERSION, namespace, PLURAL)
     try:
-        found = _find(jobs, where, name)
+        found = _find(jobs, where, name, poll_s)
         if found is not None and _condition(found, "Failed"):
-            jobs.delete_namespaced_custom_object(*where, name, propagation_policy="Foreground")
-            _until(lambda: _find(jobs, where, name) is None, name, 300, poll_s)
+            _remove(jobs, where, name, poll_s)
+            _until(lambda: _find(jobs, where, name, poll_s) is None, name, 300, poll_s)
             found = None
         if found is None:
-            found = jobs.create_namespaced_custom_object(*where, manifest(name, given, task))
+            found = _make(jobs, where, manifest(name, given, task), poll_s)
         log.info("TrainJob %s/%s: %d pods", namespace, name, given["job"]["nodes"])
         limit = given["job"]["resources"]["timeout_seconds"]
-        _until(lambda: _is_done(_find(jobs, where, name), name), name, limit, poll_s)
+        _until(lambda: _is_done(_find(jobs, where, name, poll_s), name), name, limit, poll_s)
         measures = _take_over(_output_of(found), Path(output.path))
-        jobs.delete_namespaced_custom_object(*where, name)
+        _remove(jobs, where, name, poll_s)
     except ApiException as error:
         raise TrainJobError(
             f"TrainJob {name}: the cluster answered {error.status} {error.reason}: {error.body}"
         ) from error
+    except HTTPError as error:
+        raise TrainJobError(f"TrainJob {name}: the cluster's API is away ({type(error).__name__})") from error
     return measures
 
 
@@ -138,14 +142,18 @@ def manifest(name: str, given: Mapping[str, Any], task: Mapping[str, Any]) -> di
                 ],
             },
             "activeDeadlineSeconds": wants["timeout_seconds"],
-            **({"runtimePatches": [_patch(pod)]} if pod else {}),
+            "runtimePatches": [_patch(pod)],
         },
     }
 
 
 def _patch(pod: dict[str, Any]) -> dict[str, Any]:
-    """What the runtime's job of the training pods, called node, is to have beside."""
-    job = {"name": "node", "template": {"spec": {"template": {"spec": pod}}}}
+    """What the runtime's job of the training pods, called node, is to have beside.
+
+    The pods stay out of the mesh of a Kubeflow profile: its proxies break the connections of torchrun's processes.
+    """
+    metadata = {"labels": {"sidecar.istio.io/inject": "false"}}
+    job = {"name": "node", "template": {"spec": {"template": {"metadata": metadata, "spec": pod}}}}
     return {
         "manager": "newfound.pipelines/manager",
         "trainingRuntimeSpec": {"template": {"spec": {"replicatedJobs": [job]}}},
@@ -157,15 +165,40 @@ def store_url(uri: str) -> str:
     return f"s3://{uri.removeprefix('minio://')}" if uri.startswith("minio://") else uri
 
 
-def _find(jobs: Any, where: tuple[str, ...], name: str) -> dict[str, Any] | None:
+def _find(jobs: Any, where: tuple[str, ...], name: str, poll_s: float) -> dict[str, Any] | None:
     from kubernetes.client import ApiException
 
     try:
-        return dict(jobs.get_namespaced_custom_object(*where, name))
+        return dict(patiently(jobs.get_namespaced_custom_object, *where, name, pause_s=poll_s))
     except ApiException as error:
         if error.status == 404:
             return None
         raise
+
+
+def _make(jobs: Any, where: tuple[str, ...], body: dict[str, Any], poll_s: float) -> dict[str, Any]:
+    """Makes the job; one that is there already was made by a call whose answer was lost."""
+    from kubernetes.client import ApiException
+
+    try:
+        return dict(patiently(jobs.create_namespaced_custom_object, *where, body, pause_s=poll_s))
+    except ApiException as error:
+        if error.status != 409:
+            raise
+        name = body["metadata"]["name"]
+        return dict(patiently(jobs.get_namespaced_custom_object, *where, name, pause_s=poll_s))
+
+
+def _remove(jobs: Any, where: tuple[str, ...], name: str, poll_s: float) -> None:
+    from kubernetes.client import ApiException
+
+    try:
+        patiently(
+            jobs.delete_namespaced_custom_object, *where, name, propagation_policy="Foreground", pause_s=poll_s
+        )
+    except ApiException as error:
+        if error.status != 404:
+            raise
 
 
 def _condition(job: Mapping[str, Any], kind: str) -> dict[str, Any] | None:

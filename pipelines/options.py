@@ -34,12 +34,14 @@ PLATFORM: Final = Path("pipelines/platforms/production.yaml")
 def configured(
     config: Path, interactions: str | None = None, items: str | None = None, folder: str | None = None
 ) -> TrainingConfig:
-    """The configuration, with other data where some is named."""
+    """The configuration, with other data where some is named; what is not named stays as it is configured."""
     overrides: dict[str, object] = {}
     if interactions is not None:
-        overrides = {"data.loader": "files", "data.interactions": interactions, "data.items": items}
-    elif items is not None:
-        raise typer.BadParameter("--items needs --interactions")
+        overrides = {"data.loader": "files", "data.interactions": interactions}
+    if items is not None:
+        if interactions is None:
+            raise typer.BadParameter("--items needs --interactions")
+        overrides["data.items"] = items
     if folder is not None:
         overrides["data.folder"] = folder
     return load_config(config, overrides)

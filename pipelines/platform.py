@@ -62,6 +62,11 @@ class Resources(Settings):
     backoff_seconds: Positive = 60
     timeout_seconds: Positive = 3600
 
+    @property
+    def longest_seconds(self) -> int:
+        """From the first attempt's start to the last one's end, had each taken all its time."""
+        return (self.retries + 1) * self.timeout_seconds + self.backoff_seconds * (2**self.retries - 1)
+
 
 class TrainJob(Settings):
     """A step that Kubeflow Trainer runs under torchrun.
@@ -157,7 +162,10 @@ class Platform(Settings):
         if wants.accelerators:
             task.set_accelerator_type(wants.accelerator).set_accelerator_limit(wants.accelerators)
         if wants.retries:
-            task.set_retry(wants.retries, backoff_duration=f"{wants.backoff_seconds}s", backoff_factor=2.0)
+            # Argo counts the longest back-off from the first attempt's start, and KFP's own default is an hour.
+            longest = f"{wants.longest_seconds}s"
+            pause = f"{wants.backoff_seconds}s"
+            task.set_retry(wants.retries, pause, backoff_factor=2.0, backoff_max_duration=longest)
         # Not by set_env_variable, which looks through the whole call stack each time: seconds for a pipeline.
         task.container_spec.env = dict(sorted(self.environment.items()))
         for name, secret in sorted(self.secrets.items()):

@@ -11,8 +11,10 @@ import yaml
 
 from newfound.config import Settings, TrainingConfig, load_config
 from newfound.errors import ConfigError
+from pipelines.options import LOCAL, PRODUCTION, configured
 
-FOLDER = Path(__file__).parents[2] / "pipelines" / "configs"
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "pipelines" / "configs"
 FILES = sorted(FOLDER.glob("*.yaml"))
 
 
@@ -58,3 +60,14 @@ def test_an_unknown_key_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(raw))
     with pytest.raises(ConfigError, match=r"wrong\.yaml: unknown key 'planner\.finetune\.stepz'"):
         load_config(tmp_path / "wrong.yaml")
+
+
+def test_other_interactions_leave_the_items_as_they_are_configured() -> None:
+    """What people did lately is named anew by whoever starts a due training; the catalogue is not."""
+    configured_items = load_config(ROOT / PRODUCTION).data.items
+    settings = configured(ROOT / PRODUCTION, "s3://your-bucket/features/interactions.parquet")
+    assert configured_items and settings.data.items == configured_items
+    assert settings.data.interactions == "s3://your-bucket/features/interactions.parquet"
+    own = configured(ROOT / LOCAL, "mine.csv")
+    assert (own.data.loader, own.data.items) == ("files", None)
+    assert configured(ROOT / LOCAL, "mine.csv", "items.csv").data.items == "items.csv"

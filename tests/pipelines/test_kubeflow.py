@@ -235,6 +235,21 @@ def test_a_step_is_put_where_the_platform_says(production: tuple[dict[str, Any],
     assert retries["comp-for-loop-2/build-table-shard"] == 5
 
 
+@pytest.mark.parametrize("name", [name for name in FILES if "production" in name])
+def test_the_last_retry_is_not_given_up_before_it_begins(compiled: Path, name: str) -> None:
+    """The SDK writes an hour where nothing is said (kubeflow/pipelines, sdk/python/kfp/dsl/structures.py), KFP hands it
+    to Argo as `maxDuration` (backend/src/v2/compiler/argocompiler/container.go), and Argo counts it from the start
+    of the first attempt (argoproj/argo-workflows, workflow/controller/operator.go, processNodeRetries)."""
+    document, platforms = _documents(compiled / name)
+    timeouts = platforms["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    for task, spec in _tasks(document).items():
+        if "retryPolicy" not in spec:
+            continue
+        policy, component = spec["retryPolicy"], document["components"][spec["componentRef"]["name"]]
+        before = policy["maxRetryCount"] * int(timeouts[component["executorLabel"]]["activeDeadlineSeconds"])
+        assert int(policy["backoffMaxDuration"].removesuffix("s")) > before, task
+
+
 def test_a_waiting_step_outlives_its_train_job() -> None:
     platform = load_platform(ROOT / PLATFORM)
     for name in type(platform.train_jobs).model_fields:

@@ -2,7 +2,7 @@
 
 The canary takes after what is in the cluster, not after a file: image, resources, probes and settings are those of the
 pair that serves, but for the release, which is named, and for the planner, which is the canary's own. Every release has
-a pair of its own name: in KServe's Standard mode an object's `observedGeneration` is its Deployment's, so an object that
+a pair of its own name: in KServe's Standard mode `observedGeneration` is that of the Deployment, so an object that
 is used again cannot tell whether it is ready as it was or as it is to be.
 """
 

@@ -193,9 +193,7 @@ def _remove(jobs: Any, where: tuple[str, ...], name: str, poll_s: float) -> None
     from kubernetes.client import ApiException
 
     try:
-        patiently(
-            jobs.delete_namespaced_custom_object, *where, name, propagation_policy="Foreground", pause_s=poll_s
-        )
+        patiently(jobs.delete_namespaced_custom_object, *where, name, propagation_policy="Foreground", pause_s=poll_s)
     except ApiException as error:
         if error.status != 404:
             raise

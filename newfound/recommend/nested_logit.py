@@ -144,7 +144,7 @@ def joint_utilities(utilities: Floats, bounds: Ints, offsets: Floats, dissimilar
 
 
 def pooled(log_probs: Floats, weights: Sequence[float] | Doubles, allowed: Any) -> Floats:
-    """Log-opinion pool: the weighted mean of log-probabilities among what is allowed, float32 [N] (Genest and Zidek 1986).
+    """Log-opinion pool, the weighted mean of log-probabilities among what is allowed, float32 [N] (Genest, Zidek 1986).
 
     Each row is normalised among the allowed clusters first; a cluster that is not allowed gets 0.
 

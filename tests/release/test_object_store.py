@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Releases and the takedown list as a machine: whatever is done in whatever order, readers see what was acknowledged."""
+"""Releases and the takedown list as a machine: in whatever order things are done, readers see what was acknowledged."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import numpy as np
 from newfound.errors import DataError
 from newfound.planner.base_model import unpack
 
-SHARE: Final = 0.2
+SHARE: Final = 0.15
 
 
 def _model() -> bytes:

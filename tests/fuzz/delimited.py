@@ -15,7 +15,7 @@ from newfound.datasets.reading import SourceFile, stage
 from newfound.datasets.sources import open_source
 from newfound.errors import DataError
 
-SHARE: Final = 0.15
+SHARE: Final = 0.03
 _LAYOUTS: Final = (None, Layout("::", ("item_id", "title", "text"), quoted=False, legacy=True), Layout("\t"))
 _COLUMNS: Final = {name: name for name in ("item_id", "title", "text", "categories")}
 _CSV: Final = b'item_id,title,categories\n1,One,a|b\n2,"Two, too",\n,,\n'

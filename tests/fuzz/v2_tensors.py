@@ -19,7 +19,7 @@ from serving.http.errors import Refused
 from serving.settings import ServingConfig
 from tests.fuzz.draw import Draw
 
-SHARE: Final = 0.6
+SHARE: Final = 0.3
 _BODY: Final[dict[str, Any]] = {
     "id": "1",
     "inputs": [

@@ -119,6 +119,24 @@ class TransitionTable:
             )
         ]
 
+    def log_probs(self, contexts: Sequence[Context]) -> Floats:
+        """Log-probabilities of all clusters after each context, float32 [contexts, clusters].
+
+        What a context's answers leave open is shared evenly by the clusters that they do not name. A context that the
+        table does not hold has minus infinity throughout.
+        """
+        n = len(self.interface)
+        found = np.full((len(contexts), n), -np.inf, dtype=np.float32)
+        for at, context in enumerate(contexts):
+            row = self._find(context)
+            if row is None:
+                continue
+            run = slice(self._stops[row], self._stops[row + 1])
+            left = max(1.0 - float(np.exp(self._scores[run].astype(np.float64)).sum()), 1e-6)
+            found[at] = np.log(left / max(n - (run.stop - run.start), 1))
+            found[at, self._answers[run]] = self._scores[run]
+        return found
+
     def contexts(self) -> Iterable[Context]:
         """All contexts, in the file's order."""
         for places in self._row:

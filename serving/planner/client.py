@@ -36,9 +36,8 @@ class Prompts:
         self._index = {cluster: place for place, cluster in enumerate(interface)}
 
     def search(self, query: PlannerQuery, k: int) -> ChoiceSearch[int]:
-        """Over the clusters that may be answered: those allowed, never the context's own."""
-        allowed = self.interface if query.allowed is None else query.allowed
-        return self.completions.search((self._index[c] for c in allowed if c not in query.context), k)
+        """Over the clusters that may be answered: never the context's own."""
+        return self.completions.search((self._index[c] for c in self.interface if c not in query.context), k)
 
     def request(self, query: PlannerQuery, choices: Sequence[int], model: str) -> dict[str, Any]:
         """The completion request of one step of the search."""
@@ -71,8 +70,8 @@ class PlannerClient:
         if self._session is not None:
             await self._session.close()
 
-    async def answer(self, query: PlannerQuery, k: int, prompts: Prompts, release: str) -> list[str]:
-        """The k next clusters, best first.
+    async def answer(self, query: PlannerQuery, k: int, prompts: Prompts, release: str) -> dict[str, float]:
+        """The k next clusters, best first, with the natural logarithms of their probabilities.
 
         Raises:
             EngineError: the answer is none of the choices, or no completion with log-probabilities.
@@ -87,4 +86,4 @@ class PlannerClient:
             ) as response:
                 response.raise_for_status()
                 prompts.completions.read_choice(orjson.loads(await response.read()), search)
-        return [prompts.interface[place] for place in search.answers]
+        return {prompts.interface[place]: value for place, value in search.answers.items()}

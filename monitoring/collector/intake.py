@@ -26,7 +26,6 @@ from newfound.events import (
     FeedbackEvent,
     Id,
     Moment,
-    Name,
     RecommendationEvent,
     user_key,
 )
@@ -79,7 +78,7 @@ class _FeedbackEnvelope(_Envelope):
 class _InferenceEnvelope(_Envelope):
     type: Literal["org.kubeflow.serving.inference.request", "org.kubeflow.serving.inference.response"]
     time: Moment
-    inferenceservicename: Name
+    inferenceservicename: Id
     data: Any
 
 

@@ -193,6 +193,14 @@ SERVING: Final = Dashboard(
             low=0,
         ),
         Panel(
+            "Age of the takedown list",
+            "Since the service that is furthest behind last read it.",
+            (Query("max(newfound_takedown_age_seconds)", "age"),),
+            unit="s",
+            low=0,
+            limit=60,
+        ),
+        Panel(
             "Events on their way",
             "Waiting in memory, and acknowledged.",
             (

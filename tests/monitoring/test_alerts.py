@@ -68,7 +68,7 @@ def test_dashboards_are_whole(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("board", "source"),
-    [("serving", "serving/metrics.py"), ("collector", "monitoring/collector/app.py")],
+    [("serving", "serving/metrics.py"), ("collector", "monitoring/collector/metrics.py")],
 )
 def test_dashboards_ask_for_metrics_that_are_there(board: str, source: str) -> None:
     text = (ROOT / source).read_text()

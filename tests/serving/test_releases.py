@@ -9,13 +9,15 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import fsspec
 import pytest
+from prometheus_client import REGISTRY
 
 from newfound.errors import ReleaseError
-from newfound.release.store import rollback
+from newfound.release.store import promote, rollback
 from newfound.release.takedown import Takedown
 from serving.explorer.loaded_release import PARTS, LoadedRelease, build_loaded_release
 from serving.releases import Releases
@@ -34,6 +36,20 @@ def follow(root: Path, cache: Path, admit=lambda release: True, pinned: str | No
 
 def publish(root: Path, tmp_path: Path, salt: str, world: World = SMALL) -> str:
     return publish_world(World(**{**world.__dict__, "salt": salt}), root, tmp_path / f"parts{salt}").id
+
+
+def until(check: Callable[[], bool], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.01)
+
+
+def value(name: str) -> float:
+    """A metric's value now; of gauges by callback, that of the releases made last."""
+    found = REGISTRY.get_sample_value(name)
+    assert found is not None
+    return found
 
 
 def test_nothing_serves_before_the_first_release(tmp_path):
@@ -59,6 +75,9 @@ def test_a_new_release_is_taken_up_and_rolled_back(tmp_path):
     assert releases.active == first and releases.get() is before, "what is loaded is not loaded again"
     third = publish(root, tmp_path, "c")
     releases.look()
+    assert releases.active == first, "a rollback holds until a release is promoted"
+    promote(str(root), third)
+    releases.look()
     assert set(releases.loaded) == {first, third}
 
 
@@ -82,6 +101,7 @@ def test_from_a_store_only_what_serves_is_copied_and_nothing_stays(tmp_path):
         root, tmp_path / "cache", PARTS, lambda folder, release: sorted(p.name for p in folder.iterdir()), 1
     )
     (tmp_path / "cache").mkdir()
+    fs.pipe_file(f"{base}/takedown.json", b"{}")
     for release in ids:
         fs.put(f"{local / release}/", f"{base}/{release}/", recursive=True)
         fs.pipe_file(f"{base}/current", json.dumps({"release": release}).encode())
@@ -184,6 +204,26 @@ def test_what_serves_survives_the_loss_of_its_files(tmp_path):
     assert not any((tmp_path / "cache").glob("2*")), "the copy is gone as well"
 
 
+def _unreadable(file: Path) -> None:
+    file.unlink(missing_ok=True)
+    file.mkdir()
+
+
+def _gone(file: Path) -> None:
+    if file.is_dir():
+        file.rmdir()
+    file.unlink(missing_ok=True)
+
+
+SPOILT_LISTS = [
+    lambda file: file.write_text("nonsense"),
+    lambda file: file.write_text('{"items": "i1.1"}'),
+    lambda file: file.write_text(""),
+    _unreadable,
+    _gone,
+]
+
+
 def test_the_takedown_list_is_followed_while_a_release_is_being_loaded(tmp_path):
     root, cache = tmp_path / "releases", tmp_path / "cache"
     publish(root, tmp_path, "a")
@@ -202,15 +242,11 @@ def test_the_takedown_list_is_followed_while_a_release_is_being_loaded(tmp_path)
         (root / "slow").touch()
         second = publish(root, tmp_path, "b")
         assert loading.wait(20)
-        heard = threading.Event()
-        releases.on_takedown = lambda takedown: heard.set()
         (root / "takedown.json").write_text(json.dumps({"items": ["i1.1"]}))
-        assert heard.wait(20) and releases.takedown.items == {"i1.1"} and releases.active != second
+        until(lambda: releases.takedown.items == {"i1.1"})
+        assert releases.active != second
         loaded.set()
-        end = time.monotonic() + 20
-        while releases.active != second:
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        until(lambda: releases.active == second)
     finally:
         loaded.set()
         releases.stop()
@@ -220,16 +256,47 @@ def test_the_takedown_list_is_followed_and_a_broken_one_changes_nothing(tmp_path
     root = tmp_path / "releases"
     publish(root, tmp_path, "a")
     releases = follow(root, tmp_path / "cache")
-    heard: list[Takedown] = []
-    releases.on_takedown = heard.append
     releases.look()
     (root / "takedown.json").write_text(json.dumps({"items": ["i1.1"]}))
     releases.look()
-    (root / "takedown.json").write_text("nonsense")
-    releases.look()
-    assert releases.takedown.items == {"i1.1"} and len(heard) == 1
+    read = releases.takedown
+    for spoil in SPOILT_LISTS:
+        failed, age = value("newfound_takedown_failed_total"), value("newfound_takedown_age_seconds")
+        spoil(root / "takedown.json")
+        time.sleep(0.01)
+        releases.look()
+        assert releases.takedown is read and read.items == {"i1.1"}
+        assert value("newfound_takedown_failed_total") == failed + 1
+        assert value("newfound_takedown_age_seconds") >= age + 0.01, "how old the list is that serves"
     available = releases.get().available(releases.takedown)
     assert available.available["c1"] == 5 and available is releases.get().available(releases.takedown)
+    (root / "takedown.json").write_text("{}")
+    releases.look()
+    assert releases.takedown == Takedown() and value("newfound_takedown_age_seconds") < 10
+
+
+@pytest.mark.parametrize("spoil", SPOILT_LISTS)
+def test_nothing_serves_until_a_takedown_list_was_read(tmp_path, spoil):
+    root = tmp_path / "releases"
+    first = publish(root, tmp_path, "a")
+    assert json.loads((root / "takedown.json").read_text()) == {"items": [], "clusters": []}, "the first publication's"
+    spoil(root / "takedown.json")
+    releases = follow(root, tmp_path / "cache")
+    for _ in range(2):
+        releases.look()
+        assert releases.active == first and releases.get() is None
+    _gone(root / "takedown.json")
+    (root / "takedown.json").write_text(json.dumps({"items": ["i1.1"]}))
+    releases.look()
+    assert releases.get() is not None and releases.takedown.items == {"i1.1"}
+
+
+def test_a_release_that_is_published_later_keeps_the_list(tmp_path):
+    root = tmp_path / "releases"
+    publish(root, tmp_path, "a")
+    (root / "takedown.json").write_text(json.dumps({"items": ["i1.1"]}))
+    publish(root, tmp_path, "b")
+    assert json.loads((root / "takedown.json").read_text()) == {"items": ["i1.1"]}
 
 
 @pytest.mark.parametrize("name", ["{path}", "../{name}", ".", "", "20250131T093000-0123456789AB", "..\n"])

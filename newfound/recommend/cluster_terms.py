@@ -1,4 +1,4 @@
-"""What the decision knows of interests: the planner's and the choice model's word on what follows, and the demand.
+"""The decision's terms of interests: the planner's and the choice model's word on what follows, and the demand.
 
 Both models are asked about every context that the user's recent interests make, and their answers are pooled with the
 probabilities with which the policy would have sampled those contexts.

@@ -1,4 +1,4 @@
-"""What the decision knows of items beside the ranker: how many consume and like them, since when, what they say.
+"""The decision's terms of items beside the ranker's: how many consume and like them, since when, what they say.
 
 A folder's `items.safetensors`, in the clusters' item order. A history's text term is the dot product of an item's text
 vector with the faded mean of those of the history; both are the leading components of the clusters' text vectors.

@@ -1,4 +1,4 @@
-"""What a decision asks the ranker, and what the ranker answers: neither knows how the other is reached."""
+"""The question of a decision to the ranker, and its answer: neither knows how the other is reached."""
 
 from __future__ import annotations
 

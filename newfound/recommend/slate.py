@@ -1,27 +1,21 @@
 """The slate: items in slots, each with its reason and with the probability of the choice behind it.
 
-Novel slots are drawn without replacement from a shortlist of items, by joint utility: a cluster's probability goes with
-that of its best item that is left (Plackett 1975, Luce 1959). The draw is an exponential race: an item arrives after a
-time of rate exp(utility / temperature), a cluster's next item sets out when its best was shown, and who arrives first
-takes the slot. Waiting has no memory, so each slot's probability given the slots above it is the softmax of what is
-left, and the same noise tells what the slate would have been under other utilities.
+`compose` is pure, like the rules that plan the slots: novel slots are drawn by a race (`race.py`) from a shortlist of
+items, familiar ones take the best of what the user likes.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from newfound.recommend.policy import Kind, Reason, familiar_probability, novel_positions
+from newfound.recommend.race import Race, Ranked, Shelves, Shown
 from newfound.types import Context, Doubles
-
-Ranked = Mapping[str, Sequence[tuple[str, float]]]
-"""Cluster -> its items with their scores, best first."""
 
 LISTED: Final = 1e-4  # share of a slot from which a cluster is logged by name
 
@@ -143,108 +137,6 @@ class Placed:
     eligible: int = 0
 
 
-@dataclass(slots=True)
-class _Shown:
-    """Items that are placed already, and the groups of near-duplicates that they belong to."""
-
-    twins: Mapping[str, str]
-    items: set[str] = field(default_factory=set)
-    groups: set[str] = field(default_factory=set)
-
-    def add(self, item: str) -> None:
-        self.items.add(item)
-        if item in self.twins:
-            self.groups.add(self.twins[item])
-
-    def is_twin(self, item: str) -> bool:
-        return self.twins.get(item) in self.groups
-
-    def is_free(self, item: str) -> bool:
-        return item not in self.items and not self.is_twin(item)
-
-
-class _Shelves:
-    """Each cluster's items, best first, without what is shown already and without near-duplicates of it."""
-
-    def __init__(self, ranked: Ranked, shown: _Shown) -> None:
-        self._left = {cluster: list(reversed(items)) for cluster, items in ranked.items()}
-        self._aside: dict[str, list[tuple[str, float]]] = {}
-        self._shown = shown
-
-    def best(self, cluster: str) -> tuple[str, float] | None:
-        """The best item that may still be shown."""
-        left = self._left.get(cluster, [])
-        while left:
-            if left[-1][0] in self._shown.items:
-                left.pop()
-            elif self._shown.is_twin(left[-1][0]):
-                self._aside.setdefault(cluster, []).append(left.pop())
-            else:
-                return left[-1]
-        return None
-
-    def best_or_twin(self, cluster: str) -> tuple[str, float] | None:
-        """The best item, a near-duplicate where the cluster has nothing else: it shows rather than breaks the plan."""
-        found = self.best(cluster)
-        if found is None:
-            found = next((entry for entry in self._aside.get(cluster, []) if entry[0] not in self._shown.items), None)
-        return found
-
-
-class _Race:
-    """Draws clusters for slots, one after the other.
-
-    Args:
-        shortlist: items with their joint utilities, best first.
-        cluster_of: of each item.
-        temperature: what utilities are divided by.
-        noise: [items], exponential of rate 1, in the shortlist's order.
-        shown: what must not be drawn; whoever shows an item adds it.
-    """
-
-    def __init__(
-        self,
-        shortlist: Sequence[tuple[str, float]],
-        cluster_of: Mapping[str, str],
-        temperature: float,
-        noise: Doubles,
-        shown: _Shown,
-    ) -> None:
-        ranked: dict[str, list[tuple[str, float]]] = {}
-        for item, utility in shortlist:
-            ranked.setdefault(cluster_of[item], []).append((item, utility))
-        self._shelves = _Shelves(ranked, shown)
-        top = shortlist[0][1] if shortlist else 0.0
-        self._rate = {item: math.exp(max((u - top) / temperature, -700.0)) for item, u in shortlist}
-        self._wait = {item: e / self._rate[item] for (item, _), e in zip(shortlist, noise.tolist(), strict=True)}
-        self._now = 0.0
-        self._arrival: dict[str, tuple[str, float]] = {}
-        self._open = list(ranked)
-
-    def heads(self) -> dict[str, tuple[str, float]]:
-        """Each cluster's best item that is left, with its utility."""
-        heads: dict[str, tuple[str, float]] = {}
-        for cluster in self._open:
-            head = self._shelves.best(cluster)
-            if head is None:
-                continue
-            heads[cluster] = head
-            if self._arrival.get(cluster, ("", 0.0))[0] != head[0]:
-                self._arrival[cluster] = (head[0], self._now + self._wait[head[0]])
-        return heads
-
-    def shares(self, heads: Mapping[str, tuple[str, float]]) -> dict[str, float]:
-        """Each cluster's probability to be first."""
-        total = math.fsum(self._rate[item] for item, _ in heads.values())
-        return {cluster: self._rate[item] / total for cluster, (item, _) in heads.items()}
-
-    def first(self, heads: Mapping[str, tuple[str, float]]) -> str:
-        """Who arrives first; the race goes on from there."""
-        cluster = min(heads, key=lambda one: self._arrival[one][1])
-        self._now = self._arrival[cluster][1]
-        return cluster
-
-
 def compose(
     plan: Plan,
     offer: Offer,
@@ -267,10 +159,10 @@ def compose(
             cluster that has nothing else.
         spare: item, score, cluster and kind of popular items, in the order in which they fill holes.
     """
-    shown = _Shown(twins)
+    shown = Shown(twins)
     noise = np.random.default_rng(plan.noise).standard_exponential(len(offer.shortlist))
-    race = _Race(offer.shortlist, cluster_of, plan.temperature, noise, shown)
-    shelves = _Shelves(offer.clusters, shown)
+    race = Race(offer.shortlist, cluster_of, plan.temperature, noise, shown)
+    shelves = Shelves(offer.clusters, shown)
     spares = iter(spare)
     novel_at = dict(zip(novel_positions(plan.k, len(plan.explored)), plan.explored, strict=True))
     draws = iter(plan.draws)
@@ -301,8 +193,8 @@ def _without_planner(
     gain = plan.planner.gain
     changed = [(item, utility - gain.get(cluster_of[item], 0.0)) for item, utility in offer.shortlist]
     order = sorted(range(len(changed)), key=lambda at: -changed[at][1])
-    shown = _Shown(twins)
-    race = _Race([changed[at] for at in order], cluster_of, plan.temperature, noise[order], shown)
+    shown = Shown(twins)
+    race = Race([changed[at] for at in order], cluster_of, plan.temperature, noise[order], shown)
     for _ in plan.explored:
         heads = race.heads()
         if not heads:
@@ -312,7 +204,7 @@ def _without_planner(
 
 
 def _novel(
-    explored: str | None, race: _Race, shelves: _Shelves, plan: Plan, without: frozenset[str], *, ranked: bool
+    explored: str | None, race: Race, shelves: Shelves, plan: Plan, without: frozenset[str], *, ranked: bool
 ) -> Placed | None:
     heads = race.heads()
     shares = race.shares(heads) if heads else {}
@@ -347,7 +239,7 @@ def _novel(
     )
 
 
-def _familiar(drawn: str | None, shelves: _Shelves, plan: Plan) -> Placed | None:
+def _familiar(drawn: str | None, shelves: Shelves, plan: Plan) -> Placed | None:
     heads = {cluster: head for cluster in plan.familiar if (head := shelves.best(cluster)) is not None}
     if not heads:
         return None

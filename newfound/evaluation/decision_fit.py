@@ -132,15 +132,16 @@ class Source:
             yield self._moments(events.take(np.arange(start, min(start + CHUNK, len(events)))))
 
     def _moments(self, events: Events) -> Moments:
-        known = [self.ranker.positions(history) for history in events.histories]
+        length = self.ranker.encoder.length
+        known = [self.ranker.positions(history[-length:]) for history in events.histories]
         ranked: Floats = self.ranker.queries(known) @ self.ranker.index.vectors.T
         rows, memory = len(events), np.zeros_like(ranked)
         for row, history in enumerate(known):
             near, values = self.ranker.memory.bonus(history)
             memory[row, near] = values
         allowed = np.repeat(~events.seen, np.diff(self.bounds), axis=1)
-        for row, history in enumerate(known):
-            allowed[row, history] = False
+        for row, history in enumerate(events.histories):
+            allowed[row, self.ranker.positions(history)] = False
         items: dict[str, Floats] = {"ranker": ranked, "cooccurrence": memory}
         for at, name in enumerate(COUNTS):
             items[name] = np.broadcast_to(self.items.counts[:, at], ranked.shape)

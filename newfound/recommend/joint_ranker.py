@@ -73,7 +73,8 @@ class JointRanker:
         Raises:
             VocabularyError: a query names a cluster that there is not.
         """
-        known = [self.ranker.positions(query.history) for query in queries]
+        # No more of a history than the encoder reads, whoever sends it.
+        known = [self.ranker.positions(query.history[-self.ranker.encoder.length :]) for query in queries]
         vectors = self.ranker.queries(known)
         return [self._one(*one) for one in zip(queries, known, vectors, strict=True)]
 

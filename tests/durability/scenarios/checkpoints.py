@@ -54,6 +54,6 @@ def _check_planner(root: Path, done: bool) -> None:
 
 
 SCENARIOS = [
-    Scenario("a ranker's checkpoint", lambda r: _train(r, 1), lambda r: _train(r, 2), _check_ranker),
+    Scenario("a ranker's checkpoint", lambda r: _train(r, 1), lambda r: _train(r, 2), _check_ranker, slow=True),
     Scenario("a planner's checkpoint", lambda r: _save(r, 1), lambda r: _save(r, 2), _check_planner),
 ]

@@ -140,8 +140,8 @@ class Source:
             near, values = self.ranker.memory.bonus(history)
             memory[row, near] = values
         allowed = np.repeat(~events.seen, np.diff(self.bounds), axis=1)
-        for row, history in enumerate(events.histories):
-            allowed[row, self.ranker.positions(history)] = False
+        for row, consumed in enumerate(events.histories):
+            allowed[row, self.ranker.positions(consumed)] = False
         items: dict[str, Floats] = {"ranker": ranked, "cooccurrence": memory}
         for at, name in enumerate(COUNTS):
             items[name] = np.broadcast_to(self.items.counts[:, at], ranked.shape)

@@ -25,6 +25,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from newfound.planner.alignment import WEIGHTS, Alignment, fit_alignment
+from newfound.planner.decoding.search import Decoded
 from rich.console import Console
 from rich.table import Table
 
@@ -50,10 +52,8 @@ from newfound.evaluation.offline import SLATE, gather_moments, slate_widths
 from newfound.evaluation.scorers import PlannerScorer
 from newfound.features.user_history import check_histories, entity_rows, write_user_history
 from newfound.measures import gains, hits, ranks_of
-from newfound.planner.alignment import WEIGHTS, Alignment, fit_alignment
 from newfound.planner.base_model import base_model
 from newfound.planner.decoding.backbone import end_token
-from newfound.planner.decoding.search import Decoded
 from newfound.planner.planner import Planner
 from newfound.planner.prompt import PromptCodec, load_tokenizer
 from newfound.planner.training.finetune import finetune_planner

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from newfound.planner.training.checkpoints import Progress, load_progress, save_progress, saved_step
 
 from newfound.config import RankerConfig
-from newfound.planner.training.checkpoints import Progress, load_progress, save_progress, saved_step
 from newfound.ranker.data import Sequences
 from newfound.ranker.train import fit
 from tests.durability.scenario import Scenario

@@ -14,9 +14,9 @@ import httpx
 import numpy as np
 import pytest
 from aiohttp import web
+from newfound.planner.remote.choice_search import ChoiceSearch
 
 from newfound.planner.planner import Planner
-from newfound.planner.remote.choice_search import ChoiceSearch
 from newfound.planner.remote.completion import EngineError
 from newfound.planner.remote.planner import RemotePlanner
 from newfound.recommend.decision import PlannerQuery

@@ -146,7 +146,7 @@ class TableConfig(Settings):
     shards: Positive = 4
     contexts_at_most: Positive | None = None  # a partial table, frequent contexts first; None: every ordered context
     # for reading contexts that fine-tuning did not; what is left then is answered by what was read. None: all are read
-    minutes: Annotated[float, Field(ge=0)] | None = 1.0
+    minutes: Annotated[float, Field(ge=0)] | None = 0.0
     recent: Annotated[float, Field(gt=0, le=1)] | None = None  # share of the transitions, the latest, of a refresh
     precision: Literal["auto", "bfloat16", "float32"] = "auto"  # of matrix products; auto: bfloat16 where it is fast
     engine: str | None = None  # URL of an OpenAI-compatible engine that serves the planner; None: it answers in process

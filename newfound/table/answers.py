@@ -41,8 +41,8 @@ class MainEffects:
                 np.add.at(counts[place], contexts[start : start + 4096, place], there)
         total = counts.sum(axis=1, keepdims=True)
         self.mean = (sums.sum(axis=1, keepdims=True) / np.maximum(total, 1))[0, 0]  # [N]
-        # Ten imagined answers at the mean hold an interest that was hardly asked about to it.
-        self.effect = (sums + 10 * self.mean) / (counts + 10) - self.mean  # [K, N, N]
+        # An imagined answer at the mean holds an interest that was hardly asked about to it.
+        self.effect = (sums + self.mean) / (counts + 1) - self.mean  # [K, N, N]
 
     def log_probs(self, contexts: Ints) -> Floats:
         """[B, N]; a context's own clusters have minus infinity."""

@@ -49,7 +49,7 @@ class Runtime:
             NewfoundError: there is none, or it does not verify.
         """
         from newfound.clusters import Clusters
-        from newfound.planner import Planner
+        from newfound.planner.planner import Planner
         from newfound.release.store import current, load
 
         if current(self.root) == self._release:

@@ -64,13 +64,13 @@ def deploy(
         for name in (PLANNER, NAME):
             stable = patiently(objects.get_namespaced_custom_object, *where, name, pause_s=poll_s)
             body = canary_of(stable, release)
-            _apply(objects, where, body)
+            _make(objects, where, body)
             applied.append(body)
         for body in applied:
             _wait(objects, where, body["metadata"]["name"], began + canary["ready_seconds"], poll_s)
         route = patiently(objects.get_namespaced_custom_object, *route_at, pause_s=poll_s)
         patch = weights_of(route, release, canary["weight"])
-        objects.patch_namespaced_custom_object(*route_at, patch)
+        objects.patch_namespaced_custom_object(*route_at, patch, field_manager=MANAGER)
     except ApiException as error:
         raise DeployError(
             f"release {release}: the cluster answered {error.status} {error.reason}: {error.body}"
@@ -147,20 +147,15 @@ def _scale_on_its_own(part: dict[str, Any], name: str, canary: str) -> None:
             asked["query"] = asked.get("query", "").replace(f'"{name}{end}"', f'"{canary}{end}"')
 
 
-def _apply(objects: Any, where: tuple[str, ...], body: dict[str, Any]) -> None:
-    """Makes the object; one that is there already is this release's, of an earlier attempt."""
+def _make(objects: Any, where: tuple[str, ...], body: dict[str, Any]) -> None:
+    """Makes the object; one that is there already is this release's, of an earlier attempt, and stays."""
     from kubernetes.client import ApiException
 
-    name = body["metadata"]["name"]
     try:
-        objects.create_namespaced_custom_object(*where, body, field_manager=MANAGER)
+        patiently(objects.create_namespaced_custom_object, *where, body, field_manager=MANAGER)
     except ApiException as error:
         if error.status != 409:
             raise
-        there = objects.get_namespaced_custom_object(*where, name)
-        version = there["metadata"]["resourceVersion"]
-        metadata = {**body["metadata"], "resourceVersion": version}
-        objects.replace_namespaced_custom_object(*where, name, {**body, "metadata": metadata}, field_manager=MANAGER)
 
 
 def _wait(objects: Any, where: tuple[str, ...], name: str, end: float, poll_s: float) -> None:

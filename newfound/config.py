@@ -212,8 +212,10 @@ class PolicyConfig(Settings):
 
     recent_clusters: Positive = 10  # interests to sample from
     recency_half_life: Annotated[float, Field(gt=0)] = 4.0  # in positions among the recent interests
-    exploration: Share = 0.05  # share of a slot's choice that is uniform over the clusters which it may show
-    clusters_per_slate: Positive = 12  # clusters that are ranked: the novel slots' first, then the strongest interests
+    exploration: Share = 0.02  # share of a slot's choice that is uniform over the clusters which it may show
+    temperature: Annotated[float, Field(ge=0.01)] = 0.05  # of the draw of novel slots, in nats of joint utility
+    shortlist: Annotated[int, Field(ge=1, le=1000)] = 64  # best items of new interests that novel slots are drawn from
+    clusters_per_slate: Positive = 12  # interests behind a slate: one a novel slot, then the strongest familiar ones
     novel_share: Share = 0.3  # of the slate, before the user's appetite is known
     novel_share_bounds: tuple[Share, Share] = (0.1, 0.5)  # how far the appetite may move it
     appetite_window: Positive = 50  # latest positive events that the appetite is read from

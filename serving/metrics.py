@@ -20,6 +20,7 @@ ANSWERS = Counter("newfound_answers", "Where successors of the sampled context c
 CALLS = Counter("newfound_calls", "Calls of other parts, by outcome", ["part", "outcome"])
 BREAKER = Gauge("newfound_breaker_state", "0 closed, 1 trying, 2 open", ["part"])
 STALE_INTERESTS = Counter("newfound_stale_interests", "Stored interests of other clusters, not used")
+UNREADABLE_HISTORIES = Counter("newfound_unreadable_histories", "Stored histories with values that none may have")
 RELEASE = Gauge("newfound_release_info", "1 for the active release", ["release"])
 RELEASE_LOADED = Gauge("newfound_release_loaded_timestamp_seconds", "When the active release became active")
 RELEASE_REFUSED = Counter("newfound_release_refused", "Releases refused")

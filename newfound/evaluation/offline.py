@@ -36,6 +36,7 @@ from newfound.evaluation.moments import Context, Events
 from newfound.evaluation.report import findings
 from newfound.evaluation.report.page import write_report
 from newfound.evaluation.scorers import Live, PlannerScorer, TableScorer
+from newfound.evaluation.served import open_recommender, served_measures
 from newfound.files import new_folder
 from newfound.measures import Ints
 from newfound.planner.prompt import has_planner
@@ -86,6 +87,7 @@ def evaluate(
     planner: Path,
     table: Path,
     ranker: Path,
+    decision: Path,
     tuned: Path | None,
     config: TrainingConfig,
     out: Path,
@@ -100,6 +102,7 @@ def evaluate(
         planner: the planner's folder; one without a language model (ids alone) is left out.
         table: the table's folder.
         ranker: the ranker's folder.
+        decision: the decision's folder.
         tuned: the tuning's folder, for the report.
         config: the whole configuration.
         out: the folder to write; metrics.json comes last.
@@ -159,6 +162,9 @@ def evaluate(
     paired(metrics, methods[0].key, answers, slices, boot)
     metrics |= _timed("items", lambda: _item_measures(dataset, interests, item_policy, catalogue, limits, config.seed))
     metrics |= _timed("end to end", lambda: _composed(item_policy, catalogue, moments, methods, answers, boot))
+    serving = open_recommender(dataset, clusters, table, ranker, decision, config.policy)
+    metrics |= _timed("slates as served", lambda: served_measures(serving, item_policy, moments.test, boot))
+    metrics |= {name: metrics[f"served.{name}"] for name in ("novel_hr@10", "novel_ndcg@10")}
     users = max(1, limits.users_at_most // limits.liked_items)
     walks = protocols.read_journeys(dataset, interests, ["test"], users, config.seed)
     liked = protocols.next_positive_events(walks, config.transitions.context, limits.liked_items)
@@ -178,8 +184,7 @@ def evaluate(
         deciles=deciles,
         quota=curve,
         served=served,
-        ranker=item_policy,
-        catalogue=catalogue,
+        recommender=serving,
         folders={"planner": planner, "ranker": ranker, "tuned": tuned},
     )
     page = findings.gather(evidence)
@@ -254,8 +259,6 @@ def _composed(
         put(metrics, f"{name}.novel_ndcg@10", boot.mean(measures.gains(places, SLATE)))
         if key in widths:
             metrics[f"{name}.slate_clusters"] = widths[key]
-    for measure in ("novel_hr@10", "novel_ndcg@10"):
-        metrics[measure] = metrics[f"{methods[0].key}.{measure}"]
     return metrics
 
 

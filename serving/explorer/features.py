@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,7 @@ from newfound.schema import (
     USER_HISTORY,
     USER_INTERESTS,
 )
+from serving.metrics import UNREADABLE_HISTORIES
 
 T = TypeVar("T")
 
@@ -135,6 +137,27 @@ async def in_daemon_thread(work: Callable[[], T]) -> T:
     return await done
 
 
+def history_of(columns: Mapping[str, Sequence[Any]], leaves: Sequence[str] = (), digest: str = "") -> UserHistory:
+    """A stored row as decisions can be made on it: parallel, each engagement in [0, 1].
+
+    Loaders see to that; a row of another writer must cost its user neither the answer nor its event. An event whose
+    engagement is no number is left out, what lies outside is clipped.
+
+    Args:
+        columns: the row's lists by name.
+        leaves: clusters seen before the oldest event.
+        digest: of the clusters that `leaves` are of.
+    """
+    names, engagements, positives = columns[ITEM_IDS], columns[ENGAGEMENTS], columns[POSITIVES]
+    times = columns[TIMES]
+    if len({len(names), len(engagements), len(positives)}) > 1 or not all(0 <= one <= 1 for one in engagements):
+        rows = zip(names, engagements, positives, strict=False)
+        kept = [(name, min(max(one, 0.0), 1.0), positive) for name, one, positive in rows if not math.isnan(one)]
+        names, engagements, positives = ([row[at] for row in kept] for at in range(3))
+        UNREADABLE_HISTORIES.inc()
+    return UserHistory(names, engagements, positives, int(times[-1]) if times else None, leaves, digest)
+
+
 class Features:
     """The stored rows of a user, read from the online store.
 
@@ -164,15 +187,7 @@ class Features:
             before = await self._read(USER_INTERESTS, (SEEN_LEAVES, CLUSTERS_DIGEST), user)
             if before is not None:
                 leaves, digest = list(before[SEEN_LEAVES].string_list_val.val), before[CLUSTERS_DIGEST].string_val
-        times = columns[TIMES]
-        return UserHistory(
-            columns[ITEM_IDS],
-            columns[ENGAGEMENTS],
-            columns[POSITIVES],
-            int(times[-1]) if times else None,
-            leaves,
-            digest,
-        )
+        return history_of(columns, leaves, digest)
 
     async def _read(self, view: str, features: Sequence[str], user: str) -> Mapping[str, Any] | None:
         if self._store.is_async:

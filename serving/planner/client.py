@@ -7,6 +7,7 @@ connection and without anything that would load a language model's libraries int
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,12 +47,8 @@ class Prompts:
             EngineError: see `CompletionCodec.read`.
         """
         values = self.completions.read(answer, self._places(query))
-        allowed = None if query.allowed is None else set(query.allowed)
-        return {
-            self.interface[at]: float(values[at])
-            for at in np.argsort(-values, kind="stable").tolist()
-            if np.isfinite(values[at]) and (allowed is None or self.interface[at] in allowed)
-        }
+        order = np.argsort(-values, kind="stable").tolist()
+        return {self.interface[at]: float(values[at]) for at in order if np.isfinite(values[at])}
 
     def _places(self, query: PlannerQuery) -> list[int]:
         return [self._index[cluster] for cluster in query.context]
@@ -82,8 +79,8 @@ class PlannerClient:
         if self._session is not None:
             await self._session.close()
 
-    async def answer(self, query: PlannerQuery, k: int, prompts: Prompts, release: str) -> list[str]:
-        """The k next clusters, best first.
+    async def answer(self, query: PlannerQuery, k: int, prompts: Prompts, release: str) -> dict[str, float]:
+        """The k next clusters, best first, with the natural logarithms of their probabilities.
 
         Raises:
             EngineError: the answer is no completion with the log-probabilities of all interests.
@@ -93,4 +90,5 @@ class PlannerClient:
         body = orjson.dumps(prompts.request(query, self._model or release))
         async with self._session.post(self._url, data=body, headers={"Content-Type": "application/json"}) as response:
             response.raise_for_status()
-            return list(prompts.read(orjson.loads(await response.read()), query))[:k]
+            found = prompts.read(orjson.loads(await response.read()), query)
+        return dict(islice(found.items(), k))

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from components import _canary
-from components._canary import DeployError, canary_of, deploy, weights_of
+from components._canary import DeployError, canary_name, canary_of, deploy, weights_of
 from components.deploy_release import deploy_release
 from newfound.errors import GateError
 from tests.components.kube_api import KubeApi
@@ -20,6 +20,7 @@ from tests.k8s.test_schemas import custom_problems, needs_schemas
 ROOT = Path(__file__).parents[2]
 K8S = ROOT / "k8s"
 RELEASE = "20260101T000000-0123456789ab"
+PAIR, PLANNER = "newfound-canary-0123456789ab", "newfound-planner-canary-0123456789ab"
 GATES = {"recall_over_chance": {"value": 4.0, "bound": 3.0, "passed": True}}
 CANARY = {"namespace": "newfound", "weight": 10, "ready_seconds": 5}
 SERVING, ROUTES = "serving.kserve.io", "gateway.networking.k8s.io"
@@ -64,32 +65,58 @@ def test_a_second_pair_serves_the_release_beside_the_first(cluster: KubeApi, sta
     before = json.dumps([_services(cluster)[name]["spec"] for name in stable], sort_keys=True)
     _, measures = deploy(RELEASE, GATES, CANARY, poll_s=0.01)
     services = _services(cluster)
-    assert set(services) == {"newfound", "newfound-planner", "newfound-canary", "newfound-planner-canary"}
+    assert set(services) == {"newfound", "newfound-planner", PAIR, PLANNER}
     assert json.dumps([services[name]["spec"] for name in stable], sort_keys=True) == before
-    explorer = services["newfound-canary"]["spec"]["transformer"]["containers"][0]
+    explorer = services[PAIR]["spec"]["transformer"]["containers"][0]
     assert explorer["args"][-2:] == ["--release", RELEASE]
     assert explorer["args"][:-2] == stable["newfound"]["spec"]["transformer"]["containers"][0]["args"]
     urls = [one["value"] for one in explorer["env"] if one["name"] == "NEWFOUND_PLANNER_URL"]
-    assert urls == ["http://newfound-planner-canary-predictor"]
-    assert services["newfound-canary"]["spec"]["predictor"]["model"]["args"] == ["--release", RELEASE]
-    planner = services["newfound-planner-canary"]["spec"]["predictor"]
+    assert urls == [f"http://{PLANNER}-predictor"]
+    assert services[PAIR]["spec"]["predictor"]["model"]["args"] == ["--release", RELEASE]
+    planner = services[PLANNER]["spec"]["predictor"]
     for container in (planner["model"], *planner["initContainers"]):
         assert {"name": "NEWFOUND_RELEASE", "value": RELEASE} in container["env"]
     weights = {one["name"]: one["weight"] for one in _backends(cluster)}
-    assert weights == {"newfound-transformer": 90, "newfound-canary-transformer": 10}
+    assert weights == {"newfound-transformer": 90, f"{PAIR}-transformer": 10}
     assert (measures["release"], measures["weight"]) == (RELEASE, 10)
     # The route's other rules are as they were.
     rules = cluster.objects[ROUTES, "newfound", "httproutes", "newfound"]["spec"]["rules"]
     assert rules[1:] == _document("overlays/production/route.yaml", "HTTPRoute")["spec"]["rules"][1:]
 
 
-def test_the_next_release_takes_the_canarys_place(cluster: KubeApi) -> None:
+def test_each_release_has_a_pair_of_its_own(cluster: KubeApi) -> None:
+    """KServe copies `observedGeneration` from the Deployment (kserve/kserve, pkg/controller/v1beta1/inferenceservice/
+    components/predictor.go and status.PropagateRawStatus), so a changed object keeps the Ready of its old pods: no
+    object is changed."""
     deploy(RELEASE, GATES, CANARY, poll_s=0.01)
-    following = "20260202T000000-0123456789ab"
+    following = "20260202T000000-ba9876543210"
     deploy(following, GATES, {**CANARY, "weight": 20}, poll_s=0.01)
-    args = _services(cluster)["newfound-canary"]["spec"]["transformer"]["containers"][0]["args"]
-    assert args.count("--release") == 1 and args[-1] == following
-    assert [one["weight"] for one in _backends(cluster)] == [80, 20]
+    for release in (RELEASE, following):
+        pair = _services(cluster)[canary_name("newfound", release)]
+        assert pair["spec"]["transformer"]["containers"][0]["args"][-2:] == ["--release", release]
+    assert [(one["name"], one["weight"]) for one in _backends(cluster)] == [
+        ("newfound-transformer", 80),
+        (f"{canary_name('newfound', following)}-transformer", 20),
+    ]
+    assert not [entry for entry in cluster.log if entry[0] in ("update", "delete")]
+
+
+def test_a_pair_that_hangs_beside_an_old_ready_one_gets_no_traffic(cluster: KubeApi) -> None:
+    """The controller's real way: Ready and the generation stay those of the pods that ran before."""
+    deploy(RELEASE, GATES, CANARY, poll_s=0.01)
+    before, ready = _backends(cluster), {}
+    for name, one in _services(cluster).items():
+        ready[name] = one.get("status", {})
+    cluster.on_change = lambda made: made.update(status=ready.get(made["metadata"]["name"], {}))
+    with pytest.raises(DeployError, match="not ready in time"):
+        deploy("20260202T000000-ba9876543210", GATES, {**CANARY, "ready_seconds": 0.05}, poll_s=0.01)
+    assert _backends(cluster) == before
+
+
+def test_an_attempt_that_is_repeated_goes_on_with_what_is_there(cluster: KubeApi) -> None:
+    for _ in range(2):
+        deploy(RELEASE, GATES, CANARY, poll_s=0.01)
+    assert len(_services(cluster)) == 4
 
 
 def test_the_manifests_role_is_enough(cluster: KubeApi) -> None:
@@ -122,7 +149,7 @@ def test_pods_that_do_not_serve_get_no_traffic(cluster: KubeApi) -> None:
         made["status"] = {"observedGeneration": 1, "conditions": [told]}
 
     cluster.on_change = fail
-    with pytest.raises(DeployError, match=r"newfound-planner-canary: not ready in time \(ImagePullBackOff: no such"):
+    with pytest.raises(DeployError, match=rf"{PLANNER}: not ready in time \(ImagePullBackOff: no such"):
         deploy(RELEASE, GATES, {**CANARY, "ready_seconds": 0.05}, poll_s=0.01)
     assert _backends(cluster) == before
 
@@ -147,7 +174,7 @@ def test_a_service_of_somebody_elses_is_left_alone() -> None:
     with pytest.raises(DeployError, match="expected one of newfound's"):
         canary_of(theirs, RELEASE)
     with pytest.raises(DeployError, match="does not lead to newfound-transformer"):
-        weights_of({"metadata": {}, "spec": {"rules": [{"backendRefs": [{"name": "theirs"}]}]}}, 5)
+        weights_of({"metadata": {}, "spec": {"rules": [{"backendRefs": [{"name": "theirs"}]}]}}, RELEASE, 5)
 
 
 def test_the_component_records_what_it_applied(
@@ -156,7 +183,7 @@ def test_the_component_records_what_it_applied(
     monkeypatch.setattr(_canary.deploy, "__defaults__", (0.01,))
 
     def artifact(name: str) -> Any:
-        return SimpleNamespace(path=str(tmp_path / name), metadata={}, log_metric=lambda *_: None)
+        return SimpleNamespace(path=str(tmp_path / name), name=name, metadata={}, log_metric=lambda *_: None)
 
     (tmp_path / "published").write_text(json.dumps({"release": RELEASE}))
     # A refresh's verdict holds the gates beside its measures.
@@ -170,5 +197,5 @@ def test_the_component_records_what_it_applied(
         metrics=artifact("metrics"),
     )
     applied = json.loads((tmp_path / "deployed").read_text())
-    assert [one["metadata"]["name"] for one in applied[:2]] == ["newfound-planner-canary", "newfound-canary"]
+    assert [one["metadata"]["name"] for one in applied[:2]] == [PLANNER, PAIR]
     assert json.loads((tmp_path / "metrics").read_text())["weight"] == 10

@@ -72,6 +72,7 @@ def fit_without_planner(
     dataset: Path, histories: Path, n: int, folder: Path, config: TrainingConfig
 ) -> dict[str, Path]:
     """Clusters, transitions, a table of pair frequencies and a ranker, each by its own entry point."""
+    from newfound.evaluation.decision_fit import fit_decision
     from newfound.ranker import train_ranker
     from newfound.table import frequency_table
     from newfound.transitions.mine import mine_transitions
@@ -81,8 +82,10 @@ def fit_without_planner(
     mine_transitions(histories, dataset, clusters, config.transitions, config.seed, transitions)
     frequency_table(transitions, clusters, config.table, table)
     train_ranker(dataset, histories, clusters, config.ranker, config.seed, config.threads, ranker)
+    decision = folder / "decision"
+    fit_decision(dataset, histories, clusters, transitions, table, ranker, config, decision)
     return {"dataset": dataset, "histories": histories, "clusters": clusters, "transitions": transitions,
-            "planner": folder / "planner", "table": table, "ranker": ranker}  # fmt: skip
+            "planner": folder / "planner", "table": table, "ranker": ranker, "decision": decision}  # fmt: skip
 
 
 @pytest.fixture(scope="session")

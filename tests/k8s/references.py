@@ -11,6 +11,7 @@ from tests.k8s.conftest import Documents
 
 OBJECTS = {"configMap": "ConfigMap", "secret": "Secret", "persistentVolumeClaim": "PersistentVolumeClaim"}
 PROFILE = "newfound-pipelines"  # Kubeflow's, a namespace and no host
+ELSEWHERE = ("kubeflow", "monitoring")  # namespaces of others, whose own policies leave newfound out
 _VARIABLE = re.compile(r"\$\(([A-Za-z_][A-Za-z0-9_]*)\)")
 # A host of this namespace with or without a port: in a URL, before a database's name, in Redis' connection string.
 _HOST = re.compile(r"(?:^|//|@)(newfound-[a-z-]+)(?::(\d+))?(?=[/,]|$)")
@@ -38,6 +39,8 @@ def names(documents: Documents) -> Iterator[str]:
                 yield f"{workload.owner}: no ConfigMap {name}"
             elif key is not None and key not in data:
                 yield f"{workload.owner}: ConfigMap {name} has no {key}"
+    for gateway in of_kind(documents, "Gateway"):
+        used.add((namespace_of(gateway), gateway["spec"]["infrastructure"]["parametersRef"]["name"]))
     for (namespace, name), _ in config.items():
         if (namespace, name) not in used and not name.startswith("newfound-dashboards"):
             yield f"ConfigMap {name}: nobody uses it"
@@ -173,7 +176,7 @@ def selectors(documents: Documents) -> Iterator[str]:
         for one in of_kind(documents, kind):
             spec, namespace = one["spec"], namespace_of(one)
             labels = spec.get("podSelector", spec.get("selector", {})).get("matchLabels", {})
-            if not selected(labels, namespace) and "targetRefs" not in spec:
+            if namespace not in ELSEWHERE and not selected(labels, namespace) and "targetRefs" not in spec:
                 yield f"{kind} {one['metadata']['name']}: selects nobody"
     for workload in running:
         for spread in workload.pod.get("topologySpreadConstraints", ()):

@@ -105,7 +105,7 @@ def test_a_canary_is_pinned_and_shares_nothing_that_serves(rendered: Any, produc
             if source.get("configMapRef", {}).get("name", "").startswith("newfound-release")
         ]
         data = {one["metadata"]["name"]: one["data"] for one in of_kind(both, "ConfigMap")}[config]
-        assert data == {"NEWFOUND_RELEASE": "CANARY"}
+        assert data == {"NEWFOUND_RELEASE": "20260101T000000-000000000000"}
     # The pair that serves is as it was: same objects, byte for byte, but for the route's weights.
     for document in production:
         if document["kind"] != "HTTPRoute":
@@ -149,7 +149,10 @@ def test_keda_scales_what_it_is_told_to(production: Documents) -> None:
 
 
 def test_only_what_deploys_has_rights(overlay: Documents) -> None:
-    (role,) = of_kind(overlay, "Role")
+    roles = {one["metadata"]["name"]: one for one in of_kind(overlay, "Role")}
+    role = roles.pop("newfound-deployer")
+    reading = [rule["verbs"] for one in roles.values() for rule in one["rules"]]  # Prometheus finds what it scrapes
+    assert all(verbs == ["get", "list", "watch"] for verbs in reading)
     assert of_kind(overlay, "ClusterRole", "ClusterRoleBinding") == []
     rights = {
         (resource, verb): rule.get("resourceNames")
@@ -161,8 +164,9 @@ def test_only_what_deploys_has_rights(overlay: Documents) -> None:
     changing = {pair: names for pair, names in rights.items() if pair[1] in ("update", "patch", "delete")}
     assert all(names for names in changing.values()), "nothing is changed but by name"
     assert all("newfound" not in names for pair, names in changing.items() if pair[0] == "inferenceservices")
-    (binding,) = of_kind(overlay, "RoleBinding")
-    assert [subject["namespace"] for subject in binding["subjects"]] == ["newfound-pipelines"]
+    bound = {one["metadata"]["name"]: one["subjects"] for one in of_kind(overlay, "RoleBinding")}
+    assert [subject["namespace"] for subject in bound.pop("newfound-deployer")] == ["newfound-pipelines"]
+    assert all(subject["namespace"] == "monitoring" for subjects in bound.values() for subject in subjects)
 
 
 def test_a_folder_that_does_not_build_is_refused(tmp_path: Any) -> None:

@@ -12,6 +12,7 @@ from k8s.kustomize import ROOT
 from k8s.workloads import of_kind, workloads
 from tests.k8s import servers
 from tests.k8s.conftest import Documents
+from tests.k8s.mesh import rules_of
 from tests.k8s.references import environment, expanded
 from tests.k8s.servers import VLLM, answer, problems, vllm_takes
 from tests.k8s.test_references import container
@@ -51,23 +52,20 @@ def test_each_server_listens_where_its_clients_look(production: Documents) -> No
 
 
 def test_the_mesh_lets_through_what_the_servers_have(production: Documents) -> None:
-    modules = {
-        one.component: one.containers[-1]["command"][2]
-        for one in workloads(production)
-        if one.containers[-1].get("command", ["", ""])[1] == "-m"
-    }
-    looked_at = 0
-    for policy in of_kind(production, "AuthorizationPolicy"):
-        labels = policy["spec"].get("selector", {}).get("matchLabels", {})
-        module = modules.get(labels.get("app.kubernetes.io/component", ""))
-        for rule in policy["spec"]["rules"] if module else ():
-            operation = rule["to"][0]["operation"]
-            for path in operation["paths"]:
+    looked_at = []
+    for workload in workloads(production):
+        container = workload.containers[-1]
+        if container.get("command", ["", ""])[1] != "-m" or not container.get("ports"):
+            continue
+        module = container["command"][2]
+        for rule in rules_of(production, workload) or ():
+            for path in rule.paths or ():
+                looked_at.append((workload.component, path))
                 if (module, path) in ((VLLM, "/metrics"), ("serving.ranker", "/releases")):
                     continue  # the engine's own; and added by the ranker's `main`
-                assert any(answer(module, method, path) not in (404, 405) for method in operation["methods"]), path
-                looked_at += 1
-    assert looked_at >= 9
+                assert any(answer(module, method, path) not in (404, 405) for method in rule.methods or ()), path
+    assert {component for component, _ in looked_at} == {"explorer", "ranker", "planner", "collector", "exporter"}
+    assert len(looked_at) >= 11
     assert '"/releases"' in (ROOT / "serving" / "ranker" / "__main__.py").read_text()
 
 

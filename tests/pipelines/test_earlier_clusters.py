@@ -49,14 +49,14 @@ def test_the_step_keeps_the_ids_of_the_release_and_says_what_changed(
 
     def run(name: str, seed: int, previous: str) -> Clusters:
         config = {"clusters": {"interface_size": 6, "coarse_sizes": [2], "leaf_items": 4}, "seed": seed, "threads": 1}
-        metrics = SimpleNamespace(path=str(tmp_path / f"{name}.json"), log_metric=logged.__setitem__)
+        metrics = SimpleNamespace(path=str(tmp_path / f"{name}.json"), name="metrics", log_metric=logged.__setitem__)
         build_clusters.python_func(
             SimpleNamespace(path=str(tmp_path / "dataset")),
             SimpleNamespace(path=str(past)),
             str(tmp_path / "releases"),
             previous,
             json.dumps({"config": config}),
-            SimpleNamespace(path=str(tmp_path / name), metadata={}),
+            SimpleNamespace(path=str(tmp_path / name), name="clusters", metadata={}),
             metrics,
         )
         return Clusters.load(tmp_path / name)

@@ -41,6 +41,7 @@ def write_release(world: World, folder: Path) -> dict[str, Path]:
     clusters.save(folder / "clusters")
     _table(world, clusters, rng, folder / "table")
     _ranker(world, clusters, rng, folder / "ranker")
+    _decision(world, clusters, folder / "decision")
     order = clusters.item_order
     rows = sorted(range(len(order)), key=order.__getitem__)
     popularity = rng.zipf(1.5, len(order)).clip(max=10_000)
@@ -54,7 +55,7 @@ def write_release(world: World, folder: Path) -> dict[str, Path]:
         schema=CATALOGUE,
     )
     pq.write_table(items, folder / "items.parquet")
-    return {name: folder / name for name in ("clusters", "table", "ranker", "items.parquet")}
+    return {name: folder / name for name in ("clusters", "table", "ranker", "decision", "items.parquet")}
 
 
 def publish_world(world: World, root: Path, work: Path, *, promote: bool = True) -> Manifest:
@@ -154,7 +155,7 @@ def _table(world: World, clusters: Clusters, rng: np.random.Generator, out: Path
         rows[row] = preference[a] + 2 * preference[b] + 0.3 * rng.gumbel(size=size)
         rows[row, [a, b]] = -np.inf
     rows -= np.log(np.exp(rows).sum(axis=1, keepdims=True))
-    record = {"source": "planner", "clusters_digest": clusters.digest}
+    record = {"source": "planner", "clusters_digest": clusters.digest, "planner": "made up"}
     write_table(np.array(pairs, dtype=np.int64), rows.astype(np.float16), record, clusters, out)
 
 
@@ -186,6 +187,30 @@ def _ranker(world: World, clusters: Clusters, rng: np.random.Generator, out: Pat
         slices={node: clusters.slice_of(node) for node in clusters.nodes},
         info={"config": config.model_dump(), "clusters_digest": clusters.digest},
     ).save(out)
+
+
+def _decision(world: World, clusters: Clusters, out: Path) -> None:
+    """All terms, made up: the ranker and the planner weigh most."""
+    from newfound.recommend.cluster_terms import ClusterTerms
+    from newfound.recommend.item_terms import COUNTS, ItemTerms
+    from newfound.recommend.nested_logit import RECORD, Coefficients, DecisionModel
+    from newfound.transitions.choice_model import ChoiceModel
+
+    rng = np.random.default_rng(world.seed + 2)
+    n, items = len(clusters.interface), len(clusters.item_order)
+    out.mkdir(parents=True)
+    counts, text = rng.normal(size=(items, len(COUNTS))), rng.normal(size=(items, 8))
+    text /= np.linalg.norm(text, axis=1, keepdims=True)
+    ItemTerms(counts.astype(np.float32), text.astype(np.float32)).save(out)
+    bias, pull = rng.normal(size=n).astype(np.float32), rng.normal(size=(2, n, n)).astype(np.float32)
+    ClusterTerms(ChoiceModel(bias, pull), rng.normal(size=n).astype(np.float32)).save(out)
+    items_by = {"ranker": 0.4, "cooccurrence": 0.3, "popularity": 0.2, "approval": 0.2, "text": 1.0}
+    model = DecisionModel(
+        clusters_digest=clusters.digest,
+        full=Coefficients(items=items_by, clusters={"planner": 1.0, "choice": 0.2, "demand": -0.2}, dissimilarity=0.8),
+        without_planner=Coefficients(items=items_by, clusters={"choice": 0.4, "demand": -0.1}, dissimilarity=0.8),
+    )
+    (out / RECORD).write_text(model.model_dump_json(), encoding="utf-8")
 
 
 def histories(world: World, users: int, length: int) -> list[dict[str, object]]:

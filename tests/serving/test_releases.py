@@ -199,7 +199,9 @@ def test_what_serves_survives_the_loss_of_its_files(tmp_path):
     releases.look()
     shutil.rmtree(root / first)
     loaded = releases.get()
-    assert loaded is not None and loaded.catalogue.popular_items("c1") and loaded.catalogue.answers(("c1", "c2"))
+    assert (
+        loaded is not None and loaded.catalogue.popular_items("c1") and len(loaded.catalogue.log_probs([("c1", "c2")]))
+    )
     assert loaded.catalogue.clusters.layout.num_rows == 6
     assert not any((tmp_path / "cache").glob("2*")), "the copy is gone as well"
 

@@ -29,5 +29,5 @@ def _check_ranker(root: Path, done: bool) -> None:
 
 
 SCENARIOS = [
-    Scenario("a ranker's checkpoint", lambda r: _train(r, 1), lambda r: _train(r, 2), _check_ranker),
+    Scenario("a ranker's checkpoint", lambda r: _train(r, 1), lambda r: _train(r, 2), _check_ranker, slow=True),
 ]

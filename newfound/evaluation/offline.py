@@ -15,7 +15,7 @@ import numpy as np
 
 from newfound import measures, schema
 from newfound.clusters import Clusters
-from newfound.config import EvaluationConfig, TableConfig, TrainingConfig
+from newfound.config import EvaluationConfig, TrainingConfig
 from newfound.datasets import Dataset
 from newfound.evaluation import moments as protocols
 from newfound.evaluation.baselines import Baseline, ranker_rival, simple_rivals, teacher_rival
@@ -35,7 +35,7 @@ from newfound.evaluation.methods import Answers, Method, judge, method_of, paire
 from newfound.evaluation.moments import Context, Events
 from newfound.evaluation.report import findings
 from newfound.evaluation.report.page import write_report
-from newfound.evaluation.scorers import EXACT, Live, PlannerScorer, TableScorer
+from newfound.evaluation.scorers import Live, PlannerScorer, TableScorer
 from newfound.evaluation.served import open_recommender, served_measures
 from newfound.files import new_folder
 from newfound.measures import Ints
@@ -146,7 +146,7 @@ def evaluate(
         policy, scorer = _timed("planner loaded", lambda: _load_planner(planner, interests, config))
         metrics |= {"planner.present": 1.0, "planner.match_rate": _match_rate(policy, moments.test, config)}
         ours.append(Method("planner", "Planner, fine-tuned", scorer, "ours"))
-        live = partial(_answer_live, policy, config.table)
+        live = partial(_answer_live, policy)
     served = TableScorer(answers_of_table, interests.interface, backup, live)
     sees = "the planner; pair frequency below it"
     ours.append(Method("table", "Transition table, as served", served, "ours", sees=sees))
@@ -196,20 +196,16 @@ def _load_planner(folder: Path, clusters: Clusters, config: TrainingConfig) -> t
     from newfound.planner.planner import Planner
 
     planner = Planner.load(folder, clusters, precision=config.planner.precision)
-    # As exactly as the table is decoded.
-    return planner, PlannerScorer(planner, config.table.exact or EXACT)
+    return planner, PlannerScorer(planner)
 
 
-def _answer_live(planner: Any, config: TableConfig, contexts: Sequence[Context]) -> list[list[tuple[str, float]]]:
-    """What the planner's table would hold for some contexts that it does not."""
-    from newfound.table.answers import planner_rows
-
-    rows = planner_rows(planner, contexts, config, {})
-    answers: dict[Context, list[tuple[str, float]]] = {context: [] for context in contexts}
-    columns = (rows[name].to_pylist() for name in (schema.CONTEXT, schema.CLUSTER, schema.SCORE))
-    for context, cluster, score in zip(*columns, strict=True):
-        answers[tuple(context)].append((cluster, score))
-    return list(answers.values())
+def _answer_live(planner: Any, contexts: Sequence[Context]) -> list[list[tuple[str, float]]]:
+    """What the planner's table would hold for some contexts that it does not, best first."""
+    best, values = planner.top_k(contexts, len(planner))
+    return [
+        [(planner.nodes[at], value) for at, value in zip(row, scores, strict=True) if at >= 0]
+        for row, scores in zip(best.tolist(), values.tolist(), strict=True)
+    ]
 
 
 def _match_rate(planner: Any, events: Events, config: TrainingConfig) -> float:

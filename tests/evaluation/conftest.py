@@ -9,7 +9,7 @@ import pytest
 
 from newfound import schema
 from newfound.clusters import Clusters
-from newfound.config import RankerConfig, TableConfig, TrainingConfig, TransitionsConfig
+from newfound.config import RankerConfig, TrainingConfig, TransitionsConfig
 from newfound.features.histories import Histories
 
 HOSTILE = '<script>alert("x")</script> & \'quoted\' \x07 "title"'
@@ -93,7 +93,6 @@ def settings() -> TrainingConfig:
     """Small and quick."""
     return TrainingConfig(
         transitions=TransitionsConfig(held_out_pairs=0.3),
-        table=TableConfig(top_k=15),
         ranker=RankerConfig(dim=16, blocks=1, epochs=2, max_length=50, use_text=False, refit=False),
         evaluation={"bootstrap": 200, "sequence_epochs": 2, "liked_items": 3, "users_at_most": 80},  # type: ignore
     )

@@ -23,7 +23,7 @@ from serving.explorer.loaded_release import PARTS, LoadedRelease, build_loaded_r
 from serving.releases import Releases
 from tests.serving.synthetic import World, publish_world
 
-SMALL = World(parents=2, clusters=6, items=6, top_k=3)
+SMALL = World(parents=2, clusters=6, items=6)
 
 
 def follow(root: Path, cache: Path, admit=lambda release: True, pinned: str | None = None) -> Releases[LoadedRelease]:
@@ -159,7 +159,7 @@ def _mix(folder: Path) -> str:
 
     other = folder.parent.parent / "partsz" / "table"
     if not other.exists():
-        publish_world(World(parents=3, clusters=6, items=6, top_k=3), folder.parent.parent / "z", other.parent)
+        publish_world(World(parents=3, clusters=6, items=6), folder.parent.parent / "z", other.parent)
     shutil.rmtree(folder / "table")
     shutil.copytree(other, folder / "table")
     from newfound.release.manifest import identity_of

@@ -22,7 +22,7 @@ from serving.http.errors import Busy
 from tests.serving.in_process import KEY, Pair, paired
 from tests.serving.synthetic import World, publish_world
 
-LARGE = World(parents=2, clusters=6, items=2000, top_k=3, dim=8)
+LARGE = World(parents=2, clusters=6, items=2000, dim=8)
 
 
 @pytest.fixture(scope="module")

@@ -132,6 +132,7 @@ class Transitions:
             labels=labels[chosen],
             known=named[user[chosen]] <= 2 * step[chosen, None],
             kinship=kinship_of(self.clusters.interface_vectors, liked),
+            users=user[chosen],
         )
 
     def counts(self) -> Counts:

@@ -32,7 +32,7 @@ class DataConfig(Settings):
 
     loader: Literal["movielens-100k", "movielens", "movietweetings", "files"] = "movielens-100k"
     folder: str | None = None  # for movielens and movietweetings
-    interactions: str | None = None  # for files: Parquet or CSV
+    interactions: str | None = None  # for files: Parquet or CSV; .txt with a user and their items in order on each line
     items: str | None = None  # for files: Parquet or CSV; absent means ids alone
     # engagement = (rating - low) / (high - low); None: the loader's own scale. With loader files, a column `rating` is
     # read where a scale is given and the file has no column `engagement`.

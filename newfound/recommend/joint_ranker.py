@@ -23,7 +23,7 @@ from newfound.recommend.nested_logit import Coefficients, DecisionModel, joint_u
 from newfound.recommend.query import JointAnswer, JointQuery, Ranking
 from newfound.types import Doubles, Floats, Ints, Span
 
-WHOLE: Final = 100_000
+WHOLE: Final = 500_000
 
 
 class JointRanker:
@@ -143,11 +143,12 @@ class JointRanker:
         for nests, most in self._visits.order(part, offsets):
             if len(values) == k and values[-1] > most:
                 break
-            for nest in nests:
-                span = (int(self.bounds[nest]), int(self.bounds[nest + 1]))
-                joint = self._joint_of(part, offsets, nest)
-                places = np.concatenate([places, np.arange(*span)])
-                values = np.concatenate([values, joint])
+            joints = [self._joint_of(part, offsets, nest) for nest in nests]
+            least = values[-1] if len(values) == k else np.float32(-np.inf)
+            near = [np.flatnonzero(joint >= least) for joint in joints]
+            starts = self.bounds[nests]
+            places = np.concatenate([places, *(start + own for start, own in zip(starts, near, strict=True))])
+            values = np.concatenate([values, *(joint[own] for joint, own in zip(joints, near, strict=True))])
             places, values = _top(places, values, k)
         return places, values
 
@@ -188,7 +189,7 @@ class Bounds:
         bounds: [N + 1].
     """
 
-    AT_ONCE: Final = 4
+    AT_ONCE: Final = 8
 
     def __init__(self, vectors: Sequence[tuple[Floats, Floats]], counts: Floats, sizes: Ints, bounds: Ints) -> None:
         self._vectors, self._counts, self._sizes, self._bounds = vectors, counts, sizes, bounds

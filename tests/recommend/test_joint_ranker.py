@@ -89,8 +89,8 @@ def test_visiting_by_bound_answers_as_scoring_all_does(folder, ranker, monkeypat
         for one in (visiting, ranker):
             full = one.decision.full.model_copy(update={"dissimilarity": dissimilarity})
             one.decision = one.decision.model_copy(update={"full": full})
-        for user in range(6):
-            for k in (1, 7, 64, 1000):
+        for user in range(3):
+            for k in (1, 64, 1000):
                 query = JointQuery(past(user), {**OFFSETS, "c9": 6.0, "c4": -9.0}, k, exclude=past(user)[:3])
                 (one,), (other,) = visiting.top_k([query]), ranker.top_k([query])
                 assert [item for item, _ in one.best] == [item for item, _ in other.best]

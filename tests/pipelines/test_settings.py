@@ -55,9 +55,9 @@ def test_a_section_concerns_the_steps_that_read_it(
 
 
 def test_the_refit_concerns_its_own_steps(before: dict[str, str]) -> None:
-    after = settings(_config(refit={"planner_steps": 9}))
+    after = settings(_config(refit={"planner_minutes": 9}))
     assert _changed(before, after) == {"refit_planner", "refit_decision", "release"}
-    assert json.loads(after["refit_planner"])["config"]["planner"]["finetune"]["steps"] == 9
+    assert json.loads(after["refit_planner"])["config"]["planner"]["finetune"]["minutes"] == 9
     mined = json.loads(after["refit_transitions"])["config"]["transitions"]
     assert (mined["learn_from"], mined["held_out_pairs"]) == ("all", 0)
     partial = settings(_config(refit={"table_contexts_at_most": 9}))

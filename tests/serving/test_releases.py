@@ -131,11 +131,11 @@ def _truncate(folder: Path) -> str:
 
 
 def _flip(folder: Path) -> str:
-    file = folder / "table" / "table.parquet"
+    file = folder / "table" / "log_probs.npy"
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
-    return "table.parquet"
+    return "log_probs.npy"
 
 
 def _remove(folder: Path) -> str:

@@ -1,6 +1,6 @@
 """The planner's language: how interests become tokens, and which tokens are answers.
 
-A prompt is ``<opening> <interest 1>; <interest 2>; next:`` and its answer is one token: every interest has a token of its
+A prompt is ``<opening> <interest 1>; <interest 2>;`` and its answer is one token: every interest has a token of its
 own in the vocabulary, whose surface is its description. Whatever is the same for all contexts stands at the front and
 the separator is one token, so two contexts that share their first interests share those tokens too.
 """
@@ -36,7 +36,6 @@ class Template:
 
     opening: str = "A person's interests, oldest first, then a new one:"
     separator: str = ";"
-    closing: str = " next:"  # the same for all contexts, so that the last state is about all interests, not the last one
 
 
 def clean(description: str) -> str:
@@ -88,7 +87,6 @@ class PromptCodec:
         self.texts = clean_all(descriptions)
         self.opening = self._encode(self.template.opening)
         self.separator = self._encode(self.template.separator)
-        self.closing = self._encode(self.template.closing)
         self.words: list[Tokens] = [self._encode(" " + text)[:MAX_TOKENS] for text in self.texts]
 
     @classmethod
@@ -125,9 +123,8 @@ class PromptCodec:
         return hashlib.sha256(content.encode()).hexdigest()
 
     def segments(self, context: Context) -> list[Tokens]:
-        """The prompt's tokens in pieces: the opening, then one piece an interest, the last with the closing words."""
-        pieces = [self.words[cluster] + self.separator for cluster in context]
-        return [self.opening, *pieces[:-1], pieces[-1] + self.closing]
+        """The prompt's tokens in pieces: the opening, then one piece an interest."""
+        return [self.opening, *(self.words[cluster] + self.separator for cluster in context)]
 
     def tokens(self, context: Context) -> Tokens:
         """The whole prompt."""
@@ -135,8 +132,7 @@ class PromptCodec:
 
     def text(self, context: Context) -> str:
         """The prompt as text; `tokens` is what models are given."""
-        middle = "".join(f" {self.texts[c]}{self.template.separator}" for c in context)
-        return self.template.opening + middle + self.template.closing
+        return self.template.opening + "".join(f" {self.texts[c]}{self.template.separator}" for c in context)
 
     def cluster_of(self, token: int) -> int | None:
         """The cluster that a token answers; None where it is a word."""

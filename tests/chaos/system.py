@@ -52,7 +52,7 @@ class System:
 
 def world_of(engine: str) -> World:
     """The made-up catalogue."""
-    return World(parents=6, clusters=60, leaves=4, items=60, top_k=8, dim=32, blocks=1, holes=HOLES[engine])
+    return World(parents=6, clusters=60, leaves=4, items=60, dim=32, blocks=1, holes=HOLES[engine])
 
 
 @contextlib.contextmanager

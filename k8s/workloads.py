@@ -68,6 +68,20 @@ def of_kind(documents: Sequence[Document], *kinds: str) -> list[Document]:
     return [document for document in documents if document["kind"] in kinds]
 
 
+def is_selected(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    """Whether a label selector takes an object with these labels; of its operators it may use `In` alone.
+
+    Raises:
+        ValueError: another operator.
+    """
+    for one in selector.get("matchExpressions", ()):
+        if one["operator"] != "In":
+            raise ValueError(f"a selector with {one['operator']}; expected In")
+        if labels.get(one["key"]) not in one["values"]:
+            return False
+    return bool(selector.get("matchLabels", {}).items() <= labels.items())
+
+
 def namespace_of(document: Document) -> str:
     """Where an object lives; empty for what belongs to the whole cluster."""
     return str(document["metadata"].get("namespace", ""))

@@ -1,7 +1,8 @@
 """Envoy's configuration out of the rendered manifests: gateway, sidecars, routes, weights, tokens, mutual TLS, rules.
 
 What Istio's control plane makes of Gateway, HTTPRoute, RequestAuthentication, PeerAuthentication and
-AuthorizationPolicy, as far as these manifests use them. A field that is not known here is an error: nothing is passed over.
+AuthorizationPolicy, as far as these manifests use them. A field that is not known here is an error: nothing is
+passed over.
 """
 
 from __future__ import annotations
@@ -264,7 +265,8 @@ def _of_issuer(principal: str) -> dict[str, Any]:
     if subject != "*" or "*" in issuer:
         raise UnknownField(f"requestPrincipals: {principal}; expected an issuer and /*")
     path = [{"key": "payload"}, {"key": "iss"}]
-    return {"metadata": {"filter": _JWT, "path": path, "value": {"string_match": {"exact": issuer}}}}
+    matcher = {"filter": _JWT, "path": path, "value": {"string_match": {"exact": issuer}}}
+    return {"sourced_metadata": {"metadata_matcher": matcher}}
 
 
 def _text(pattern: str) -> dict[str, str]:

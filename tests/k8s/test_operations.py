@@ -178,8 +178,12 @@ def _set_env(job: dict[str, Any], variables: dict[str, str]) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
-def test_objects_that_are_named_exist(production: Documents) -> None:
-    there = {one["metadata"]["name"] for one in production} | {PROFILE, "newfound-submits", "newfound-object-store"}
+def test_objects_that_are_named_exist(production: Documents, rendered: Any) -> None:
+    there = {one["metadata"]["name"] for one in [*production, *rendered("local")]} | {
+        PROFILE,
+        "newfound-submits",
+        "newfound-object-store",
+    }
     there |= {name for _, name in _made_secrets()} | {"newfound-tls", "newfound-train", "newfound-vllm", *EXAMPLES}
     there = {re.sub(r"-[a-z0-9]{10}$", "", name) for name in there} | there
     there |= {service.name for service in services(production)} | {"newfound-canary"}

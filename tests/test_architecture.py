@@ -249,6 +249,8 @@ def test_tests_mirror_the_tree() -> None:
         "benchmarks",
         "reference",
         "chain",
+        "durability",
+        "fuzz",
     }
     for file in (ROOT / "tests").rglob("test_*.py"):
         folder = file.relative_to(ROOT / "tests").parent.as_posix().removeprefix(".")

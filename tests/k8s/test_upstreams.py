@@ -16,8 +16,8 @@ MONITORING = "monitoring.coreos.com"
 
 
 def test_kube_prometheus_may_look_into_our_namespace(production: Documents) -> None:
-    """Its ServiceAccount reads Services by Roles in listed namespaces alone, and its NetworkPolicy admits none of KEDA's
-    pods (prometheus-operator/kube-prometheus, manifests/prometheus-roleSpecificNamespaces.yaml and
+    """Its ServiceAccount reads Services by Roles in listed namespaces alone, and its NetworkPolicy admits no pod of
+    KEDA's (prometheus-operator/kube-prometheus, manifests/prometheus-roleSpecificNamespaces.yaml and
     manifests/prometheus-networkPolicy.yaml)."""
     (role,) = [one for one in of_kind(production, "Role") if one["metadata"]["name"] == "prometheus-k8s"]
     (binding,) = [one for one in of_kind(production, "RoleBinding") if one["metadata"]["name"] == "prometheus-k8s"]

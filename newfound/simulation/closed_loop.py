@@ -107,8 +107,8 @@ class Loop:
         best = self._best_possible(day, world.likings())
         new = ~np.take_along_axis(journal.known, world.cluster_of[np.maximum(slates, 0)], axis=1) & (slates >= 0)
         reactions = world.react(day, slates, present)
-        rows = np.flatnonzero(present)
-        journal.shown[rows[:, None], slates[rows]] = day
+        rows, slots = np.nonzero(present[:, None] & (slates >= 0))
+        journal.shown[rows, slates[rows, slots]] = day
         users, at = np.nonzero(reactions.seen)
         items, liked = slates[users, at], reactions.liked[users, at]
         journal.add_looks(users, items, liked)
@@ -166,9 +166,7 @@ def top_items(values: Floats, clusters: int, count: int, each: int) -> Ints:
     best = np.take_along_axis(apart, inside, axis=2).reshape(len(values), -1)
     items = (inside + np.arange(clusters)[None, :, None] * size).reshape(len(values), -1)
     order = np.argsort(-best, axis=1, kind="stable")[:, :count]
-    return np.where(
-        np.isfinite(np.take_along_axis(best, order, axis=1)), np.take_along_axis(items, order, axis=1), -1
-    )
+    return np.where(np.isfinite(np.take_along_axis(best, order, axis=1)), np.take_along_axis(items, order, axis=1), -1)
 
 
 def top_interests(items: Floats, clusters: Floats, count: int) -> Ints:
@@ -195,7 +193,12 @@ class Tally:
         names = ("visits", "seen", "liked", "novel_seen", "novel_liked", "unique", "unique_days", "regret")
         self.sums: dict[str, Doubles] = {name: np.zeros(people) for name in names}
         self.exposures = np.zeros((2, journal.n))
-        self.daily: dict[str, list[float]] = {"new_interests": [], "retained": [], "return_rate": [], "satisfaction": []}
+        self.daily: dict[str, list[float]] = {
+            "new_interests": [],
+            "retained": [],
+            "return_rate": [],
+            "satisfaction": [],
+        }
 
     def add(
         self,

@@ -29,7 +29,7 @@ from newfound.types import Floats
 
 BASELINE = "ranker"
 PLANTED = ("random_again", "oracle_quarter")
-"""Arms that check the instrument: random novel with other chance, and one that knows the truth a quarter of the time."""
+"""Arms that check the instrument: random novel with other chance, and one that knows the truth a quarter of times."""
 
 MAKERS: Mapping[str, Callable[[Knowledge], Arm]] = {
     **SIMPLE,
@@ -100,7 +100,10 @@ def run(
     rows = {key: row for key, row in _read(log) if key[0] == config.digest}
     wanted = [(world, seed, arm) for world in config.worlds for seed in config.seeds for arm in config.every_arm]
     log.parent.mkdir(parents=True, exist_ok=True)
+    torn = log.is_file() and not log.read_bytes().endswith(b"\n")
     with log.open("a", encoding="utf-8") as file:
+        if torn:
+            file.write("\n")
         for at, (name, seed, group) in enumerate(_groups(config), start=1):
             missing = [arm for arm in group if (config.digest, name, seed, arm) not in rows]
             if missing:
@@ -124,9 +127,7 @@ def _groups(config: ExperimentConfig) -> Iterator[tuple[str, int, list[str]]]:
             yield name, seed, config.every_arm
 
 
-def run_arm(
-    name: str, world: World, journal: Any, knowledge: Knowledge, loop: LoopConfig, seed: int
-) -> Outcome:
+def run_arm(name: str, world: World, journal: Any, knowledge: Knowledge, loop: LoopConfig, seed: int) -> Outcome:
     """One arm in one world. `random_again` has other chance of its own than `random_novel`, the rest share a seed."""
     arm: Arm
     if name == "random_again":

@@ -100,7 +100,7 @@ def consumed(ratings: Ratings, hidden: Bools) -> Bools:
 
 @dataclass
 class Replayed:
-    """What the arms' choices got: by arm, [U] means over a person's rounds and orders; NaN where there was no choice."""
+    """What the arms' choices got: by arm, [U] means over a person's rounds and orders; NaN without a choice."""
 
     liked: dict[str, Doubles]
     rating: dict[str, Doubles]

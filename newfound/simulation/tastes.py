@@ -14,8 +14,28 @@ from newfound.errors import ConfigError
 from newfound.simulation.world import Tastes, WorldConfig
 from newfound.types import Array, Bools, Doubles, Floats, Ints
 
-THEMES: Final = ("music", "cooking", "cycling", "gardening", "painting", "astronomy", "sailing", "chess", "pottery", "ski")
-FACETS: Final = ("for children", "vintage", "outdoors", "competition", "history", "on a budget", "luxury", "do it yourself")
+THEMES: Final = (
+    "music",
+    "cooking",
+    "cycling",
+    "gardening",
+    "painting",
+    "astronomy",
+    "sailing",
+    "chess",
+    "pottery",
+    "ski",
+)
+FACETS: Final = (
+    "for children",
+    "vintage",
+    "outdoors",
+    "competition",
+    "history",
+    "on a budget",
+    "luxury",
+    "do it yourself",
+)
 DISLIKED, LIKED = -3.0, 0.4  # log-odds of liking an item: 5 % and 60 %
 
 
@@ -96,7 +116,10 @@ def _low_rank(config: WorldConfig, generator: np.random.Generator) -> Tastes:
     people, clusters, rank = config.people, config.clusters, 6
     appeal, items = _appeal(config, generator)
     theme, facet = np.divmod(np.arange(clusters), config.facets)
-    words = (generator.standard_normal((config.themes, rank))[theme] + generator.standard_normal((config.facets, rank))[facet]) / np.sqrt(2)
+    words = (
+        generator.standard_normal((config.themes, rank))[theme]
+        + generator.standard_normal((config.facets, rank))[facet]
+    ) / np.sqrt(2)
     own = generator.standard_normal((clusters, rank))
     vectors = np.sqrt(config.kinship) * words + np.sqrt(1 - config.kinship) * own
     taste = generator.standard_normal((people, rank)) @ vectors.T / np.sqrt(rank)

@@ -1,6 +1,6 @@
 """Closed-loop worlds: people with hidden tastes over a tree of interests, who react to slates, day after day.
 
-Themes hold interests, and an interest has a facet too, which crosses the themes: "cooking, vintage". What a person likes
+Themes hold interests, and an interest has a facet too, which crosses the themes: "cooking, vintage". What people like
 comes from one of three families (`tastes.py`). What all worlds share is how a day goes: people look down the slate
 (position bias), like what suits them, tire of what they just had (satiation) and of what they had too often (boredom),
 come back the likelier the more *different* things they enjoyed, and find things elsewhere too. Some tastes are dormant:

@@ -16,7 +16,7 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca \
     if [ -s /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca; fi; \
     python3 -m venv /opt/tools && pip install --quiet uv==0.13.9 cyclonedx-bom==7.5.0
 # The lock before the source: a change of code installs nothing anew.
-COPY pyproject.toml requirements.lock images/install.sh ./
+COPY pyproject.toml requirements.lock images/install.sh images/locked.py ./
 
 FROM tools AS train-packages
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca \

@@ -9,8 +9,6 @@ FOLDER ?=
 RUNS ?= runs/local
 # uv does not read pip's configuration; a folder of wheels given to pip serves it as well.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
-# torch's CPU wheel, where a folder offers it, needs none of the CUDA libraries that the lock names.
-CPU_TORCH := $(wildcard $(addsuffix /torch-*+cpu*.whl,$(UV_FIND_LINKS)))
 # Idle OpenMP workers that spin starve the others on a small machine.
 export OMP_WAIT_POLICY := PASSIVE
 export DO_NOT_TRACK := 1
@@ -28,11 +26,12 @@ listing = awk -F ':[^\#]*\#\# ' '/^$(1):.*\#\# / {printf "  %-22s %s\n", $$1, $$
 help: ## list the targets
 	@$(call listing,[a-z-]+)
 
-$(VENV)/.ready: requirements.lock pyproject.toml
+$(VENV)/.ready: requirements.lock pyproject.toml images/locked.py
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: newfound needs Python 3.11 (set PYTHON=...)"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
-	@sed -E '$(if $(CPU_TORCH),/^(nvidia-|cuda-|triton==)/d)' requirements.lock | $(BIN)/uv pip sync --quiet --python $(BIN)/python -
+	@$(BIN)/python images/locked.py requirements.lock --wheels $(UV_FIND_LINKS) > $(VENV)/requirements.txt
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes $(VENV)/requirements.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
@@ -48,7 +47,7 @@ picture: system ## take docs/report.png from the last run's report (RUNS=)
 	@$(BIN)/python -m tests.report_picture $(RUNS)/report.html docs/report.png
 
 test: lint types system ## lint, types, tests
-	@$(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 coverage: lint types system ## the tests, and which lines of the library and the pipelines they leave out
 	@$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
@@ -75,9 +74,9 @@ types: setup
 compile: setup ## write the pipelines as KFP IR YAML
 	@$(BIN)/python -m pipelines compile
 
-lock: setup ## resolve requirements.lock anew
-	@$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --python-version 3.11 --no-header -o requirements.lock
-	@sed -i 's/+cpu//' requirements.lock
+lock: setup ## resolve requirements.lock anew, with the digest of every file
+	@UV_FIND_LINKS= $(BIN)/uv pip compile --quiet pyproject.toml --all-extras --group dev --python-version 3.11 --no-header \
+	  --generate-hashes -o requirements.lock > /dev/null
 
 clean: ## remove what runs left behind (releases stay)
 	@rm -rf runs .pytest_cache .mypy_cache .ruff_cache

@@ -24,7 +24,7 @@ def build_table_shard(
         transitions: for the frequency of contexts.
         settings: table, threads.
         shard: which of `table.shards`.
-        part: shard.parquet, shard.json; nothing where there is no language model to ask.
+        part: log_probs.npy, asked.npy, shard.json; nothing where there is no language model to ask.
         metrics: counts and speed.
     """
     from pathlib import Path

@@ -16,12 +16,13 @@ def evaluate(
     table: Input[Dataset],
     tuned: Input[Artifact],
     ranker: Input[Model],
+    decision: Input[Artifact],
     settings: str,
     evaluation: Output[Artifact],
     report: Output[HTML],
     metrics: Output[Metrics],
 ):
-    """Measures planner, table and ranker on what came after the cut, beside chance and the rivals.
+    """Measures planner, table, ranker and the served slate on what came after the cut, beside chance and the rivals.
 
     Args:
         dataset: the data set, whose events after the cut are the labels.
@@ -32,6 +33,7 @@ def evaluate(
         table: the transition table.
         tuned: the search for the ranker's parameters.
         ranker: the ranker.
+        decision: what planner and ranker weigh.
         settings: the whole configuration.
         evaluation: metrics.json, rivals.json, report.html, plots.
         report: the report again, as Kubeflow shows it.
@@ -44,6 +46,6 @@ def evaluate(
     from newfound.evaluation import evaluate as measure
 
     with running(settings, metrics, evaluation, report) as step:
-        inputs = (dataset, histories, clusters, transitions, planner, table, ranker, tuned)
+        inputs = (dataset, histories, clusters, transitions, planner, table, ranker, decision, tuned)
         step.measures = measure(*(Path(one.path) for one in inputs), step.config, Path(evaluation.path))
         shutil.copyfile(Path(evaluation.path) / "report.html", report.path)

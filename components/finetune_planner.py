@@ -23,7 +23,7 @@ def finetune_planner(
         clusters: interest clusters.
         settings: planner, seed, threads.
         planner: a Hugging Face folder with prompt.json and training.json.
-        metrics: curve's end, match rate.
+        metrics: the chosen fit, match rate.
         init: a planner to go on from.
         job: image, variables, secrets and the TrainJob's size, as JSON; empty: no TrainJob.
     """

@@ -24,7 +24,7 @@ def merge_table(
         clusters: interest clusters.
         transitions: for the frequency of contexts.
         settings: table, threads.
-        table: table.parquet, table.json.
+        table: contexts.npy, log_probs.npy, table.json.
         metrics: counts and speed.
     """
     from pathlib import Path

@@ -13,6 +13,7 @@ def publish_release(
     planner: Input[Model],
     table: Input[Dataset],
     ranker: Input[Model],
+    decision: Input[Artifact],
     evaluation: Input[Artifact],
     gates: Input[Artifact],
     settings: str,
@@ -29,6 +30,7 @@ def publish_release(
         planner: refitted planner.
         table: refitted table.
         ranker: refitted ranker.
+        decision: the measured coefficients, with terms of the refit.
         evaluation: metrics.json of the evaluated fit.
         gates: gates.json, all of which held.
         settings: the whole configuration.
@@ -43,7 +45,7 @@ def publish_release(
     from newfound.release.assemble import publish_parts
 
     with running(settings, metrics, release) as step:
-        inputs = (dataset, clusters, planner, table, ranker, evaluation, gates)
+        inputs = (dataset, clusters, planner, table, ranker, decision, evaluation, gates)
         paths = (Path(one.path) for one in inputs)
         step.measures = publish_parts(*paths, step.config, releases, Path(release.path), promote)
         release.metadata.update(root=releases, release=step.measures["release"])

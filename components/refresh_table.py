@@ -1,4 +1,4 @@
-"""The transition table with recent successors."""
+"""The transition table of recent choices."""
 
 from kfp import dsl
 from kfp.dsl import Artifact, Dataset, Input, Metrics, Model, Output
@@ -16,7 +16,7 @@ def refresh_table(
     table: Output[Dataset],
     metrics: Output[Metrics],
 ):
-    """Asks the planner for every context again, with the latest successor of each in the prompt.
+    """Fits the planner's rows to recent choices, and builds the table of them.
 
     Args:
         planner: the release's planner.
@@ -24,7 +24,7 @@ def refresh_table(
         transitions: mined from everybody's events.
         settings: table, threads.
         recent: share of the transitions, the latest, that count as recent.
-        table: table.parquet, table.json.
+        table: contexts.npy, log_probs.npy, table.json.
         metrics: counts and speed.
     """
     from pathlib import Path

@@ -12,11 +12,14 @@ if index=$(pip config get global.index-url 2>/dev/null); then export UV_DEFAULT_
 python3 -m venv --without-pip /opt/venv
 extras=""
 for extra in "$@"; do extras="$extras --extra $extra"; done
-# The lock only says which versions: what a CPU build of torch does not ask for stays out. Compiled here, as the root
-# file system is read-only later.
+# What these extras need, at the lock's versions; what a CPU build of torch does not ask for stays out. Then each file is
+# held against the lock's digests. Compiled here, as the root file system is read-only later.
 # shellcheck disable=SC2086
-uv pip install --python /opt/venv/bin/python --link-mode copy --compile-bytecode --no-progress \
-  --find-links /wheels --constraint requirements.lock --requirement pyproject.toml $extras
+uv pip compile --quiet --python /opt/venv/bin/python --no-annotate --no-header --find-links /wheels \
+  --constraint requirements.lock pyproject.toml $extras -o /tmp/resolved.txt > /dev/null
+python3 locked.py requirements.lock --wheels /wheels --only /tmp/resolved.txt > /tmp/locked.txt
+uv pip sync --python /opt/venv/bin/python --link-mode copy --compile-bytecode --no-progress \
+  --find-links /wheels --require-hashes /tmp/locked.txt
 
 mkdir -p /opt/sbom
 cyclonedx-py environment --pyproject pyproject.toml --mc-type application --output-reproducible --of JSON \

@@ -9,10 +9,10 @@
 
 vllm: .vllm/.ready ## set up vLLM for a CPU in an environment of its own
 
-bench-planner: setup vllm ## the planner's bulk speed against transformers and vLLM
-	@$(BIN)/python -m tests.benchmarks.bench_planner
+bench-planner: setup ## the planner beside its teacher, and what it costs, on RUNS="folder ..." of finished runs
+	@$(BIN)/python -m tests.benchmarks.bench_planner $(RUNS)
 
-engines: setup vllm ## the planner in process beside a live vLLM server: same prompts, same choices, same answers
+engines: setup vllm ## the planner in process beside a live vLLM server: same prompts, same log-probabilities
 	@$(BIN)/python -m pytest -q -s -m "" tests/planner/remote/test_live_engine.py
 
 test-gpu: setup ## planner and ranker on a GPU beside the processor

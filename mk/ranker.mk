@@ -1,4 +1,4 @@
-.PHONY: bench-index bench-ranker-quality bench-ranker-speed
+.PHONY: bench-index bench-joint bench-ranker-quality bench-ranker-speed
 
 # What the ranker is compared with lives in an environment of its own: RecTools asks for another numpy.
 .rectools/.ready: $(VENV)/.ready
@@ -8,6 +8,9 @@
 
 bench-index: .rectools/.ready ## the best items of some clusters, from 100 thousand to 5 million items
 	@$(BIN)/python -m tests.benchmarks.bench_index
+
+bench-joint: setup ## the joint decision's best items, from 100 thousand to 5 million items
+	@$(BIN)/python -m tests.benchmarks.bench_joint
 
 bench-ranker-quality: setup ## leave one out, every item ranked, three seeds (INTERACTIONS=, ITEMS=)
 	@$(BIN)/python -m tests.benchmarks.bench_ranker_quality $(if $(INTERACTIONS),--interactions $(INTERACTIONS)) $(if $(ITEMS),--items $(ITEMS))

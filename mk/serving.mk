@@ -6,5 +6,5 @@ serve: setup ## serve the current release on loopback, with the page (PORT=, ONL
 bench-serving: setup ## the whole request path beside KServe's own chain with nothing in it
 	@$(BIN)/python -m tests.benchmarks.bench_serving
 
-chaos: setup ## ten thousand requests while parts are killed, stopped, slow and wrong
-	@$(BIN)/python -m tests.benchmarks.chaos
+chaos: setup system ## ten thousand requests while parts, disk and clock fail: everything answered, no event lost
+	@$(BIN)/python -m tests.chaos

@@ -173,6 +173,25 @@ def table_show_command(
         console.print(f"{name.replace('_', ' ')}: {value:.3f}")
 
 
+@app.command("clusters")
+def clusters_command(
+    folder: Annotated[
+        Path | None, typer.Option(help="Of clusters, such as runs/local/clusters; none: a release's.")
+    ] = None,
+    release: Annotated[str | None, typer.Option(help="The current one by default.")] = None,
+    root: Root = "releases",
+) -> None:
+    """The interests that planner and ranker share: description, items, share of what is consumed."""
+    from newfound.clusters import Clusters
+
+    clusters = Clusters.load(folder or releases.load(root, release).path / "clusters")
+    shown = Table("", "interest", "items", "share", title=f"{len(clusters.interface)} interests")
+    for cluster, description, share in zip(clusters.interface, clusters.descriptions, clusters.traffic, strict=True):
+        start, stop = clusters.slice_of(cluster)
+        shown.add_row(cluster, escape(description), str(stop - start), f"{share:.4f}")
+    console.print(shown)
+
+
 @table_app.command("diff")
 def table_diff_command(
     before: str,

@@ -32,7 +32,7 @@ class DataConfig(Settings):
 
     loader: Literal["movielens-100k", "movielens", "movietweetings", "files"] = "movielens-100k"
     folder: str | None = None  # for movielens and movietweetings
-    interactions: str | None = None  # for files: Parquet or CSV
+    interactions: str | None = None  # for files: Parquet or CSV; .txt with a user and their items in order on each line
     items: str | None = None  # for files: Parquet or CSV; absent means ids alone
     # engagement = (rating - low) / (high - low); None: the loader's own scale. With loader files, a column `rating` is
     # read where a scale is given and the file has no column `engagement`.
@@ -120,27 +120,15 @@ class TransitionsConfig(Settings):
 
 
 class FinetuneConfig(Settings):
-    """Supervised fine-tuning of the planner."""
+    """Supervised fine-tuning of the planner: the interests' tokens, fitted to the states of contexts."""
 
-    method: Literal["full", "lora"] = "full"
-    lora_rank: Positive = 16
-    frozen_layers: Annotated[int, Field(ge=0)] = 0  # lowest layers that stay as they are
-    steps: Annotated[int, Field(ge=0)] = 24  # 0: the head alone is fitted
-    batch_size: Positive = 24  # contexts a step
-    share_first: Positive = 4  # contexts of a step that share their first interest, which is then read once
-    answers_each: Positive = 2  # answers of a context that are read beyond their first token
-    probe_contexts: Annotated[int, Field(ge=0)] = 6000  # contexts to whose states the head's rows are fitted; 0: never
-    probe_penalty: Annotated[float, Field(ge=0)] = 1e-5
+    # for reading contexts, frequent ones first; what is left out is answered by what was read. 0: what `init` has read
+    minutes: Annotated[float, Field(ge=0)] = 5.0
+    contexts_at_most: Positive = 20_000  # that are read, and whose states are kept beside the planner
     teacher_penalty: Annotated[float, Field(ge=0)] = 6.0  # of the choice model whose distributions are taught
     teacher_epochs: Positive = 30
-    learning_rate: Annotated[float, Field(gt=0)] = 3e-5
-    head_rate: Annotated[float, Field(ge=0)] = 1.0  # times as fast learn the head's rows of answers' tokens; 0: fixed
-    hint_share: Share = 0.25  # of prompts that name a recent successor, as those of a refresh do
-    warmup: Share = 0.05
-    evaluate_every: Positive = 60  # steps between looks at held-out recall, on which the checkpoint is chosen
-    evaluation_contexts: Positive = 512
+    evaluation_choices: Positive = 4000  # of validation users, by which penalty and prior of the fit are chosen
     choose_by: Literal["novel_recall@1", "novel_recall@10", "mrr"] = "mrr"
-    save_every: Annotated[int, Field(ge=0)] = 0  # steps between states from which an interrupted run goes on; 0: none
 
 
 class PlannerConfig(Settings):
@@ -149,23 +137,21 @@ class PlannerConfig(Settings):
     model: str | None = None  # a Hugging Face folder; None: the packaged SmolLM2-135M-Instruct
     precision: Literal["auto", "bfloat16", "float32"] = "auto"  # of matrix products; auto: bfloat16 where it is fast
     finetune: FinetuneConfig = FinetuneConfig()
-    match_rate_contexts: Positive = 64  # free generations behind the match rate
+    match_rate_contexts: Positive = 64  # free answers behind the match rate
 
 
 class TableConfig(Settings):
-    """The transition table: every ordered context, decoded in bulk."""
+    """The transition table: log-probabilities of all clusters after every ordered context."""
 
-    top_k: Positive = 20  # answers a context
-    # The first so many are exact; those after them are ranked by the bound that is known by then. None: all are exact.
-    exact: Positive | None = 1
     shards: Positive = 4
     contexts_at_most: Positive | None = None  # a partial table, frequent contexts first; None: every ordered context
-    recent: Annotated[float, Field(gt=0, le=1)] | None = None  # share of the transitions, the latest, that give hints
-    align: bool = False  # whether the alignment model orders the planner's ten best
+    # for reading contexts that fine-tuning did not; what is left then is answered by what was read. None: all are read
+    minutes: Annotated[float, Field(ge=0)] | None = 0.0
+    recent: Annotated[float, Field(gt=0, le=1)] | None = None  # share of the transitions, the latest, of a refresh
     precision: Literal["auto", "bfloat16", "float32"] = "auto"  # of matrix products; auto: bfloat16 where it is fast
     engine: str | None = None  # URL of an OpenAI-compatible engine that serves the planner; None: it answers in process
     engine_model: str = "planner"  # the name under which it serves it
-    second_build: Annotated[int, Field(ge=0)] = 32  # contexts of a shard that are worked out again
+    second_build: Annotated[int, Field(ge=0)] = 32  # contexts of a shard that are read again
 
 
 class RankerConfig(Settings):
@@ -226,8 +212,10 @@ class PolicyConfig(Settings):
 
     recent_clusters: Positive = 10  # interests to sample from
     recency_half_life: Annotated[float, Field(gt=0)] = 4.0  # in positions among the recent interests
-    exploration: Share = 0.05  # share of a slot's choice that is uniform over the clusters which it may show
-    clusters_per_slate: Positive = 12  # clusters that are ranked: the novel slots' first, then the strongest interests
+    exploration: Share = 0.02  # share of a slot's choice that is uniform over the clusters which it may show
+    temperature: Annotated[float, Field(ge=0.01)] = 0.05  # of the draw of novel slots, in nats of joint utility
+    shortlist: Annotated[int, Field(ge=1, le=1000)] = 64  # best items of new interests that novel slots are drawn from
+    clusters_per_slate: Positive = 12  # interests behind a slate: one a novel slot, then the strongest familiar ones
     novel_share: Share = 0.3  # of the slate, before the user's appetite is known
     novel_share_bounds: tuple[Share, Share] = (0.1, 0.5)  # how far the appetite may move it
     appetite_window: Positive = 50  # latest positive events that the appetite is read from
@@ -271,17 +259,16 @@ class EvaluationConfig(Settings):
 class RefitConfig(Settings):
     """The fit on all data, which is published; nothing is measured on it, its parameters are those that were."""
 
-    # the planner goes on from the measured one, with everybody's transitions; 0: its head alone is fitted anew
-    planner_steps: Annotated[int, Field(ge=0)] = 0
-    planner_learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    # for reading contexts that the measured planner has not; 0: the rows alone are fitted anew, to everybody's choices
+    planner_minutes: Annotated[float, Field(ge=0)] = 0.0
     table_contexts_at_most: Positive | None = None  # of the published table, frequent ones first; None: all
 
 
 class RefreshConfig(Settings):
-    """The table anew, with recent successors and the same planner: what is recent, and what must hold."""
+    """The table anew, its rows fitted to recent choices: what is recent, and what must hold."""
 
     judged_days: Annotated[float, Field(gt=0)] = 2.0  # the latest events, which both tables are judged on
-    recent_days: Annotated[float, Field(gt=0)] = 14.0  # the latest transitions, which give the hints
+    recent_days: Annotated[float, Field(gt=0)] = 14.0  # the latest transitions, which the rows are fitted to
     min_recall_ratio: Annotated[float, Field(ge=0)] = 1.0  # NovelRecall@10 of the new table over the old one's
     min_successor_jaccard: Share = 0.02  # a table that shares nothing with the one before was not refreshed but broken
     max_head_share: Share = 0.8  # of the best answers, that the most answered tenth of the clusters may take

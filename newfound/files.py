@@ -226,6 +226,7 @@ def _put_in_place(made: Path, out: Path, aside: Path) -> None:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
     if not exchange(made, out):
+        _flush(out.parent)  # the work folder's name first: what is moved into it must be found again
         out.rename(aside)
         made.rename(out)
 

@@ -1,7 +1,7 @@
-"""A refresh: the transition table anew, from recent successors and the same planner, judged against the old one.
+"""A refresh: the transition table anew, its planner's rows fitted to recent choices, judged against the old one.
 
-Nothing is retrained. Both tables are judged on the latest events, which neither has seen: the new one is built from
-what came before the cut for that, and once more from everything when it has passed.
+Nothing is read again: the planner's states stay. Both tables are judged on the latest events, which neither has seen:
+the new one is built from what came before the cut for that, and once more from everything when it has passed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def open_parts(root: str, release: str, out: dict[str, Path], cache: Path) -> di
 def refresh_table(
     planner: Path, clusters: Path, transitions: Path, config: TableConfig, recent: float, out: Path
 ) -> dict[str, float | int | str]:
-    """Builds the table with recent successors: hints to the planner, or, without one, what pair frequencies learn from.
+    """Builds the table from recent choices: the planner's rows are fitted to them, or pair frequencies counted.
 
     Args:
         planner: the release's planner.
@@ -135,7 +135,7 @@ def publish_refreshed(
         root,
         lineage={**old.manifest.lineage, "parents": [old.id], "kind": "refresh"},
         measures={**old.manifest.measures, **refreshed},
-        fits={**old.manifest.fits, "table": "rebuilt with recent successors; judged on the latest events (refresh.*)"},
+        fits={**old.manifest.fits, "table": "fitted to recent choices; judged on the latest events (refresh.*)"},
         gates={**old.manifest.gates, **{f"refresh.{name}": gate for name, gate in gates.items()}},
         promote=promote,
         expect=release,

@@ -190,21 +190,9 @@ WITHHELD = pa.schema(
 )
 """`held_out.parquet`: contexts withheld from training by design, in every order of their clusters; sorted."""
 
-RANK: Final = "rank"
 CLUSTER: Final = "cluster"
 SCORE: Final = "score"
 SOURCE: Final = "source"
-
-TABLE = pa.schema(
-    [
-        pa.field(CONTEXT, pa.list_(pa.string()), nullable=False),
-        pa.field(RANK, pa.int16(), nullable=False),  # 0 is best
-        pa.field(CLUSTER, pa.string(), nullable=False),
-        pa.field(SCORE, pa.float32(), nullable=False),  # natural-log probability of the whole description
-        pa.field(SOURCE, pa.string(), nullable=False),  # planner | frequency | popularity
-    ]
-)
-"""`table/table.parquet`: sorted by context, rank."""
 
 # --- Events: what was shown, and what came of it (the pydantic models are in newfound/events.py) ----------------------
 

@@ -85,7 +85,7 @@ def refresh_command(
     releases: Releases = "releases",
     promote: Annotated[bool, typer.Option(help="Serve the new release at once; else it is a canary.")] = True,
 ) -> None:
-    """The serving release's table anew, with recent successors."""
+    """The serving release's table anew, from recent choices."""
     from pipelines.local import run_pipeline
     from pipelines.refresh import arguments, of_events, refresh
 

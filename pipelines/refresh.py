@@ -1,4 +1,4 @@
-"""The refresh pipeline: the table anew with recent successors, judged, published; nothing is retrained.
+"""The refresh pipeline: the table anew from recent choices, judged, published; nothing is read again.
 
 `python -m pipelines local refresh` here; `python -m pipelines submit refresh` on Kubeflow.
 """
@@ -45,7 +45,7 @@ def define_refresh(platform: Platform | None = None) -> Any:
     """
     steps = Placement(platform)
 
-    @dsl.pipeline(name="newfound-refresh", description="The table of the current release anew, with recent successors")
+    @dsl.pipeline(name="newfound-refresh", description="The table of the current release anew, from recent choices")
     def refresh(
         data: str,
         features: str,

@@ -73,7 +73,7 @@ def step_settings(step: Step, config: TrainingConfig, image: str | None = None, 
 
 def refitting(config: TrainingConfig) -> TrainingConfig:
     """The fit on all data: everybody's transitions, none withheld; a planner that goes on; a table of its own size."""
-    finetune = {"steps": config.refit.planner_steps, "learning_rate": config.refit.planner_learning_rate}
+    finetune = {"minutes": config.refit.planner_minutes}
     planner = config.planner.model_copy(update={"finetune": config.planner.finetune.model_copy(update=finetune)})
     transitions = config.transitions.model_copy(update={"learn_from": "all", "held_out_pairs": 0.0})
     table = config.table.model_copy(update={"contexts_at_most": config.refit.table_contexts_at_most})

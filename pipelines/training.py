@@ -15,6 +15,7 @@ from components.check_gates import check_gates
 from components.evaluate import evaluate
 from components.fetch_histories import fetch_histories
 from components.finetune_planner import finetune_planner
+from components.fit_decision import fit_decision
 from components.load_interactions import load_interactions
 from components.mine_transitions import mine_transitions
 from components.publish_interests import publish_interests
@@ -37,11 +38,13 @@ STEPS: Final = {
     "table": Step("build_table", ("table",)),
     "tuning": Step("tune_ranker", ("ranker", "tuning")),
     "ranker": Step("train_ranker", ("ranker",)),
+    "decision": Step("fit_decision", ("split", "transitions", "planner", "policy", "evaluation")),
     "evaluation": Step("evaluate", tuple(name for name in SECTIONS if name != "refit"), MODEL_FILES),
     "gates": Step("check_gates", ("evaluation",)),
     "refit_transitions": Step("mine_transitions", ("transitions",), refit=True),
     "refit_planner": Step("finetune_planner", ("planner",), ("planner.model",), refit=True),
     "refit_table": Step("build_table", ("table",), refit=True),
+    "refit_decision": Step("fit_decision", ("split", "transitions", "planner", "policy", "evaluation"), refit=True),
     "release": Step("publish_release", SECTIONS),
     "interests": Step("publish_interests", folders=("feature_repo",)),
 }
@@ -57,6 +60,7 @@ class Fit:
     table: Any
     tuned: Any
     ranker: Any
+    decision: Any
 
 
 def arguments(
@@ -96,11 +100,13 @@ def define_training(platform: Platform | None = None, shards: int = 1) -> Any:
         table: str,
         tuning: str,
         ranker: str,
+        decision: str,
         evaluation: str,
         gates: str,
         refit_transitions: str,
         refit_planner: str,
         refit_table: str,
+        refit_decision: str,
         release: str,
         interests: str,
         releases: str,
@@ -118,11 +124,13 @@ def define_training(platform: Platform | None = None, shards: int = 1) -> Any:
             table: settings of build_table.
             tuning: settings of tune_ranker.
             ranker: settings of train_ranker.
+            decision: settings of fit_decision.
             evaluation: settings of evaluate.
             gates: settings of check_gates.
             refit_transitions: settings of mine_transitions on all data.
             refit_planner: settings of finetune_planner on all data.
             refit_table: settings of build_table for the release.
+            refit_decision: settings of fit_decision for the release.
             release: settings of publish_release.
             interests: settings of publish_interests.
             releases: folder or URL of all releases.
@@ -141,6 +149,7 @@ def define_training(platform: Platform | None = None, shards: int = 1) -> Any:
             planner=refit.planner,
             table=refit.table,
             ranker=refit.ranker,
+            decision=refit.decision,
             evaluation=evaluated,
             gates=verdict,
             settings=release,
@@ -171,7 +180,10 @@ def _prove(steps: Placement, given: dict[str, Any], dataset: Any, store: Any) ->
     table = steps.build_table(planner=planner, clusters=clusters, transitions=mined, settings=given["table"])
     tuned = steps.tune_ranker(**data, clusters=clusters, settings=given["tuning"]).outputs["tuned"]
     ranker = steps.train(train_ranker, **data, clusters=clusters, tuned=tuned, settings=given["ranker"])
-    fit = Fit(clusters, mined, planner, table.outputs["table"], tuned, ranker.outputs["ranker"])
+    parts = {"clusters": clusters, "transitions": mined, "table": table.outputs["table"]}
+    parts["ranker"] = ranker.outputs["ranker"]
+    decided = fit_decision(dataset=dataset, histories=data["histories"], **parts, settings=given["decision"])
+    fit = Fit(**parts, planner=planner, tuned=tuned, decision=steps.place(decided).outputs["decision"])
     evaluated = steps.place(evaluate(**data, **vars(fit), settings=given["evaluation"]))
     return fit, evaluated.outputs["evaluation"]
 
@@ -187,9 +199,16 @@ def _refit(steps: Placement, given: dict[str, Any], dataset: Any, store: Any, fi
     planner = steps.train(finetune_planner, refit=True, **learned, **refitted).outputs["planner"]
     table = steps.build_table(refit=True, planner=planner, **learned, settings=given["refit_table"])
     ranker = steps.train(train_ranker, refit=True, **data, tuned=fit.tuned, settings=given["ranker"])
-    return Fit(
-        fit.clusters, learned["transitions"], planner, table.outputs["table"], fit.tuned, ranker.outputs["ranker"]
+    parts = {**learned, "table": table.outputs["table"], "ranker": ranker.outputs["ranker"]}
+    decided = fit_decision(
+        dataset=dataset,
+        histories=data["histories"],
+        **parts,
+        settings=given["refit_decision"],
+        measured=fit.decision,
     )
+    decided = steps.place(decided, refit=True)
+    return Fit(**parts, planner=planner, tuned=fit.tuned, decision=decided.outputs["decision"])
 
 
 training = define_training()

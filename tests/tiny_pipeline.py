@@ -75,7 +75,6 @@ class House:
             "planner": {
                 "model": str(folder / "model"),
                 "precision": "float32",
-                "finetune": {"steps": 20, "batch_size": 16, "evaluate_every": 10, "evaluation_contexts": 64},
                 "match_rate_contexts": 8,
             },
             "table": {"precision": "float32", "shards": 2, "second_build": 4},
@@ -91,7 +90,6 @@ class House:
                 "min_match_rate": 0.0,
                 "min_recall_over_chance": 0.0,
             },
-            "refit": {"planner_steps": 10},
         }
 
     def run(self, *options: str, **evaluation: float) -> subprocess.CompletedProcess[str]:

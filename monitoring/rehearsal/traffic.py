@@ -130,14 +130,17 @@ def items_by_cluster(clusters: Clusters) -> dict[str, list[str]]:
 
 def successors_of(table: Path, top: int = 5) -> dict[str, list[str]]:
     """What a release's table says follows each interest, most answered first: latent interests are drawn from it."""
-    import pyarrow.parquet as pq
+    import numpy as np
 
-    rows = pq.read_table(table / "table.parquet", columns=["context", "rank", "cluster"])
+    from newfound.table.artifact import read_arrays, read_record
+
+    names = read_record(table)["interface"]
+    contexts, log_probs = read_arrays(table)
     counts: dict[str, dict[str, int]] = {}
-    for context, rank, cluster in zip(*(rows[name].to_pylist() for name in rows.column_names), strict=True):
-        if rank < top and context:
-            here = counts.setdefault(context[-1], {})
-            here[cluster] = here.get(cluster, 0) + top - rank
+    for context, row in zip(contexts.tolist(), log_probs, strict=True):
+        here = counts.setdefault(names[context[-1]], {})
+        for rank, cluster in enumerate(np.argsort(-row, kind="stable")[:top].tolist()):
+            here[names[cluster]] = here.get(names[cluster], 0) + top - rank
     return {last: sorted(after, key=lambda c: (-after[c], c)) for last, after in sorted(counts.items())}
 
 

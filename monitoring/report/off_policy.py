@@ -1,7 +1,9 @@
 """Off-policy estimates on novel slots from logged propensities: IPS, SNIPS, doubly robust, in SQL.
 
 The estimators are those of `newfound.evaluation.off_policy`, with slates as groups; here they are sums that stream
-through DuckDB, exact ones by the macro `total` of `monitoring.report.windows`.
+through DuckDB, exact ones by the macro `total` of `monitoring.report.windows`. A propensity is a slot's probability
+given the slots above it, so what is estimated is a slot that the other policy fills below slots filled as logged.
+A whole slate of another policy needs products along the slate, whose effective sample size is hopeless for these two.
 """
 
 from __future__ import annotations

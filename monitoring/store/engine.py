@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 CONNECT_S: Final = 5
 LOCK_S: Final = 5
@@ -134,7 +134,7 @@ def lock_pushers(engine: Engine, *, wait_s: float = 0) -> Iterator[PusherLock]:
 def _unlock(connection: Connection) -> None:
     try:
         connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _PUSHER_LOCK})
-    except OperationalError:  # the connection is gone, and the lock with it
+    except DBAPIError:  # the connection is gone, and the lock with it
         connection.invalidate()
 
 

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from newfound.datasets.bounds import BLOCK_BYTES, MOST_BATCH_ROWS, batch_rows, cut, slices
 from newfound.datasets.delimited import Layout, first_invalid_line, open_delimited
+from newfound.datasets.sequences import open_sequences
 from newfound.errors import DataError
 from newfound.schema import ITEM, TIME, USER
 
@@ -34,7 +35,7 @@ class SourceFile:
     path: Path
     columns: Mapping[str, str]  # newfound's name -> the file's
     required: tuple[str, ...]
-    layout: Layout | None = None  # None: Parquet or CSV, as the file itself says
+    layout: Layout | None = None  # None: Parquet, CSV or histories line by line, as the file itself says
 
 
 @dataclass
@@ -84,7 +85,12 @@ def stage(file: SourceFile, out: Path) -> Staged:
     malformed = Malformed()
     is_parquet = file.layout is None and _is_parquet(file.path)
     try:
-        names, batches = _parquet(file) if is_parquet else _delimited(file, malformed)
+        if is_parquet:
+            names, batches = _parquet(file)
+        elif file.layout is None and file.path.suffix.lower() == ".txt":
+            names, batches = open_sequences(file.path)
+        else:
+            names, batches = _delimited(file, malformed)
         rows, datetimes = _write(source, names, batches, malformed, out)
     except DataError:
         raise
@@ -93,7 +99,7 @@ def stage(file: SourceFile, out: Path) -> Staged:
             row = line + (1 if file.layout and file.layout.names else 0)  # the header is no data row
             raise DataError(source, "is not UTF-8 here", row=row, expected="UTF-8 text") from error
         reason = " ".join(str(error).split())[:300]
-        raise DataError(source, f"cannot be read ({reason})", expected="a sound Parquet or CSV file") from error
+        raise DataError(source, f"cannot be read ({reason})", expected="a sound Parquet, CSV or text file") from error
     total = rows + len(malformed.rows)
     if total == 0:
         raise DataError(source, "holds no rows", expected="at least one row")

@@ -161,7 +161,7 @@ def _movietweetings(config: DataConfig) -> Source:
 
 
 def _files(config: DataConfig) -> Source:
-    """Your own files: Parquet or CSV, columns named as in `newfound.schema`."""
+    """Your own files: Parquet or CSV, columns named as in `newfound.schema`; or histories line by line, as .txt."""
     interactions = {name: name for name in (USER, ITEM, TIME, ENGAGEMENT, RATING, POSITIVE)}
     items = {name: name for name in (ITEM, TITLE, TEXT, CATEGORIES)}
     return Source(

@@ -1,8 +1,9 @@
 """Off-policy estimates: what another policy would have earned, from what this one logged.
 
-An action is (slot, cluster). Its logged propensity is the exact marginal probability under the policy that decided, so
-a reward can be weighed by how much more, or less, often the other policy would have taken the same action. Everything
-here is numpy over arrays of one entry a logged slot.
+An action is (slot, cluster). Its logged propensity is its exact probability given the slots above it, so a slate's is
+the product along the slate (`along_slates`), and a reward can be weighed by how much more, or less, often the other
+policy would have come to the same action by the same way. Everything here is numpy over arrays of one entry a logged
+slot.
 
 Formulas: Horvitz and Thompson (1952) for IPS; Swaminathan and Joachims (2015) for the self-normalised SNIPS; Dudik,
 Langford and Li (2011) for the doubly robust estimator; Kish (1965) for the effective sample size.
@@ -10,6 +11,8 @@ Langford and Li (2011) for the doubly robust estimator; Kish (1965) for the effe
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +39,45 @@ class Estimate:
     effective_sample_size: float
     slots: int
     clipped: float
+
+
+def along_slates(probabilities: Floats, slates: Floats) -> Floats:
+    """Probability of each slot together with those above it: products along the slate.
+
+    Args:
+        probabilities: [S], each slot's given the slots above it.
+        slates: [S], slate of each slot; a slate's slots follow one another, the topmost first.
+
+    >>> along_slates(np.array([0.5, 0.5, 0.2]), np.array(["a", "a", "b"]))
+    array([0.5 , 0.25, 0.2 ])
+    """
+    found = np.asarray(probabilities, dtype=np.float64).copy()
+    slates = np.asarray(slates)
+    for at in range(1, len(found)):
+        if slates[at] == slates[at - 1]:
+            found[at] *= found[at - 1]
+    return found
+
+
+def at_temperature(candidates: Mapping[str, float], floor: float, ratio: float) -> dict[str, float]:
+    """A slot's probabilities if it had been drawn at another temperature.
+
+    Args:
+        candidates: logged probability of each cluster that the slot could have shown.
+        floor: the part of each that is exploration's.
+        ratio: the logged temperature over the other one; 2 is half the temperature.
+
+    >>> at_temperature({"a": 0.75, "b": 0.25}, 0.0, 2.0)
+    {'a': 0.9, 'b': 0.1}
+    """
+    own = {cluster: max(value - floor, 0.0) for cluster, value in candidates.items()}
+    decided = math.fsum(own.values())
+    top = max(own.values(), default=0.0)
+    if top <= 0:
+        return dict(candidates)
+    raised = {cluster: (value / top) ** ratio for cluster, value in own.items()}
+    total = math.fsum(raised.values())
+    return {cluster: floor + decided * value / total for cluster, value in raised.items()}
 
 
 def weights(target: Floats, propensities: Floats, clip: float | None = None) -> Floats:

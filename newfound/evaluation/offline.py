@@ -15,7 +15,7 @@ import numpy as np
 
 from newfound import measures, schema
 from newfound.clusters import Clusters
-from newfound.config import EvaluationConfig, TableConfig, TrainingConfig
+from newfound.config import EvaluationConfig, TrainingConfig
 from newfound.datasets import Dataset
 from newfound.evaluation import moments as protocols
 from newfound.evaluation.baselines import Baseline, ranker_rival, simple_rivals, teacher_rival
@@ -35,7 +35,8 @@ from newfound.evaluation.methods import Answers, Method, judge, method_of, paire
 from newfound.evaluation.moments import Context, Events
 from newfound.evaluation.report import findings
 from newfound.evaluation.report.page import write_report
-from newfound.evaluation.scorers import EXACT, Live, PlannerScorer, TableScorer
+from newfound.evaluation.scorers import Live, PlannerScorer, TableScorer
+from newfound.evaluation.served import open_recommender, served_measures
 from newfound.files import new_folder
 from newfound.measures import Ints
 from newfound.planner.prompt import has_planner
@@ -86,6 +87,7 @@ def evaluate(
     planner: Path,
     table: Path,
     ranker: Path,
+    decision: Path,
     tuned: Path | None,
     config: TrainingConfig,
     out: Path,
@@ -100,6 +102,7 @@ def evaluate(
         planner: the planner's folder; one without a language model (ids alone) is left out.
         table: the table's folder.
         ranker: the ranker's folder.
+        decision: the decision's folder.
         tuned: the tuning's folder, for the report.
         config: the whole configuration.
         out: the folder to write; metrics.json comes last.
@@ -143,7 +146,7 @@ def evaluate(
         policy, scorer = _timed("planner loaded", lambda: _load_planner(planner, interests, config))
         metrics |= {"planner.present": 1.0, "planner.match_rate": _match_rate(policy, moments.test, config)}
         ours.append(Method("planner", "Planner, fine-tuned", scorer, "ours"))
-        live = partial(_answer_live, policy, config.table)
+        live = partial(_answer_live, policy)
     served = TableScorer(answers_of_table, interests.interface, backup, live)
     sees = "the planner; pair frequency below it"
     ours.append(Method("table", "Transition table, as served", served, "ours", sees=sees))
@@ -159,6 +162,9 @@ def evaluate(
     paired(metrics, methods[0].key, answers, slices, boot)
     metrics |= _timed("items", lambda: _item_measures(dataset, interests, item_policy, catalogue, limits, config.seed))
     metrics |= _timed("end to end", lambda: _composed(item_policy, catalogue, moments, methods, answers, boot))
+    serving = open_recommender(dataset, clusters, table, ranker, decision, config.policy)
+    metrics |= _timed("slates as served", lambda: served_measures(serving, item_policy, moments.test, boot))
+    metrics |= {name: metrics[f"served.{name}"] for name in ("novel_hr@10", "novel_ndcg@10")}
     users = max(1, limits.users_at_most // limits.liked_items)
     walks = protocols.read_journeys(dataset, interests, ["test"], users, config.seed)
     liked = protocols.next_positive_events(walks, config.transitions.context, limits.liked_items)
@@ -178,8 +184,7 @@ def evaluate(
         deciles=deciles,
         quota=curve,
         served=served,
-        ranker=item_policy,
-        catalogue=catalogue,
+        recommender=serving,
         folders={"planner": planner, "ranker": ranker, "tuned": tuned},
     )
     page = findings.gather(evidence)
@@ -191,20 +196,16 @@ def _load_planner(folder: Path, clusters: Clusters, config: TrainingConfig) -> t
     from newfound.planner.planner import Planner
 
     planner = Planner.load(folder, clusters, precision=config.planner.precision)
-    # As exactly as the table is decoded.
-    return planner, PlannerScorer(planner, config.table.exact or EXACT)
+    return planner, PlannerScorer(planner)
 
 
-def _answer_live(planner: Any, config: TableConfig, contexts: Sequence[Context]) -> list[list[tuple[str, float]]]:
-    """What the planner's table would hold for some contexts that it does not."""
-    from newfound.table.answers import planner_rows
-
-    rows = planner_rows(planner, contexts, config, {})
-    answers: dict[Context, list[tuple[str, float]]] = {context: [] for context in contexts}
-    columns = (rows[name].to_pylist() for name in (schema.CONTEXT, schema.CLUSTER, schema.SCORE))
-    for context, cluster, score in zip(*columns, strict=True):
-        answers[tuple(context)].append((cluster, score))
-    return list(answers.values())
+def _answer_live(planner: Any, contexts: Sequence[Context]) -> list[list[tuple[str, float]]]:
+    """What the planner's table would hold for some contexts that it does not, best first."""
+    best, values = planner.top_k(contexts, len(planner))
+    return [
+        [(planner.nodes[at], value) for at, value in zip(row, scores, strict=True) if at >= 0]
+        for row, scores in zip(best.tolist(), values.tolist(), strict=True)
+    ]
 
 
 def _match_rate(planner: Any, events: Events, config: TrainingConfig) -> float:
@@ -258,8 +259,6 @@ def _composed(
         put(metrics, f"{name}.novel_ndcg@10", boot.mean(measures.gains(places, SLATE)))
         if key in widths:
             metrics[f"{name}.slate_clusters"] = widths[key]
-    for measure in ("novel_hr@10", "novel_ndcg@10"):
-        metrics[measure] = metrics[f"{methods[0].key}.{measure}"]
     return metrics
 
 

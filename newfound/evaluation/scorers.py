@@ -9,39 +9,28 @@ import numpy as np
 
 from newfound.evaluation.baselines import Scorer
 from newfound.evaluation.moments import Context, Events
-from newfound.measures import Array, Floats, Ints
-
-EXACT = 10
-"""Best novel clusters that are decoded exactly unless told otherwise: as many as the largest k that is reported."""
+from newfound.measures import Floats, Ints
 
 
-class Decoder(Protocol):
-    """What is needed of the planner: `newfound.planner.Planner.decode`."""
+class Policy(Protocol):
+    """What is needed of the planner: `newfound.planner.planner.Planner.log_probs`."""
 
-    def decode(self, contexts: Sequence[Context], k: int, allowed: Array | None = None) -> Any:
-        """Log-probabilities [B, N] with the k best allowed ones exact."""
+    def log_probs(self, contexts: Sequence[Context]) -> Floats:
+        """Natural-log probabilities of all clusters, [B, N]."""
 
 
 class PlannerScorer:
-    """The planner, asked for each moment's own novel clusters: those in the user's history cannot be answered.
+    """The planner, asked for each moment's context: exact log-probabilities of every cluster."""
 
-    The order below the exact ones is that of upper bounds.
-
-    Args:
-        planner: the planner.
-        exact: how many of the best are decoded exactly.
-    """
-
-    def __init__(self, planner: Decoder, exact: int = EXACT) -> None:
-        self._planner, self._exact = planner, exact
+    def __init__(self, planner: Policy) -> None:
+        self._planner = planner
 
     def scores(self, events: Events) -> Floats:
         if not len(events):
             return np.zeros((0, len(events.journeys.order)))
-        found = self._planner.decode(events.contexts, self._exact, ~events.seen)
-        # An exact score comes before an equal bound.
-        scores: Floats = np.where(found.exact, found.scores, np.nextafter(found.scores, np.float32(-np.inf)))
-        return scores
+        unique = list(dict.fromkeys(events.contexts))
+        row = {context: at for at, context in enumerate(unique)}
+        return self._planner.log_probs(unique)[[row[context] for context in events.contexts]]
 
 
 Live = Callable[[Sequence[Context]], Sequence[Sequence[tuple[str, float]]]]

@@ -1,4 +1,4 @@
-"""The fine-tuned planner: contexts of clusters in, the next novel clusters out."""
+"""The planner: contexts of clusters in, the log-probabilities of every next cluster out."""
 
 from __future__ import annotations
 
@@ -13,37 +13,40 @@ import torch
 from newfound.clusters import Clusters
 from newfound.compute.distributed import on_accelerator
 from newfound.errors import DataError, VocabularyError
-from newfound.planner.decoding.backbone import Backbone, load_backbone
-from newfound.planner.decoding.search import Decoded, ExactDecoder
-from newfound.planner.decoding.trie import Trie
+from newfound.planner.decoding.backbone import Backbone, likeliest, load_backbone, read_prompts
 from newfound.planner.prompt import RECORD, PromptCodec, Tokens
-from newfound.types import Bools, Floats
+from newfound.planner.states import CONTEXTS_FILE, States, read_states
+from newfound.types import Bools, Context, Floats
 
-TOLD_APART = 10
-Contexts = Sequence[tuple[str, ...]]
 Ints32 = npt.NDArray[np.int32]
-Hints = Sequence[str | None]
 
 
 class Planner:
-    """A language model over one set of interface clusters.
+    """A language model over one set of interface clusters, each of which is one token of its vocabulary.
 
     Args:
         backbone: the language model.
-        codec: how contexts and descriptions become tokens.
+        codec: how contexts become tokens, and which tokens answer.
         nodes: the interface clusters' ids, in the codec's order.
         digest: identifies the weights and the prompt.
+        states: of contexts that were read before.
     """
 
-    def __init__(self, backbone: Backbone, codec: PromptCodec, nodes: Sequence[str], digest: str = "") -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        codec: PromptCodec,
+        nodes: Sequence[str],
+        digest: str = "",
+        states: States | None = None,
+    ) -> None:
         if len(nodes) != len(codec):
             raise VocabularyError(f"planner has {len(codec)} descriptions; expected {len(nodes)}, one a cluster")
-        self.backbone = backbone
-        self.codec = codec
-        self.nodes = list(nodes)
-        self.digest = digest
+        self.backbone, self.codec, self.nodes, self.digest = backbone, codec, list(nodes), digest
         self.index = {node: place for place, node in enumerate(self.nodes)}
-        self.decoder = ExactDecoder(backbone, Trie(codec.answers), codec.end)
+        self.states = states
+        self.rows: Floats = backbone.head[codec.first_token :][: len(codec)].float().cpu().numpy()
+        """[N, dim] of the interests' tokens in the head"""
 
     @classmethod
     def load(cls, path: str | Path, clusters: Clusters, *, precision: str = "auto", lean: bool = True) -> Planner:
@@ -60,129 +63,116 @@ class Planner:
         """
         folder = Path(path)
         codec = PromptCodec.load(folder, clusters.descriptions)
+        states = States.load(folder) if (folder / CONTEXTS_FILE).is_file() else None
         with on_accelerator():
             backbone = load_backbone(folder, precision, lean)
-        return cls(backbone, codec, clusters.interface, planner_digest(folder))
+        return cls(backbone, codec, clusters.interface, planner_digest(folder), states)
 
     def __len__(self) -> int:
         return len(self.nodes)
 
     def describe(self) -> dict[str, str | int]:
-        """Engine, version, threads, device and batch sizes, on which answers may depend beside their inputs."""
+        """Engine, version, threads and device, on which answers may depend beside their inputs."""
         return {
             "engine": self.backbone.name,
             "torch": torch.__version__.split("+")[0],
             "threads": torch.get_num_threads(),
             "device": self.backbone.device.type,
-            "contexts_a_batch": self.decoder.contexts,
-            "branches_a_batch": self.decoder.branches,
         }
 
-    def prompts(self, contexts: Contexts, hints: Hints | None = None) -> list[list[Tokens]]:
-        """Each context's prompt as segments.
-
-        Args:
-            hints: for each context the most frequent recent successor of that very context, or None.
+    def places(self, contexts: Sequence[Context]) -> list[tuple[int, ...]]:
+        """Contexts by cluster indices.
 
         Raises:
-            VocabularyError: a context or a hint names no interface cluster, or a context is empty.
+            VocabularyError: a context names no interface cluster, or is empty.
         """
-        out = []
+        if not all(contexts):
+            raise VocabularyError("a context is empty; expected at least one cluster")
         try:
-            for place, context in enumerate(contexts):
-                if not context:
-                    raise VocabularyError("a context is empty; expected at least one cluster")
-                hint = hints[place] if hints is not None else None
-                at = None if hint is None else self.index[hint]
-                out.append(self.codec.segments(tuple(self.index[c] for c in context), at))
+            return [tuple(self.index[cluster] for cluster in context) for context in contexts]
         except KeyError as error:
             raise VocabularyError(f"{error.args[0]!r} is no interface cluster of this planner") from None
-        return out
 
-    def decode(
-        self,
-        contexts: Contexts,
-        k: int,
-        allowed: Bools | None = None,
-        hints: Hints | None = None,
-        forced: bool = True,
-    ) -> Decoded:
-        """Scores and bounds of all clusters, each context's k best exact; see `ExactDecoder.decode`."""
-        prompts = self.prompts(contexts, hints)
-        scores = np.full((len(prompts), len(self)), -np.inf, dtype=np.float32)
-        exact = np.zeros((len(prompts), len(self)), dtype=bool)
-        for rows in _by_depth(prompts):
-            given = None if allowed is None else allowed[rows]
-            part = self.decoder.decode([prompts[i] for i in rows], k, given, forced)
-            scores[rows], exact[rows] = part.scores, part.exact
-        return Decoded(scores, exact)
+    def has_read(self, contexts: Sequence[Context]) -> Bools:
+        """[B], whether the state of a context is at hand."""
+        if self.states is None:
+            return np.zeros(len(contexts), dtype=bool)
+        return self.states.rows(self.places(contexts)) >= 0
 
-    def top_k(
-        self, contexts: Contexts, k: int, allowed: Bools | None = None, hints: Hints | None = None
-    ) -> tuple[Ints32, Floats]:
-        """The k next clusters of the highest true log-probability, exactly.
+    def log_probs(self, contexts: Sequence[Context], *, anew: bool = False) -> Floats:
+        """Natural-log probabilities of all clusters after some contexts, exact.
+
+        Args:
+            contexts: B tuples of interface clusters, oldest first.
+            anew: reads every prompt, also those whose states are at hand.
+
+        Returns:
+            float32 [B, N]; a context's own clusters are no answers and have minus infinity, the others sum to one.
+        """
+        return closed_log_probs(self.logits(contexts, anew=anew), self.places(contexts))
+
+    def logits(self, contexts: Sequence[Context], *, anew: bool = False) -> Floats:
+        """float32 [B, N] logits of the interests' tokens."""
+        found: Floats = self._states(contexts, anew) @ self.rows.T
+        return found
+
+    def top_k(self, contexts: Sequence[Context], k: int, allowed: Bools | None = None) -> tuple[Ints32, Floats]:
+        """The k next clusters of the highest log-probability.
 
         Args:
             contexts: B tuples of interface clusters, oldest first.
             k: at most the number of clusters.
-            allowed: [B, N] clusters that may be answered; None: all.
+            allowed: [B, N] clusters that may be answered; None: all but the context's own.
 
         Returns:
-            Indices [B, k] into the interface clusters and natural-log probabilities [B, k] of the whole descriptions
-            with their end, best first; -1 and minus infinity where fewer are allowed.
+            Indices [B, k] into the interface clusters and natural-log probabilities [B, k], best first; -1 and minus
+            infinity where fewer are allowed. Equal ones are ordered by index.
         """
-        k = min(k, len(self))
-        return self.decode(contexts, k, allowed, hints).top(k)
+        return best_of(self.log_probs(contexts), min(k, len(self)), allowed)
 
-    def scores(
-        self,
-        contexts: Contexts,
-        *,
-        exact: int = 0,
-        exhaustive: bool = False,
-        allowed: Bools | None = None,
-        hints: Hints | None = None,
-    ) -> Floats:
-        """A score of every cluster for ranking, [B, N].
+    def read(self, prompts: Sequence[Tokens]) -> Floats:
+        """float32 [B, dim] states after whole prompts, as tokens."""
+        found: Floats = read_prompts(self.backbone, [[prompt] for prompt in prompts]).numpy()
+        return found
 
-        The `exact` best are true log-probabilities. Every other cluster has its upper bound: the log-probability of
-        the part of its description that has been read, at least the first token (and never above the last exact one).
-        With `exact=0` descriptions are read until the ten best are told apart from the others. Where first tokens
-        differ that costs no more than reading the prompt; the order is the true one as far as the rest of a
-        description follows from what tells it apart, which is what fine-tuning teaches.
+    def match_rate(self, contexts: Sequence[Context]) -> float:
+        """Share of free answers that are an interest: the likeliest token of the whole vocabulary, nothing masked."""
+        if not len(contexts):
+            return 1.0
+        tokens = likeliest(self.backbone.head, torch.from_numpy(self._states(contexts, anew=True)))
+        return float(np.mean([self.codec.cluster_of(token) is not None for token in tokens.tolist()]))
 
-        Args:
-            exhaustive: reads every description in full instead.
-            allowed: [B, N] clusters that may be answered; minus infinity for others.
-        """
-        if exhaustive:
-            return self.decode(contexts, len(self), allowed, hints).scores
-        if exact:
-            return self.decode(contexts, min(exact, len(self)), allowed, hints).scores
-        return self.decode(contexts, min(TOLD_APART, len(self)), allowed, hints, forced=False).scores
-
-    def free_generate(self, contexts: Contexts, hints: Hints | None = None) -> list[str]:
-        """Free greedy decoding: the model's own text, not held to the descriptions by the trie."""
-        prompts = self.prompts(contexts, hints)
-        longest = max(len(answer) for answer in self.codec.answers)
-        out = [""] * len(prompts)
-        for rows in _by_depth(prompts):
-            answers = self.decoder.generate([prompts[i] for i in rows], self.codec.end, longest + 1)
-            for row, tokens in zip(rows, answers, strict=True):
-                out[row] = self.codec.decode(tokens)
+    def _states(self, contexts: Sequence[Context], anew: bool) -> Floats:
+        places = self.places(contexts)
+        out = np.zeros((len(places), self.rows.shape[1]), dtype=np.float32)
+        at_hand = np.full(len(places), -1) if anew or self.states is None else self.states.rows(places)
+        if self.states is not None:
+            out[at_hand >= 0] = self.states.values[at_hand[at_hand >= 0]]
+        missing = np.flatnonzero(at_hand < 0)
+        for length in sorted({len(places[row]) for row in missing}):
+            rows = [row for row in missing.tolist() if len(places[row]) == length]
+            unique = np.array(sorted({places[row] for row in rows}), dtype=np.int64).reshape(-1, length)
+            read = read_states(self.backbone, self.codec, unique)
+            out[rows] = read.values[read.rows([places[row] for row in rows])]
         return out
 
-    def match_rate(self, contexts: Contexts, hints: Hints | None = None) -> float:
-        """Share of free generations that are exactly one of the descriptions."""
-        answers = self.free_generate(contexts, hints)
-        return sum(self.codec.cluster_of(answer) is not None for answer in answers) / max(len(answers), 1)
+
+def closed_log_probs(logits: Floats, contexts: Sequence[tuple[int, ...]]) -> Floats:
+    """Log-probabilities among the clusters that are not the context's own, [B, N]; those have minus infinity."""
+    found = logits.astype(np.float32)
+    for row, context in enumerate(contexts):
+        found[row, list(context)] = -np.inf
+    found -= found.max(axis=1, keepdims=True)
+    result: Floats = found - np.log(np.exp(found).sum(axis=1, keepdims=True))
+    return result
 
 
-def _by_depth(prompts: Sequence[Sequence[Tokens]]) -> list[list[int]]:
-    groups: dict[int, list[int]] = {}
-    for place, prompt in enumerate(prompts):
-        groups.setdefault(len(prompt), []).append(place)
-    return [groups[depth] for depth in sorted(groups)]
+def best_of(log_probs: Floats, k: int, allowed: Bools | None = None) -> tuple[Ints32, Floats]:
+    """The k best of each row, see `Planner.top_k`."""
+    scores = log_probs if allowed is None else np.where(allowed, log_probs, -np.inf)
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :k].astype(np.int32)
+    values: Floats = np.take_along_axis(scores, best, axis=1).astype(np.float32)
+    return np.where(np.isneginf(values), -1, best), values
 
 
 def planner_digest(folder: Path) -> str:

@@ -1,8 +1,8 @@
-"""The planner's language: how interests become tokens, and tokens one of the predefined descriptions.
+"""The planner's language: how interests become tokens, and which tokens are answers.
 
-A prompt is ``<opening> <interest 1>; <interest 2>;`` and its answer `` <interest>`` followed by the end token. Whatever
-is the same for all contexts stands at the front and the separator is one token, so two contexts that share their first
-interests share those tokens too, and nothing but the last interest is a pair's own.
+A prompt is ``<opening> <interest 1>; <interest 2>;`` and its answer is one token: every interest has a token of its
+own in the vocabulary, whose surface is its description. Whatever is the same for all contexts stands at the front and
+the separator is one token, so two contexts that share their first interests share those tokens too.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ class Template:
 
     opening: str = "A person's interests, oldest first, then a new one:"
     separator: str = ";"
-    hint: str = " lately:"  # stands before the most frequent recent successor of the very context
 
 
 def clean(description: str) -> str:
@@ -68,33 +67,43 @@ def clean_all(descriptions: Sequence[str]) -> list[str]:
 
 
 class PromptCodec:
-    """Contexts and descriptions as tokens.
+    """Contexts as tokens, and interests as the tokens that answer them.
 
     Args:
         tokenizer: the model's own; text that looks like a special token is encoded as plain text.
         descriptions: of the interface clusters, in their order.
-        end: id of the token that ends an answer.
+        first_token: id of the first interest's token; the others' follow.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, descriptions: Sequence[str], end: int, template: Template | None = None
+        self, tokenizer: Tokenizer, descriptions: Sequence[str], first_token: int, template: Template | None = None
     ) -> None:
         self.template = template or Template()
         self.tokenizer = tokenizer
         tokenizer.encode_special_tokens = True
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        self.end = end
+        self.first_token = first_token
         self.texts = clean_all(descriptions)
         self.opening = self._encode(self.template.opening)
         self.separator = self._encode(self.template.separator)
-        self.hint = self._encode(self.template.hint)
-        self.answers: list[Tokens] = [self._encode(" " + text)[:MAX_TOKENS] for text in self.texts]
-        if len(set(self.answers)) != len(self.answers):
-            raise VocabularyError(
-                "two descriptions have the same tokens; expected descriptions that the tokenizer tells apart"
-            )
-        self._by_text = {text: place for place, text in enumerate(self.texts)}
+        self.words: list[Tokens] = [self._encode(" " + text)[:MAX_TOKENS] for text in self.texts]
+
+    @classmethod
+    def extend(cls, tokenizer: Tokenizer, descriptions: Sequence[str]) -> PromptCodec:
+        """Gives every interest a token; a tokenizer that has these very tokens stays as it is.
+
+        Raises:
+            VocabularyError: the tokenizer has the tokens of other interests, or gives no consecutive ids.
+        """
+        from tokenizers import AddedToken
+
+        names = surfaces(clean_all(descriptions))
+        tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
+        ids = [tokenizer.token_to_id(name) or 0 for name in names]
+        if ids != list(range(ids[0], ids[0] + len(ids))):
+            raise VocabularyError("the tokenizer has tokens of other interests; expected a base model's, or the same")
+        return cls(tokenizer, descriptions, ids[0])
 
     def _encode(self, text: str) -> Tokens:
         return tuple(self.tokenizer.encode(text, add_special_tokens=False).ids)
@@ -103,51 +112,42 @@ class PromptCodec:
         return len(self.texts)
 
     @property
+    def answers(self) -> range:
+        """Ids of the interests' tokens, in cluster order."""
+        return range(self.first_token, self.first_token + len(self.texts))
+
+    @property
     def digest(self) -> str:
-        """Of everything that a table or a release must agree on: template, texts and their tokens."""
-        content = json.dumps([asdict(self.template), self.texts, self.answers, self.end])
+        """Of everything that a table or a release must agree on: template, texts, their tokens and the answers'."""
+        content = json.dumps([asdict(self.template), self.texts, self.words, self.first_token])
         return hashlib.sha256(content.encode()).hexdigest()
 
-    def segments(self, context: Context, hint: int | None = None) -> list[Tokens]:
-        """The prompt's tokens in pieces: the opening, then one piece an interest, the last with the hint if given."""
-        pieces = [self.answers[cluster] + self.separator for cluster in context]
-        if hint is not None:
-            pieces[-1] += self.hint + self.answers[hint] + self.separator
-        return [self.opening, *pieces]
+    def segments(self, context: Context) -> list[Tokens]:
+        """The prompt's tokens in pieces: the opening, then one piece an interest."""
+        return [self.opening, *(self.words[cluster] + self.separator for cluster in context)]
 
-    def tokens(self, context: Context, hint: int | None = None) -> Tokens:
+    def tokens(self, context: Context) -> Tokens:
         """The whole prompt."""
-        return sum(self.segments(context, hint), ())
+        return sum(self.segments(context), ())
 
-    def text(self, context: Context, hint: int | None = None) -> str:
+    def text(self, context: Context) -> str:
         """The prompt as text; `tokens` is what models are given."""
-        middle = "".join(f" {self.texts[c]}{self.template.separator}" for c in context)
-        late = "" if hint is None else f"{self.template.hint} {self.texts[hint]}{self.template.separator}"
-        return self.template.opening + middle + late
+        return self.template.opening + "".join(f" {self.texts[c]}{self.template.separator}" for c in context)
 
-    def choices(self) -> list[str]:
-        """The texts that an engine with structured output may answer, in cluster order."""
-        return [self.tokenizer.decode(list(tokens), skip_special_tokens=False) for tokens in self.answers]
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        """Generated tokens as text, up to the end token."""
-        kept = list(tokens)
-        if self.end in kept:
-            kept = kept[: kept.index(self.end)]
-        return str(self.tokenizer.decode(kept, skip_special_tokens=False)).strip()
-
-    def cluster_of(self, text: str) -> int | None:
-        """The cluster that a generated text names, by exact match."""
-        return self._by_text.get(text.strip())
+    def cluster_of(self, token: int) -> int | None:
+        """The cluster that a token answers; None where it is a word."""
+        place = token - self.first_token
+        return place if 0 <= place < len(self.texts) else None
 
     def save(self, folder: Path) -> None:
-        """Writes `prompt.json`."""
+        """Writes `prompt.json` and the tokenizer with the interests' tokens."""
         record = {
             "template": asdict(self.template),
-            "end": self.end,
+            "first_token": self.first_token,
             "descriptions": self.texts,
             "digest": self.digest,
         }
+        self.tokenizer.save(str(folder / TOKENIZER))
         (folder / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
     @classmethod
@@ -163,10 +163,16 @@ class PromptCodec:
         """
         record = read_record(folder)
         template = Template(**record["template"])
-        codec = cls(load_tokenizer(folder), descriptions or record["descriptions"], record["end"], template)
+        texts = descriptions or record["descriptions"]
+        codec = cls(load_tokenizer(folder), texts, record["first_token"], template)
         if codec.texts != record["descriptions"] or codec.digest != record["digest"]:
             raise VocabularyError(f"{folder / RECORD}: made for other clusters; expected the descriptions in use")
         return codec
+
+
+def surfaces(texts: Sequence[str]) -> list[str]:
+    """The interests' tokens as text, such as `<interest: crime, thriller>`; no model has such of its own."""
+    return [f"<interest: {text}>" for text in texts]
 
 
 def has_planner(folder: Path) -> bool:
@@ -182,7 +188,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     """
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        return {name: record[name] for name in ("template", "end", "descriptions", "digest")}
+        return {name: record[name] for name in ("template", "first_token", "descriptions", "digest")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             str(folder / RECORD), f"cannot be read ({error})", expected="a planner's prompt record"

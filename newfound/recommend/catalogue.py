@@ -1,19 +1,16 @@
-"""A release as decisions need it: which cluster an item is in, what follows a context, what is popular, what is down.
+"""A release as decisions need it: which cluster an item is in, what follows a context, what weighs how much.
 
-Loading is quick and light (no torch); everything is read-only afterwards but for bounded caches, so one instance serves
-all requests.
+Loading is quick and light (no torch); everything is read-only afterwards, so one instance serves all requests.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
-from itertools import product
+from functools import cached_property
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -21,30 +18,22 @@ import pyarrow.parquet as pq
 
 from newfound.clusters import Clusters
 from newfound.errors import ReleaseError
-from newfound.recommend.policy import Choice, Kind, Past, Reason
+from newfound.recommend.cluster_terms import ClusterTerms
+from newfound.recommend.nested_logit import DecisionModel
+from newfound.recommend.policy import Kind, Past, Reason
 from newfound.release.takedown import Takedown
 from newfound.schema import CATALOGUE, ITEM, POPULARITY, TITLE, TWINS
-from newfound.types import Context
+from newfound.types import Context, Floats
 
 ITEMS_FILE: Final = "items.parquet"
-_REASONS: Final = {"planner": Reason.TABLE, "frequency": Reason.FREQUENCY, "popularity": Reason.POPULAR}
-
-
-class Answer(Protocol):
-    """A row of the transition table."""
-
-    @property
-    def cluster(self) -> str: ...
-    @property
-    def score(self) -> float: ...
-    @property
-    def source(self) -> str: ...
 
 
 class Table(Protocol):
     """What decisions need of the transition table."""
 
-    def successors(self, context: Context) -> Sequence[Answer] | None: ...
+    @property
+    def info(self) -> Mapping[str, Any]: ...
+    def log_probs(self, contexts: Sequence[Context]) -> Floats: ...
     def contexts(self) -> Iterable[Context]: ...
 
 
@@ -72,17 +61,26 @@ class Catalogue:
         clusters: the tree of interests.
         table: the transition table; None where the release has none.
         items: schema.CATALOGUE, covering the clustered items.
+        decision: what planner and ranker weigh; None: one each.
+        cluster_terms: what else is known of interests; None: nothing.
     """
 
-    def __init__(self, release: str, clusters: Clusters, table: Table | None, items: pa.Table) -> None:
+    def __init__(
+        self,
+        release: str,
+        clusters: Clusters,
+        table: Table | None,
+        items: pa.Table,
+        decision: DecisionModel | None = None,
+        cluster_terms: ClusterTerms | None = None,
+    ) -> None:
         self.release = release
         self.clusters = clusters
         self.table = table
         self.context_size = len(next(iter(table.contexts()), ("", ""))) if table is not None else 2
-        self.answers = lru_cache(100_000)(self._answers)
-        # One object for all contexts: millions of small ones would be looked through by each garbage collection.
-        self._choice = lru_cache(None)(Choice)
-        self.parent_answers = lru_cache(10_000)(self._sum_answers)
+        self.decision = decision or DecisionModel()
+        self.cluster_terms = cluster_terms or ClusterTerms.nothing(len(clusters.interface), self.context_size)
+        self.table_reason = Reason.TABLE if table is not None and table.info.get("planner") else Reason.FREQUENCY
         self.cluster_of = clusters.cluster_of
         self.interface = tuple(clusters.interface)
         self.description = dict(zip(clusters.interface, clusters.descriptions, strict=True))
@@ -118,7 +116,12 @@ class Catalogue:
         table = TransitionTable.load(root / "table", clusters) if (root / "table").is_dir() else None
         manifest = root / "manifest.json"
         release = json.loads(manifest.read_text())["id"] if manifest.is_file() else root.name
-        return cls(release, clusters, table, items)
+        if not (root / "decision").is_dir():
+            return cls(release, clusters, table, items)
+        decision = DecisionModel.load(root / "decision", clusters.digest)
+        return cls(
+            release, clusters, table, items, decision, ClusterTerms.load(root / "decision", len(clusters.interface))
+        )
 
     # --- reading a history ------------------------------------------------------------------------------------------
 
@@ -144,39 +147,11 @@ class Catalogue:
 
     # --- what follows a context -------------------------------------------------------------------------------------
 
-    def _answers(self, context: Context) -> tuple[Choice, ...]:
-        """The table's clusters after a context, best first; empty where it does not hold the context."""
-        found = self.table.successors(context) if self.table is not None and context else None
-        return tuple(self._choice(answer.cluster, _REASONS[answer.source]) for answer in found or ())
-
-    def back_off(self, context: Context) -> tuple[str, ...]:
-        """What the table answers to contexts under the same parents, taken together, best first.
-
-        The probabilities of a cluster are summed over all contexts whose interests have the same parents as these; a
-        single interest stands for a pair of its siblings.
-        """
-        if self.table is None or not context:
-            return ()
-        whole = context if len(context) == self.context_size else (context * self.context_size)[-self.context_size :]
-        return self.parent_answers(tuple(self._parent(cluster) for cluster in whole))
-
-    def _parent(self, cluster: str) -> str:
-        return self.clusters.parent_of(cluster) or ""
-
-    @cached_property
-    def _siblings(self) -> dict[str, list[str]]:
-        siblings: dict[str, list[str]] = {}
-        for cluster in self.interface:
-            siblings.setdefault(self._parent(cluster), []).append(cluster)
-        return siblings
-
-    def _sum_answers(self, parents: Context) -> tuple[str, ...]:
-        assert self.table is not None
-        total: dict[str, float] = {}
-        for context in product(*(self._siblings[parent] for parent in parents)):
-            for answer in self.table.successors(context) or ():
-                total[answer.cluster] = total.get(answer.cluster, 0.0) + math.exp(answer.score)
-        return tuple(sorted(total, key=lambda cluster: (-total[cluster], cluster)))
+    def log_probs(self, contexts: Sequence[Context]) -> Floats:
+        """The table's log-probabilities of all clusters, [P, N]; minus infinity throughout where it has no answer."""
+        if self.table is None or not contexts:
+            return np.full((len(contexts), len(self.interface)), -np.inf, dtype=np.float32)
+        return self.table.log_probs(contexts)
 
     # --- items ------------------------------------------------------------------------------------------------------
 
@@ -194,7 +169,7 @@ class Catalogue:
 
     def warm(self) -> None:
         """Computes what the first request would otherwise wait for."""
-        _ = self._by_popularity, self._siblings
+        _ = self._by_popularity
 
 
 @dataclass

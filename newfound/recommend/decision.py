@@ -1,68 +1,73 @@
-"""One request, from a history to a plan and from ranked items to a slate, in steps between which a caller may wait.
+"""One request, from a history to a slate, in steps between which a caller may wait.
 
-`draft` reads the history and samples a context; `Decision.ask` says whether a live planner should be asked, and what;
-`Decision.plan` gives each slot its cluster; `Decision.finish` fills the slots with items. The recommender in this
-library and the explorer that serves requests take the very same steps; they differ in who answers in between.
+`draft` reads the history; `Decision.ask` says whether a live planner should be asked, and what; `Decision.plan` weighs
+what is known of every interest that is new; `Decision.query` is what the ranker is asked; `Decision.finish` fills the
+slots from its answer. The recommender in this library, the batch job, evaluation and the explorer that serves requests
+take the very same steps; they differ in who answers in between.
 """
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from newfound.config import PolicyConfig
 from newfound.events import AnswersEvent
 from newfound.recommend.catalogue import AvailableCatalogue, UserHistory
+from newfound.recommend.cluster_terms import FLOOR, has_answer, planner_term
 from newfound.recommend.policy import (
-    Choice,
     Interest,
-    Option,
     Reason,
-    choose_novel,
     context_distribution,
+    draw_explored,
     interests,
     novel_quota,
-    rank_choices,
-    sample_context,
 )
-from newfound.recommend.slate import Placed, Plan, Ranked, Slate, SlateItem, compose
-from newfound.types import Context
+from newfound.recommend.query import JointQuery
+from newfound.recommend.slate import Offer, Placed, Plan, PlannerSay, Slate, SlateItem, compose
+from newfound.types import Bools, Context, Floats
+
+SUCCESSORS: Final = 10  # of a context, that are reported and that a live planner is asked for
+POPULAR_EACH: Final = 3  # items of an interest on the shortlist that stands in for the ranker's
 
 
 @dataclass(frozen=True, slots=True)
 class PlannerQuery:
-    """What a live planner is asked: the clusters that follow a context, out of `allowed` (None: out of all)."""
+    """What a live planner is asked: the clusters that follow a context."""
 
     context: Context
-    allowed: tuple[str, ...] | None
+
+
+PlannerAnswer = Mapping[str, float]
+"""The likeliest next clusters, best first, with the natural logarithms of their probabilities."""
 
 
 class AnswerCache:
-    """What live planners answered, the latest `size` contexts; an answer serves every user for whom it is complete."""
+    """What live planners answered, the latest `size` contexts; an answer holds for every user."""
 
     def __init__(self, size: int = 100_000) -> None:
         self._size = size
-        self._answers: OrderedDict[Context, tuple[frozenset[str] | None, tuple[str, ...]]] = OrderedDict()
+        self._answers: OrderedDict[Context, dict[str, float]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._answers)
 
-    def put(self, ask: PlannerQuery, clusters: Sequence[str]) -> None:
+    def put(self, query: PlannerQuery, answer: PlannerAnswer) -> None:
         """Remembers an answer."""
-        allowed = None if ask.allowed is None else frozenset(ask.allowed)
-        self._answers[ask.context] = (allowed, tuple(clusters))
-        self._answers.move_to_end(ask.context)
+        self._answers[query.context] = dict(answer)
+        self._answers.move_to_end(query.context)
         if len(self._answers) > self._size:
             self._answers.popitem(last=False)
 
-    def get(self, context: Context, eligible: frozenset[str]) -> tuple[str, ...]:
-        """The answer, if it was chosen out of everything that is eligible now; else nothing."""
-        allowed, clusters = self._answers.get(context, (None, ()))
-        return clusters if allowed is None or eligible <= allowed else ()
+    def get(self, context: Context) -> PlannerAnswer | None:
+        """The answer, if there is one."""
+        return self._answers.get(context)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +80,7 @@ class SlateRequest:
 
 
 class Decision:
-    """A request under one release: what is known, and what was sampled. See `draft`."""
+    """A request under one release: what is known, and what was drawn. See `draft`."""
 
     def __init__(
         self,
@@ -87,110 +92,133 @@ class Decision:
         memory: AnswerCache | None,
     ) -> None:
         self.shelf, self.catalogue, self.wish, self.seed, self.config = shelf, shelf.catalogue, wish, seed, config
-        self.history = history
+        self.history, self._memory = history, memory
         self.past, self.stale = self.catalogue.past_of(history)
         self.hidden = wish.exclude.union(history.item_ids)
         self.interests: list[Interest] = [
             interest for interest in interests(self.past, config) if shelf.available[interest.cluster]
         ]
-        self.distribution = context_distribution(self.interests, self.catalogue.context_size)
-        self.eligible = shelf.eligible(self.past, wish.exclude)
-        self._eligible = frozenset(self.eligible)
-        quota = novel_quota(self.past, wish.k, wish.novel, config) if self.interests else wish.k
-        self.slots = min(quota, len(self.eligible))
-        self.rng = np.random.default_rng(seed)
-        self.sampled = sample_context(self.distribution, self.rng)
-        self._table = [self.catalogue.answers(context) for context, _ in self.distribution]
-        self._open = [[choice for choice in table if choice.cluster in self._eligible] for table in self._table]
-        self._remembered = [memory.get(context, self._eligible) if memory else () for context, _ in self.distribution]
-        self._at_hand = [
-            bool(table) or any(cluster in self._eligible for cluster in remembered)
-            for table, remembered in zip(self._open, self._remembered, strict=True)
+        self.contexts = [
+            (context, probability)
+            for context, probability in context_distribution(self.interests, self.catalogue.context_size)
+            if context
         ]
+        self.eligible = shelf.eligible(self.past, wish.exclude)
+        quota = novel_quota(self.past, wish.k, wish.novel, config) if self.interests else wish.k
+        self.slots = min(quota, wish.k) if self.eligible else 0
+        self._table = self.catalogue.log_probs([context for context, _ in self.contexts])
+        self._held = has_answer(self._table)
 
     @property
     def context(self) -> Context:
-        """The sampled context."""
-        return self.distribution[self.sampled][0]
+        """The likeliest context of the user's interests; empty for somebody without any."""
+        return max(self.contexts, key=lambda one: one[1])[0] if self.contexts else ()
 
     @property
     def from_table(self) -> bool:
-        """Whether the table answers the sampled context for this user."""
-        return bool(self._open[self.sampled])
+        """Whether the table holds any of the user's contexts."""
+        return bool(self._held.any())
 
     def ask(self) -> PlannerQuery | None:
         """What a live planner should be asked, or None where nothing needs asking.
 
-        It is asked when the table cannot answer this user: for a single interest and for a context outside a partial
-        table, out of all clusters; where every successor was consumed already, out of those never consumed.
+        It is asked for the likeliest context where the table holds none of the user's: for a single interest, and for
+        contexts outside a partial table.
         """
-        if not self.slots or not self.context or self._at_hand[self.sampled]:
+        if not self.slots or not self.contexts or self.from_table or self._remembered() is not None:
             return None
-        return PlannerQuery(self.context, tuple(self.eligible) if self._table[self.sampled] else None)
+        return PlannerQuery(self.context)
 
-    def plan(self, answer: Sequence[str] | None = None, *, planner: bool = False) -> Plan:
-        """Gives each slot its cluster.
+    def _remembered(self) -> PlannerAnswer | None:
+        return self._memory.get(self.context) if self._memory is not None else None
 
-        Propensities are marginal over the contexts that would have been answered in the same way: those with an answer
-        at hand; or the sampled context alone, where the planner was asked for it; or, where the planner stayed silent,
-        those that it would have been needed for. Without a planner it is all contexts.
+    def plan(self, answer: PlannerAnswer | None = None) -> Plan:
+        """Weighs the interests that are new, and draws what exploration shows.
 
         Args:
-            answer: what a live planner answered to `ask`, best first; None where it was not asked or stayed silent.
-            planner: whether there is a planner to ask.
+            answer: what a live planner answered to `ask`; None where it was not asked or stayed silent.
         """
-        if answer is not None:
-            options, sampled = [self._option(self.sampled, self._asked(answer))], 0
-        else:
-            same = [
-                at
-                for at in range(len(self.distribution))
-                if not planner or self._at_hand[at] == self._at_hand[self.sampled]
-            ]
-            known = [self._open[at] or self._asked(self._remembered[at]) for at in same]
-            options = [self._option(at, choices) for at, choices in zip(same, known, strict=True)] if self.slots else []
-            sampled = same.index(self.sampled)
-        share = self.config.exploration
-        novel = choose_novel(options, sampled, self.eligible, self.slots, share, self.rng) if self.slots else []
-        room = max(self.config.clusters_per_slate - len({slot.cluster for slot in novel}), 1)
+        catalogue, share = self.catalogue, self.config.exploration
+        rng = np.random.default_rng(self.seed)
+        allowed = np.zeros(len(catalogue.interface), dtype=bool)
+        allowed[[catalogue.clusters.index[cluster] for cluster in self.eligible]] = True
+        offsets, say = self._weigh(allowed, answer) if self.slots else ({}, None)
+        explored = draw_explored(self.eligible, self.slots, share, rng)
+        room = max(self.config.clusters_per_slate - self.slots, 1)
         strongest = sorted(self.interests, key=lambda interest: -interest.weight)[:room]
-        familiar = [interest.cluster for interest in strongest] if self.wish.k > len(novel) else []
-        draws = [self._draw(familiar, share) for _ in range(self.wish.k - len(novel))]
-        return Plan(self.wish.k, novel, familiar, draws, share, len(self.eligible))
+        familiar = [interest.cluster for interest in strongest] if self.wish.k > self.slots else []
+        draws = draw_explored(familiar, self.wish.k - self.slots, share, rng)
+        noise = int(rng.integers(2**63))
+        return Plan(self.wish.k, offsets, explored, familiar, draws, share, self.config.temperature, say, noise)
 
-    def _asked(self, answer: Sequence[str]) -> list[Choice]:
-        return [Choice(cluster, Reason.PLANNER) for cluster in answer if cluster in self._eligible]
+    def _weigh(self, allowed: Bools, answer: PlannerAnswer | None) -> tuple[dict[str, float], PlannerSay | None]:
+        """Every eligible interest's offset, and the planner's part of it."""
+        catalogue = self.catalogue
+        weights = [probability for _, probability in self.contexts]
+        answers, reason = self._table, catalogue.table_reason
+        if not self.from_table and self.contexts:
+            live = answer if answer is not None else self._remembered()
+            if live is not None:
+                at = [context for context, _ in self.contexts].index(self.context)
+                answers = answers.copy()
+                answers[at] = self._spread(live)
+                reason = Reason.PLANNER
+        term = planner_term(answers, weights, allowed) if self.contexts else None
+        places = np.array(
+            [[catalogue.clusters.index[cluster] for cluster in context] for context, _ in self.contexts], dtype=np.int64
+        )
+        terms = catalogue.cluster_terms.of(places, weights, allowed)
+        if term is None:
+            return self._named(catalogue.decision.without_planner.offsets(terms)), None
+        full = catalogue.decision.full
+        offsets = self._named(full.offsets({**terms, "planner": term}))
+        gain = self._named(np.float32(full.clusters.get("planner", 0.0)) * (term - term[allowed].mean()))
+        held = has_answer(answers)
+        spoken = np.where(held[:, None], np.array(weights)[:, None] * np.exp(answers.astype(np.float64)), -1.0)
+        best = spoken.argmax(axis=0)
+        because = {cluster: self.contexts[best[catalogue.clusters.index[cluster]]][0] for cluster in self.eligible}
+        return offsets, PlannerSay(reason, gain, because)
 
-    def _option(self, at: int, open_choices: Sequence[Choice]) -> Option:
-        context, probability = self.distribution[at]
-        choices = tuple(open_choices[: self.slots])
-        if len(choices) < self.slots:
-            choices = rank_choices(self._back_off(context, choices), self._eligible, self.slots)
-        return Option(context, probability, choices)
+    def _named(self, values: Floats) -> dict[str, float]:
+        index = self.catalogue.clusters.index
+        listed = values.tolist()
+        return {cluster: listed[index[cluster]] for cluster in self.eligible}
 
-    def _back_off(self, context: Context, choices: Sequence[Choice]) -> Iterator[tuple[Reason, Sequence[str]]]:
-        for choice in choices:
-            yield choice.reason, (choice.cluster,)
-        yield Reason.PARENT, self.catalogue.back_off(context)
-        yield Reason.POPULAR, self.catalogue.popular_clusters
+    def _spread(self, answer: PlannerAnswer) -> Floats:
+        """A live answer over all clusters: those that it does not name share what it leaves open evenly."""
+        index, n = self.catalogue.clusters.index, len(self.catalogue.interface)
+        left = max(1.0 - math.fsum(math.exp(value) for value in answer.values()), 1e-6)
+        row = np.full(n, math.log(left / max(n - len(answer), 1)), dtype=np.float32)
+        for cluster, value in answer.items():
+            row[index[cluster]] = max(value, FLOOR)
+        return row
 
-    def _draw(self, familiar: Sequence[str], share: float) -> str | None:
-        explores, place = self.rng.random() < share, self.rng.random()
-        return familiar[int(place * len(familiar))] if explores and familiar else None
+    def query(self, plan: Plan) -> JointQuery:
+        """What the ranker is asked."""
+        return JointQuery(
+            history=self.history.item_ids,
+            offsets=plan.offsets,
+            k=self.config.shortlist if plan.explored else 0,
+            clusters=plan.clusters,
+            wanted=[plan.wanted(cluster) for cluster in plan.clusters],
+            exclude=[*self.hidden, *self.shelf.blocked],
+            planner=plan.planner is not None,
+        )
 
-    def hidden_in(self, clusters: Collection[str]) -> list[str]:
-        """Items of these clusters that the ranker must leave out."""
-        cluster_of = self.catalogue.cluster_of
-        found = {item for item in self.hidden if cluster_of.get(item) in clusters}
-        for cluster in clusters:
-            found.update(self.shelf.blocked_in.get(cluster, ()))
-        return list(found)
+    def popular(self, plan: Plan) -> Offer:
+        """What stands in for the ranker: interests by their offsets alone, each with its most popular items."""
+        order = sorted(plan.offsets, key=lambda cluster: -plan.offsets[cluster])
+        shortlist: list[tuple[str, float]] = []
+        for cluster in order[: max(self.config.shortlist // POPULAR_EACH, 1)]:
+            for item, minus in self.shelf.popular(cluster, POPULAR_EACH, self.hidden):
+                shortlist.append((item, plan.offsets[cluster] + minus))
+        shortlist.sort(key=lambda one: -one[1])
+        clusters = {
+            cluster: self.shelf.popular(cluster, plan.wanted(cluster), self.hidden) for cluster in plan.clusters
+        }
+        return Offer(shortlist if plan.explored else [], clusters, ranked=False)
 
-    def popular(self, plan: Plan) -> Ranked:
-        """What stands in for the ranker: each planned cluster's most popular items."""
-        return {cluster: self.shelf.popular(cluster, plan.wanted(cluster), self.hidden) for cluster in plan.clusters}
-
-    def finish(self, plan: Plan, ranked: Ranked) -> list[Placed]:
+    def finish(self, plan: Plan, offer: Offer) -> list[Placed]:
         """Fills the slots."""
         liked = {
             cluster
@@ -198,7 +226,7 @@ class Decision:
             if positive and cluster is not None
         }
         spare = self.shelf.spare(liked, self.eligible, self.past.seen, self.wish.k, self.hidden)
-        return compose(plan, ranked, self.catalogue.twins, spare)
+        return compose(plan, offer, self.catalogue.cluster_of, self.catalogue.twins, spare)
 
     def slate(self, placed: Sequence[Placed], *, ranked: bool, degraded: Sequence[str] = ()) -> Slate:
         """The answer for the client."""
@@ -224,10 +252,15 @@ class Decision:
             degraded=tuple(degraded),
         )
 
-    def answers_event(self, answer: Sequence[str] | None = None, generated: int = 0) -> AnswersEvent:
-        """What table and planner answered to the sampled context, before anything was taken out."""
-        told = [choice.cluster for choice in self._table[self.sampled]]
-        told += [cluster for cluster in answer or () if cluster not in told]
+    def answers_event(self, answer: PlannerAnswer | None = None, generated: int = 0) -> AnswersEvent:
+        """What table or planner answered to the likeliest context, before anything was taken out."""
+        told: list[str] = []
+        if answer is not None:
+            told = list(answer)
+        elif self.contexts:
+            row = self._table[[context for context, _ in self.contexts].index(self.context)]
+            best = np.argsort(-row, kind="stable")[:SUCCESSORS]
+            told = [self.catalogue.interface[at] for at in best.tolist() if np.isfinite(row[at])]
         return AnswersEvent(
             successors=len(told),
             leaked=sum(cluster in self.past.seen for cluster in told),
@@ -244,7 +277,7 @@ def draft(
     config: PolicyConfig,
     memory: AnswerCache | None = None,
 ) -> Decision:
-    """Reads a history under one release, samples a context, and looks up what follows it.
+    """Reads a history under one release, and looks up what follows the user's interests.
 
     Args:
         shelf: the release, without what was taken down.

@@ -20,7 +20,7 @@ from newfound.types import Array, Bools, Doubles, Floats, Ints
 STEPS: Final = 30
 HALVINGS: Final = 8
 TOLERANCE: Final = 1e-5  # of the log-likelihood a moment
-PRIOR: Final = 1.0  # pseudo-moments' worth of a normal prior with the terms' own spread: ends ties between equal terms
+PRIOR: Final = 1.0  # moments' worth of a normal prior around the ranker alone: it ends ties between equal terms
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def fit_nested_logit(
     theta = np.array([1.0 if name in ("ranker", "dissimilarity") else 0.0 for name in names])
     spread = _spreads(batches(), items, clusters)
     prior = PRIOR * spread**2
-    centre = np.array([0.0] * (len(names) - 1) + [1.0])
+    centre = theta.copy()
     value, scores, users = _pass(batches(), bounds, items, clusters, theta)
     best = value.sum() - 0.5 * (prior * (theta - centre) ** 2).sum()
     for _ in range(STEPS):

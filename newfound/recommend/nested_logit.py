@@ -23,12 +23,12 @@ import numpy as np
 from pydantic import ValidationError
 
 from newfound.config import Settings
-from newfound.errors import DataError
+from newfound.errors import DataError, VocabularyError
 from newfound.types import Doubles, Floats, Ints
 
 RECORD: Final = "decision.json"
 FORMAT: Final = 1
-ITEM_TERMS: Final = ("ranker", "cooccurrence", "popularity", "text", "language")
+ITEM_TERMS: Final = ("ranker", "cooccurrence", "popularity", "approval", "trend", "freshness", "text")
 CLUSTER_TERMS: Final = ("planner", "choice", "demand")
 
 
@@ -66,33 +66,32 @@ class Coefficients(Settings):
         )
 
 
-class Decision(Settings):
+class DecisionModel(Settings):
     """The decision's record, `decision.json`.
 
     Attributes:
         format: of the file.
         clusters_digest: of the clusters that it was fitted on.
         full: with every term.
-        without_planner: fitted anew without the planner's terms, for requests that it does not answer.
+        without_planner: fitted anew without the planner's term, for requests that it does not answer.
         intervals: by coefficient of `full`, lower and upper bound.
-        temperature: that utilities are divided by when slots are drawn.
         fitted: on how many moments of how many users, their log-likelihood a moment, and the confidence.
     """
 
     format: int = FORMAT
     clusters_digest: str = ""
-    full: Coefficients = Coefficients()
+    full: Coefficients = Coefficients(clusters={"planner": 1.0})
     without_planner: Coefficients = Coefficients()
     intervals: dict[str, tuple[float, float]] = {}
-    temperature: float = 0.3
     fitted: dict[str, float | int | str] = {}
 
     @classmethod
-    def load(cls, folder: str | Path) -> Decision:
+    def load(cls, folder: str | Path, clusters_digest: str) -> DecisionModel:
         """Reads `decision.json` of a folder.
 
         Raises:
             DataError: it is missing or no such record.
+            VocabularyError: it was fitted on other clusters.
         """
         file = Path(folder) / RECORD
         try:
@@ -103,6 +102,10 @@ class Decision(Settings):
             raise DataError(str(file), problem, expected="a decision's record") from error
         if found.format != FORMAT:
             raise DataError(str(file), f"format {found.format}", expected=f"format {FORMAT}")
+        if found.clusters_digest != clusters_digest:
+            raise VocabularyError(
+                f"{file}: fitted on clusters {found.clusters_digest[:12]}; expected {clusters_digest[:12]}"
+            )
         return found
 
 

@@ -1,14 +1,14 @@
-"""Request-time decisions: which interests are sampled, which novel clusters follow, and with what probability.
+"""Request-time rules: which interests somebody has, which contexts they make, how many slots are novel.
 
 Everything here is pure: no I/O, no clock, and every random choice comes from the generator that is passed in. Serving,
-batch and evaluation share it, so that contexts at test are made the way serving makes them. `slate.py` then puts items
-into the slots that are planned here.
+batch and evaluation share it, so that contexts at test are made the way serving makes them. `decision.py` asks planner
+and ranker by these rules, and `slate.py` puts items into the slots.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import combinations, permutations
@@ -18,16 +18,19 @@ import numpy as np
 from newfound.config import PolicyConfig
 from newfound.types import Context
 
-"""Interests, oldest first; shorter than K where a user has fewer, empty where they have none."""
-
 
 class Reason(StrEnum):
-    """Why a slot holds what it holds: the step of the back-off that filled it."""
+    """Why a slot holds what it holds.
+
+    TABLE, PLANNER and FREQUENCY: the item would not be there without what the planner says of the user's interests, by
+    its table, by a live answer, or by pair frequencies where there is no language model. RANKER: the item would be
+    there without it. POPULAR: nothing else was at hand.
+    """
 
     TABLE = "table"
     PLANNER = "planner"
-    PARENT = "parent"
     FREQUENCY = "frequency"
+    RANKER = "ranker"
     POPULAR = "popular"
     EXPLORATION = "exploration"
     FAMILIAR = "familiar"
@@ -60,39 +63,6 @@ class Interest:
 
     cluster: str
     weight: float
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """A novel cluster that follows a context, and the step of the back-off that it comes from."""
-
-    cluster: str
-    reason: Reason
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """A context that could have been sampled, its probability, and its novel clusters, best first."""
-
-    context: Context
-    probability: float
-    choices: tuple[Choice, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class NovelSlot:
-    """The cluster of one novel slot.
-
-    `propensity` is the probability of (slot, cluster); `candidates` has it for every cluster above the uniform floor,
-    and every other eligible cluster has `floor`.
-    """
-
-    cluster: str
-    reason: Reason
-    context: Context
-    propensity: float
-    candidates: Mapping[str, float]
-    floor: float
 
 
 def make_past(
@@ -131,7 +101,7 @@ def interests(past: Past, config: PolicyConfig) -> list[Interest]:
 
 
 def context_distribution(found: Sequence[Interest], size: int) -> list[tuple[Context, float]]:
-    """Every context that `sample_context` may draw, with its probability; the probabilities sum to 1.
+    """Every context of some interests, with its probability; the probabilities sum to 1.
 
     Interests are drawn one after the other without replacement, each in proportion to its weight, and then put in
     the order in which they were last active, oldest first, as the transitions are mined. So a set's probability is the
@@ -206,84 +176,22 @@ def novel_positions(k: int, slots: int) -> list[int]:
     return [math.floor((at + 0.5) * k / slots) for at in range(slots)]
 
 
-def rank_choices(
-    steps: Iterable[tuple[Reason, Iterable[str]]], eligible: Collection[str], slots: int
-) -> tuple[Choice, ...]:
-    """The first `slots` distinct eligible clusters, going down the back-off.
+def draw_explored(
+    eligible: Sequence[str], slots: int, exploration: float, rng: np.random.Generator
+) -> list[str | None]:
+    """For each novel slot, the cluster that exploration gives it, or None where the slot is decided.
 
     Args:
-        steps: the back-off in order: a reason code and its clusters, best first; read no further than needed.
-        eligible: clusters that may be shown as novel: never consumed, and with an item left to show.
-        slots: clusters wanted; fewer come back where the steps run dry.
-    """
-    taken: dict[str, Reason] = {}
-    for reason, clusters in steps:
-        for cluster in clusters:
-            if len(taken) >= slots:
-                return _choices(taken)
-            if cluster in eligible and cluster not in taken:
-                taken[cluster] = reason
-    return _choices(taken)
-
-
-def _choices(taken: Mapping[str, Reason]) -> tuple[Choice, ...]:
-    return tuple(Choice(cluster, reason) for cluster, reason in taken.items())
-
-
-def choose_novel(
-    options: Sequence[Option],
-    sampled: int,
-    eligible: Sequence[str],
-    slots: int,
-    exploration: float,
-    rng: np.random.Generator,
-) -> list[NovelSlot]:
-    """Gives each novel slot its cluster, with the exact probability of that choice.
-
-    Slot s holds the sampled context's choice number s, or, with probability `exploration` (independently for each
-    slot) and wherever the choices run dry, a cluster drawn uniformly from the eligible ones. Its propensity is
-    therefore ``(1 - exploration) * sum of P(context) over contexts whose choice s is that cluster + uniform part``,
-    summed over all options. Where a context's answer was not at hand and had to be asked for, pass that option alone:
-    the propensity is then conditional on the context, which leaves importance weighting unbiased.
-
-    Args:
-        options: the contexts that could have been sampled; their probabilities are normalised to sum to 1.
-        sampled: position of the context that was sampled.
-        eligible: the clusters that may be novel, in a fixed order, at least one; each choice must be among them.
-        slots: novel slots to fill. Two slots share a cluster only where exploration drew it twice.
-        exploration: in [0, 1].
+        eligible: the clusters that may be novel, in a fixed order.
+        slots: novel slots.
+        exploration: each slot's chance of a uniform draw, in [0, 1].
         rng: two numbers a slot are drawn from it, whatever the outcome.
     """
-    total = math.fsum(option.probability for option in options)
-    own = options[sampled]
-    planned = []
-    for slot in range(slots):
-        listed: dict[str, float] = {}
-        dry = 0.0
-        for option in options:
-            probability = option.probability / total
-            if slot < len(option.choices):
-                cluster = option.choices[slot].cluster
-                listed[cluster] = listed.get(cluster, 0.0) + (1 - exploration) * probability
-            else:
-                dry += (1 - exploration) * probability
-        floor = min((exploration + dry) / len(eligible), 1.0)
-        # Sums of floats may end a little above 1, which no probability may.
-        candidates = {cluster: min(probability + floor, 1.0) for cluster, probability in listed.items()}
-        explores, drawn = rng.random() < exploration, eligible[int(rng.random() * len(eligible))]
-        from_context = not explores and slot < len(own.choices)
-        choice = own.choices[slot] if from_context else Choice(drawn, Reason.EXPLORATION)
-        planned.append(
-            NovelSlot(
-                cluster=choice.cluster,
-                reason=choice.reason,
-                context=own.context,
-                propensity=candidates.get(choice.cluster, floor),
-                candidates=candidates,
-                floor=floor,
-            )
-        )
-    return planned
+    drawn: list[str | None] = []
+    for _ in range(slots):
+        explores, place = rng.random() < exploration, rng.random()
+        drawn.append(eligible[int(place * len(eligible))] if explores and eligible else None)
+    return drawn
 
 
 def familiar_probability(

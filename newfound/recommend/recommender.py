@@ -7,40 +7,50 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 from pydantic import ValidationError
 
 from newfound.config import PolicyConfig
 from newfound.errors import DataError, ReleaseError
 from newfound.planner.prompt import has_planner
-from newfound.ranker.index import ClusterQuery
 from newfound.recommend.catalogue import AvailableCatalogue, Catalogue, UserHistory
-from newfound.recommend.decision import Decision, PlannerQuery, SlateRequest, draft
-from newfound.recommend.slate import Plan, Slate
+from newfound.recommend.decision import (
+    SUCCESSORS,
+    AnswerCache,
+    Decision,
+    PlannerAnswer,
+    PlannerQuery,
+    SlateRequest,
+    draft,
+)
+from newfound.recommend.query import JointAnswer, JointQuery
+from newfound.recommend.slate import Offer, Slate
 from newfound.release.takedown import Takedown, read_takedown
-
-if TYPE_CHECKING:
-    from newfound.ranker import Ranker
 
 SEED_BITS: Final = 53  # a seed survives being read as a floating-point number
 REMEMBERED: Final = 10_000  # answers of the planner that are kept
 
 
 class Planner(Protocol):
-    """What recommending needs of the language policy: for each question the clusters that follow, best first."""
+    """What recommending needs of the language policy."""
 
-    def answers(self, asks: Sequence[PlannerQuery], k: int) -> Sequence[Sequence[str]]: ...
+    def answers(self, asks: Sequence[PlannerQuery]) -> Sequence[PlannerAnswer]: ...
+
+
+class ItemPolicy(Protocol):
+    """What recommending needs of the ranker."""
+
+    def top_k(self, queries: Sequence[JointQuery]) -> Sequence[JointAnswer]: ...
 
 
 class Recommender:
     """Everything that a recommendation needs, in one process.
 
     Args:
-        catalogue: the release's clusters, table and items.
+        catalogue: the release's clusters, table, items and decision.
         ranker: the item policy; None lets popularity stand in.
         planner: the language policy for what the table cannot answer; None does without.
         policy: settings of the decisions.
@@ -50,7 +60,7 @@ class Recommender:
     def __init__(
         self,
         catalogue: Catalogue,
-        ranker: Ranker | None,
+        ranker: ItemPolicy | None,
         planner: Planner | None = None,
         policy: PolicyConfig | None = None,
         takedown: Takedown | None = None,
@@ -58,7 +68,7 @@ class Recommender:
         self.catalogue, self.ranker, self.planner = catalogue, ranker, planner
         self.policy = policy or PolicyConfig()
         self.shelf = AvailableCatalogue(catalogue, takedown or Takedown())
-        self._answered: OrderedDict[tuple[PlannerQuery, int], Sequence[str]] = OrderedDict()
+        self.answer_cache = AnswerCache(REMEMBERED)
 
     @classmethod
     def open(
@@ -71,14 +81,14 @@ class Recommender:
             policy: settings of the decisions; None takes those that the release was evaluated with.
             takedown: what must not be shown; None reads the list beside the release.
         """
-        from newfound.ranker import Ranker as ItemPolicy
+        from newfound.recommend.joint_ranker import JointRanker
 
         folder = Path(release)
         catalogue = Catalogue.open(folder)
         planner = LocalPlanner(folder / "planner", catalogue) if has_planner(folder / "planner") else None
         return cls(
             catalogue,
-            ItemPolicy.load(folder / "ranker"),
+            JointRanker.load(folder),
             planner,
             policy or released_policy(folder),
             read_takedown(str(folder.parent)) if takedown is None else takedown,
@@ -124,38 +134,33 @@ class Recommender:
             planner: whether the planner, if there is one, may be asked.
         """
         wish = SlateRequest(k or self.policy.k, novel, frozenset(exclude))
+        asking = planner and self.planner is not None
+        memory = self.answer_cache if asking else None
         drafts = [
-            draft(self.shelf, history, wish, seed, self.policy) for history, seed in zip(histories, seeds, strict=True)
+            draft(self.shelf, history, wish, seed, self.policy, memory)
+            for history, seed in zip(histories, seeds, strict=True)
         ]
-        there = planner and self.planner is not None
-        answers = self._ask(drafts) if there else [None] * len(drafts)
-        plans = [made.plan(answer, planner=there) for made, answer in zip(drafts, answers, strict=True)]
+        if asking:
+            self._ask(drafts)
+        plans = [made.plan() for made in drafts]
         if self.ranker is None:
-            ranked = [made.popular(plan) for made, plan in zip(drafts, plans, strict=True)]
+            offers = [made.popular(plan) for made, plan in zip(drafts, plans, strict=True)]
         else:
-            orders = [_order(made, plan) for made, plan in zip(drafts, plans, strict=True)]
-            found = self.ranker.top_k_per_cluster(orders)
-            ranked = [dict(zip(plan.clusters, items, strict=True)) for plan, items in zip(plans, found, strict=True)]
+            answers = self.ranker.top_k([made.query(plan) for made, plan in zip(drafts, plans, strict=True)])
+            offers = [Offer(answer.best, answer.clusters) for answer in answers]
         return [
-            made.slate(made.finish(plan, items), ranked=self.ranker is not None)
-            for made, plan, items in zip(drafts, plans, ranked, strict=True)
+            made.slate(made.finish(plan, offer), ranked=self.ranker is not None)
+            for made, plan, offer in zip(drafts, plans, offers, strict=True)
         ]
 
-    def _ask(self, drafts: Sequence[Decision]) -> list[Sequence[str] | None]:
-        """The planner's answers to those that need one; the same question is asked once."""
+    def _ask(self, drafts: Sequence[Decision]) -> None:
+        """Lets the planner answer what the drafts lack; the same question is asked once."""
         assert self.planner is not None
-        asked = [(ask, max(made.slots, 10)) if (ask := made.ask()) else None for made in drafts]
-        new: dict[int, list[PlannerQuery]] = {}
-        for ask, size in dict.fromkeys(question for question in asked if question is not None):
-            if (ask, size) not in self._answered:
-                new.setdefault(size, []).append(ask)
-        for size, asks in new.items():
-            found = self.planner.answers(asks, size)
-            self._answered.update(zip(((ask, size) for ask in asks), found, strict=True))
-        answers = [None if question is None else self._answered[question] for question in asked]
-        while len(self._answered) > REMEMBERED:
-            self._answered.popitem(last=False)
-        return answers
+        asks = list(dict.fromkeys(ask for made in drafts if (ask := made.ask()) is not None))
+        for start in range(0, len(asks), REMEMBERED):
+            some = asks[start : start + REMEMBERED]
+            for ask, answer in zip(some, self.planner.answers(some), strict=True):
+                self.answer_cache.put(ask, answer)
 
 
 class LocalPlanner:
@@ -170,8 +175,8 @@ class LocalPlanner:
         self._folder, self._catalogue = folder, catalogue
         self._loaded: Any = None
 
-    def answers(self, asks: Sequence[PlannerQuery], k: int) -> list[list[str]]:
-        """For each question, the k clusters of the highest probability, exactly."""
+    def answers(self, asks: Sequence[PlannerQuery]) -> list[PlannerAnswer]:
+        """For each question, the clusters of the highest probability with its logarithm, best first."""
         import numpy as np
 
         if self._loaded is None:
@@ -179,20 +184,12 @@ class LocalPlanner:
 
             self._loaded = LanguagePolicy.load(self._folder, self._catalogue.clusters)
         names = self._catalogue.interface
-        allowed = np.array(
-            [
-                [name not in ask.context if ask.allowed is None else name in ask.allowed for name in names]
-                for ask in asks
-            ]
-        )
-        found, _ = self._loaded.top_k([ask.context for ask in asks], k, allowed)
-        return [[names[at] for at in row if at >= 0] for row in found]
-
-
-def _order(made: Decision, plan: Plan) -> ClusterQuery:
-    """What the ranker is asked for: the items of every planned cluster."""
-    clusters = plan.clusters
-    return ClusterQuery(made.history.item_ids, clusters, [plan.wanted(c) for c in clusters], made.hidden_in(clusters))
+        allowed = np.array([[name not in ask.context for name in names] for ask in asks])
+        found, values = self._loaded.top_k([ask.context for ask in asks], SUCCESSORS, allowed)
+        return [
+            {names[at]: value for at, value in zip(row, scores, strict=True) if at >= 0}
+            for row, scores in zip(found.tolist(), values.tolist(), strict=True)
+        ]
 
 
 def released_policy(folder: Path) -> PolicyConfig:

@@ -1,20 +1,23 @@
 """The slate: items in slots, each with its reason and with the probability of the choice behind it.
 
-`compose` is pure, like the policy that plans the slots. Its input is each planned cluster's items, best first, whether
-they come from the ranker or, where it is down, from popularity.
+`compose` is pure, like the rules that plan the slots: novel slots are drawn by a race (`race.py`) from a shortlist of
+items, familiar ones take the best of what the user likes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from newfound.recommend.policy import Kind, NovelSlot, Reason, familiar_probability, novel_positions
+from newfound.recommend.policy import Kind, Reason, familiar_probability, novel_positions
+from newfound.recommend.race import Race, Ranked, Shelves, Shown
+from newfound.types import Context, Doubles
 
-Ranked = Mapping[str, Sequence[tuple[str, float]]]
-"""Cluster -> its items with their scores, best first."""
+LISTED: Final = 1e-4  # share of a slot from which a cluster is logged by name
 
 
 class SlateItem(BaseModel):
@@ -29,7 +32,7 @@ class SlateItem(BaseModel):
     interest: str = Field(description="description of the item's cluster")
     cluster: str
     because: tuple[str, ...] = Field(description="the interests that led here, oldest first")
-    propensity: float = Field(description="exact probability of (slot, cluster) under the policy that decided")
+    propensity: float = Field(description="exact probability of the slot's cluster, given the slots above it")
     reason: Reason
 
 
@@ -46,43 +49,80 @@ class Slate(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
+class PlannerSay:
+    """What the planner's term does to a decision.
+
+    Attributes:
+        reason: who spoke: the table, a live planner, pair frequencies.
+        gain: by interest, what the term adds to the utility of its items.
+        because: by interest, the context that speaks for it most.
+    """
+
+    reason: Reason
+    gain: Mapping[str, float]
+    because: Mapping[str, Context]
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """What each slot shall hold, before items are known.
+    """What is decided before items are known.
 
     Attributes:
         k: slots in the slate.
-        novel: the novel slots, in slate order.
+        offsets: by interest that a novel slot may show, what its items get on top of their own utility.
+        explored: for each novel slot, the interest that exploration drew for it, or None.
         familiar: interests that familiar slots may show; the best item among all of them takes a slot.
         draws: for each familiar slot, the interest that exploration drew for it, or None.
-        exploration: share of a familiar slot's choice that is uniform over `familiar`.
-        eligible: how many clusters a novel slot could have been given to.
+        exploration: share of a slot's choice that is uniform over the interests which it may show.
+        temperature: what joint utilities are divided by.
+        planner: the planner's part of the offsets; None where it has none.
+        noise: seed of the race.
     """
 
     k: int
-    novel: Sequence[NovelSlot]
+    offsets: Mapping[str, float]
+    explored: Sequence[str | None]
     familiar: Sequence[str]
     draws: Sequence[str | None]
     exploration: float
-    eligible: int
+    temperature: float
+    planner: PlannerSay | None = None
+    noise: int = 0
 
     @property
     def clusters(self) -> list[str]:
-        """The clusters to rank: the novel slots' first, each once."""
-        return list(dict.fromkeys([*(slot.cluster for slot in self.novel), *self.familiar]))
+        """The clusters whose own best items are wanted beside the shortlist, each once."""
+        return list(dict.fromkeys([*(cluster for cluster in self.explored if cluster), *self.familiar]))
 
     def wanted(self, cluster: str) -> int:
         """The most items of a cluster that the slate may show, and a few more to keep near-duplicates apart."""
         if cluster in self.familiar:
             return len(self.draws) + 3
-        return sum(slot.cluster == cluster for slot in self.novel) + 3
+        return len(self.explored) + 3
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a slate is made of: without what must not be shown, best first.
+
+    Attributes:
+        shortlist: items of new interests with their joint utilities.
+        clusters: items of each of the plan's `clusters`.
+        ranked: whether the ranker made it; popularity stands in for it otherwise.
+    """
+
+    shortlist: Sequence[tuple[str, float]]
+    clusters: Ranked
+    ranked: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
     """An item in its slot, with all that is logged about the choice.
 
-    `candidates` holds the probability of every cluster above the uniform floor; `eligible` counts the clusters that the
-    slot could have shown. A slot that nothing random decided has propensity 1 and no candidates.
+    `candidates` holds the probability of every cluster above the uniform floor (those below `LISTED` are left out);
+    `eligible` counts the clusters that the slot could have shown. A slot that nothing random decided has propensity 1
+    and no candidates.
     """
 
     item: str
@@ -90,108 +130,116 @@ class Placed:
     cluster: str
     kind: Kind
     reason: Reason
-    context: tuple[str, ...] = ()
+    context: Context = ()
     propensity: float = 1.0
     candidates: Mapping[str, float] | None = None
     floor: float = 0.0
     eligible: int = 0
 
 
-class _Shelves:
-    """Each cluster's items, best first, without what is placed already and without near-duplicates of it."""
-
-    def __init__(self, ranked: Ranked, twins: Mapping[str, str]) -> None:
-        self._left = {cluster: list(reversed(items)) for cluster, items in ranked.items()}
-        self._twins = twins
-        self._used: set[str] = set()
-        self._groups: set[str] = set()
-        self._aside: dict[str, list[tuple[str, float]]] = {}
-
-    def best(self, cluster: str) -> tuple[str, float] | None:
-        """The best item that may still be shown."""
-        left = self._left.get(cluster, [])
-        while left:
-            if left[-1][0] in self._used:
-                left.pop()
-            elif self._twins.get(left[-1][0]) in self._groups:
-                self._aside.setdefault(cluster, []).append(left.pop())
-            else:
-                return left[-1]
-        return None
-
-    def best_or_twin(self, cluster: str) -> tuple[str, float] | None:
-        """The best item, a near-duplicate where the cluster has nothing else: it shows rather than breaks the plan."""
-        found = self.best(cluster)
-        if found is None:
-            found = next((entry for entry in self._aside.get(cluster, []) if entry[0] not in self._used), None)
-        return found
-
-    def place(self, item: str) -> None:
-        self._used.add(item)
-        if item in self._twins:
-            self._groups.add(self._twins[item])
-
-    def is_free(self, item: str) -> bool:
-        return item not in self._used and self._twins.get(item) not in self._groups
-
-
 def compose(
     plan: Plan,
-    ranked: Ranked,
+    offer: Offer,
+    cluster_of: Mapping[str, str],
     twins: Mapping[str, str],
     spare: Iterable[tuple[str, float, str, Kind]],
 ) -> list[Placed]:
-    """Fills the planned slots, top to bottom.
+    """Fills the slots, top to bottom.
 
-    A novel slot takes its cluster's best remaining item. A familiar slot takes the best remaining item of all familiar
-    clusters, or of the one that exploration drew. A slot whose clusters are exhausted takes the next spare item, with
-    reason `popular`; when those run out too, the slate is shorter.
+    A novel slot shows the best remaining item of the cluster that wins the race, or of the one that exploration drew. A
+    familiar slot takes the best remaining item of all familiar clusters, or of the one that exploration drew. A slot
+    for which nothing is left takes the next spare item, with reason `popular`; when those run out too, the slate is
+    shorter.
 
     Args:
         plan: the planned slots.
-        ranked: items of every planned cluster, without those that must not be shown.
-        twins: near-duplicates: item -> name of its group. Two of a group share a slate only where a novel cluster has
-            nothing else.
+        offer: the items.
+        cluster_of: of every item.
+        twins: near-duplicates: item -> name of its group. Two of a group share a slate only where exploration drew a
+            cluster that has nothing else.
         spare: item, score, cluster and kind of popular items, in the order in which they fill holes.
     """
-    shelves = _Shelves(ranked, twins)
+    shown = Shown(twins)
+    noise = np.random.default_rng(plan.noise).standard_exponential(len(offer.shortlist))
+    race = Race(offer.shortlist, cluster_of, plan.temperature, noise, shown)
+    shelves = Shelves(offer.clusters, shown)
     spares = iter(spare)
-    novel_at = dict(zip(novel_positions(plan.k, len(plan.novel)), plan.novel, strict=True))
+    novel_at = dict(zip(novel_positions(plan.k, len(plan.explored)), plan.explored, strict=True))
     draws = iter(plan.draws)
+    without = _without_planner(plan, offer, cluster_of, twins, noise)
     slate: list[Placed] = []
     for position in range(plan.k):
-        slot = novel_at.get(position)
-        placed = _novel(slot, shelves, plan) if slot else _familiar(next(draws), shelves, plan)
+        if position in novel_at:
+            placed = _novel(novel_at[position], race, shelves, plan, without, ranked=offer.ranked)
+        else:
+            placed = _familiar(next(draws), shelves, plan)
         if placed is None:
-            found = next((entry for entry in spares if shelves.is_free(entry[0])), None)
+            found = next((entry for entry in spares if shown.is_free(entry[0])), None)
             if found is None:
                 continue
             item, score, cluster, kind = found
             placed = Placed(item, score, cluster, kind, Reason.POPULAR)
-        shelves.place(placed.item)
+        shown.add(placed.item)
         slate.append(placed)
     return slate
 
 
-def _novel(slot: NovelSlot, shelves: _Shelves, plan: Plan) -> Placed | None:
-    found = shelves.best_or_twin(slot.cluster)
+def _without_planner(
+    plan: Plan, offer: Offer, cluster_of: Mapping[str, str], twins: Mapping[str, str], noise: Doubles
+) -> frozenset[str]:
+    """Items of the shortlist that the same noise would draw if the planner had said nothing."""
+    if plan.planner is None or not plan.explored:
+        return frozenset(item for item, _ in offer.shortlist)
+    gain = plan.planner.gain
+    changed = [(item, utility - gain.get(cluster_of[item], 0.0)) for item, utility in offer.shortlist]
+    order = sorted(range(len(changed)), key=lambda at: -changed[at][1])
+    shown = Shown(twins)
+    race = Race([changed[at] for at in order], cluster_of, plan.temperature, noise[order], shown)
+    for _ in plan.explored:
+        heads = race.heads()
+        if not heads:
+            break
+        shown.add(heads[race.first(heads)][0])
+    return frozenset(shown.items)
+
+
+def _novel(
+    explored: str | None, race: Race, shelves: Shelves, plan: Plan, without: frozenset[str], *, ranked: bool
+) -> Placed | None:
+    heads = race.heads()
+    shares = race.shares(heads) if heads else {}
+    if explored is not None:
+        cluster, found = explored, shelves.best_or_twin(explored)
+    else:
+        cluster = race.first(heads) if heads else ""
+        found = heads.get(cluster)
     if found is None:
         return None
+    floor = plan.exploration / len(plan.offsets)
+    # Sums of floats may end a little above 1, which no probability may.
+    listed = {
+        one: min((1.0 - plan.exploration) * share + floor, 1.0)
+        for one, share in shares.items()
+        if share >= LISTED or one == cluster
+    }
+    say = plan.planner if explored is None and found[0] not in without else None
+    own = Reason.RANKER if ranked else Reason.POPULAR
+    reason = Reason.EXPLORATION if explored is not None else say.reason if say is not None else own
     return Placed(
         item=found[0],
         score=found[1],
-        cluster=slot.cluster,
+        cluster=cluster,
         kind=Kind.NOVEL,
-        reason=slot.reason,
-        context=() if slot.reason is Reason.EXPLORATION else slot.context,
-        propensity=slot.propensity,
-        candidates=slot.candidates,
-        floor=slot.floor,
-        eligible=plan.eligible,
+        reason=reason,
+        context=say.because.get(cluster, ()) if say is not None else (),
+        propensity=listed.get(cluster, floor),
+        candidates=listed,
+        floor=floor,
+        eligible=len(plan.offsets),
     )
 
 
-def _familiar(drawn: str | None, shelves: _Shelves, plan: Plan) -> Placed | None:
+def _familiar(drawn: str | None, shelves: Shelves, plan: Plan) -> Placed | None:
     heads = {cluster: head for cluster in plan.familiar if (head := shelves.best(cluster)) is not None}
     if not heads:
         return None

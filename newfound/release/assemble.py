@@ -33,7 +33,7 @@ PACKAGES: Final = (
 )
 FITS: Final = {
     "measures": "learned before the cut, measured on what came after it",
-    "files": "clusters of the measured fit; planner, table and ranker refitted on all data",
+    "files": "clusters and coefficients of the measured fit; planner, table and ranker refitted on all data",
 }
 
 
@@ -43,6 +43,7 @@ def publish_parts(
     planner: Path,
     table: Path,
     ranker: Path,
+    decision: Path,
     evaluation: Path,
     gates: Path,
     config: TrainingConfig,
@@ -58,6 +59,7 @@ def publish_parts(
         planner: the refitted planner; one without a language model (ids alone) is left out.
         table: the refitted table.
         ranker: the refitted ranker.
+        decision: the measured coefficients, with terms of the refit.
         evaluation: the evaluated fit's measures.
         gates: gates.json.
         config: the whole configuration.
@@ -71,7 +73,7 @@ def publish_parts(
     with tempfile.TemporaryDirectory(prefix="newfound-") as folder:
         items = Path(folder) / "items.parquet"
         write_catalogue(dataset, clusters, items)
-        parts = {"clusters": clusters, "table": table, "ranker": ranker, "items.parquet": items}
+        parts = {"clusters": clusters, "table": table, "ranker": ranker, "decision": decision, "items.parquet": items}
         if has_planner(planner):
             parts["planner"] = planner
         parent = current(root)

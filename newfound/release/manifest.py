@@ -241,7 +241,7 @@ def verify_files(folder: Path, manifest: Manifest, needed: Set[str]) -> None:
 
 
 def check_made_together(records: Mapping[str, Path]) -> None:
-    """Table and ranker name the clusters that they were made for; all of them must be these.
+    """Table, ranker and decision name the clusters that they were made for; all of them must be these.
 
     Raises:
         ReleaseError: they are not, or a record cannot be read.
@@ -249,7 +249,7 @@ def check_made_together(records: Mapping[str, Path]) -> None:
     if "clusters/clusters.json" not in records:
         return
     clusters = _digest_in(records["clusters/clusters.json"], "digest")
-    for name in ("table/table.json", "ranker/ranker.json"):
+    for name in ("table/table.json", "ranker/ranker.json", "decision/decision.json"):
         if name in records and (made_for := _digest_in(records[name], "clusters_digest")) != clusters:
             raise ReleaseError(f"{name}: made for clusters {made_for[:12]}, but the release has {clusters[:12]}")
 

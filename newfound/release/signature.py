@@ -52,9 +52,10 @@ def check_signature(manifest: bytes, read: Callable[[], bytes | None], where: st
         return
     from cryptography.exceptions import InvalidSignature
 
+    keys = _public_keys(Path(path))
     if (signed := read()) is None:
         raise ReleaseError(f"{where}: not signed; expected {SIGNATURE} beside it, since {PUBLIC_KEYS} is set")
-    for key in _public_keys(Path(path)):
+    for key in keys:
         try:
             key.verify(bytes.fromhex(signed.decode("ascii").strip()), _PURPOSE + manifest)
             return

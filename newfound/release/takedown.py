@@ -98,4 +98,4 @@ def change_takedown(root: str, change: Callable[[Takedown], Takedown]) -> Takedo
 
 def _dump(takedown: Takedown) -> bytes:
     listed = {"items": sorted(takedown.items), "clusters": sorted(takedown.clusters)}
-    return json.dumps(listed, indent=1, ensure_ascii=False).encode() + b"\n"
+    return json.dumps(listed, indent=1).encode() + b"\n"

@@ -2,112 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from newfound.config import TableConfig
-from newfound.schema import CLUSTER, CONTEXT, RANK, SCORE, SOURCE, TABLE
-from newfound.types import Context, Floats
+from newfound.types import Array, Bools, Context, Floats, Ints
 
 if TYPE_CHECKING:
-    from newfound.planner.alignment import Alignment
     from newfound.planner.planner import Planner
     from newfound.planner.remote.planner import RemotePlanner
 
     Engine = Planner | RemotePlanner
 
 
-def planner_rows(
-    model: Engine,
-    contexts: Sequence[Context],
-    config: TableConfig,
-    hints: Mapping[Context, str],
-    alignment: Alignment | None = None,
-) -> pa.Table:
-    """The planner's rows for some contexts; a context's own clusters are not new and never answered.
+class MainEffects:
+    """What each place of a context contributes to the log-probabilities, averaged over contexts that were asked.
+
+    A context that nobody was asked about is answered by it: the mean log-probabilities of the contexts that have the
+    same interest at the same place, added up over the places beyond the overall mean. The planner is taught additive
+    utilities, so little is lost.
 
     Args:
-        model: the planner, in this process or behind an engine.
-        contexts: B of them.
-        config: how many answers, and how many of them exact.
-        hints: the most frequent recent successor of each context that has one.
-        alignment: puts the answers in another order; None leaves the planner's.
+        contexts: [P, K] cluster indices that were asked.
+        log_probs: [P, N] the answers.
     """
-    from newfound.planner.decoding.search import Decoded
 
-    own = np.array([[model.index[c] for c in context] for context in contexts])
-    allowed = np.ones((len(contexts), len(model)), dtype=bool)
-    np.put_along_axis(allowed, own, False, axis=1)
-    given = [hints.get(context) for context in contexts] if hints else None
-    k = min(config.exact or config.top_k, config.top_k, len(model))
-    found = model.decode(contexts, k, allowed, given)
-    if alignment is not None:
-        # The second model has the last word on the order, so no rank is an exact one any more.
-        found = Decoded(alignment.rerank(found.scores, own), np.zeros_like(found.exact))
-    best, values = found.top(min(config.top_k, len(model)))
-    return rows_of(contexts, best, values, model.nodes, "planner")
+    def __init__(self, contexts: Ints, log_probs: Array) -> None:
+        n, width = log_probs.shape[1], contexts.shape[1]
+        sums, counts = np.zeros((width, n, n)), np.zeros((width, n, n))
+        for start in range(0, len(contexts), 4096):
+            part = log_probs[start : start + 4096].astype(np.float64)
+            there = np.isfinite(part)
+            part[~there] = 0
+            for place in range(width):
+                np.add.at(sums[place], contexts[start : start + 4096, place], part)
+                np.add.at(counts[place], contexts[start : start + 4096, place], there)
+        total = counts.sum(axis=1, keepdims=True)
+        self.mean = (sums.sum(axis=1, keepdims=True) / np.maximum(total, 1))[0, 0]  # [N]
+        # An imagined answer at the mean holds an interest that was hardly asked about to it.
+        self.effect = (sums + self.mean) / (counts + 1) - self.mean  # [K, N, N]
 
+    def log_probs(self, contexts: Ints) -> Floats:
+        """[B, N]; a context's own clusters have minus infinity."""
+        from newfound.planner.planner import closed_log_probs
 
-def rows_of(
-    contexts: Sequence[Context],
-    best: npt.NDArray[np.int32],
-    values: Floats,
-    nodes: Sequence[str],
-    source: str,
-) -> pa.Table:
-    """Answers as schema.TABLE.
-
-    Args:
-        contexts: B of them.
-        best: [B, k] places in `nodes`; -1 is no answer.
-        values: [B, k] natural-log probabilities.
-        nodes: interface clusters.
-        source: who answered.
-    """
-    row, rank = np.nonzero(best >= 0)
-    return pa.table(
-        {
-            CONTEXT: pa.array(list(map(list, contexts)), TABLE.field(CONTEXT).type).take(pa.array(row)),
-            RANK: pa.array(rank, pa.int16()),
-            CLUSTER: pa.array(nodes).take(pa.array(best[row, rank])),
-            SCORE: pa.array(values[row, rank], pa.float32()),
-            SOURCE: pa.array([source]).take(pa.array(np.zeros(len(row), dtype=np.int32))),
-        },
-        schema=TABLE,
-    )
+        found = self.mean + sum(self.effect[place][contexts[:, place]] for place in range(contexts.shape[1]))
+        return closed_log_probs(found, [tuple(context) for context in contexts.tolist()])
 
 
 def second_build(
-    model: Engine,
-    contexts: Sequence[Context],
-    config: TableConfig,
-    hints: Mapping[Context, str],
-    first: pa.Table,
-    alignment: Alignment | None = None,
+    model: Engine, contexts: Sequence[Context], asked: Bools, first: Array, config: TableConfig
 ) -> dict[str, Any]:
-    """Agreement of a sample's rows when worked out again, in other company.
+    """Agreement of a sample's rows when worked out again, every prompt read anew in other company.
 
     bfloat16 products depend a little on what is computed beside them, and an engine's batches on its load.
 
     Args:
-        first: the rows of all contexts, in their order.
+        contexts: P of them.
+        asked: [P], which of them the model answered.
+        first: [P, N] their rows.
     """
-    size = min(config.second_build, len(contexts))
-    chosen = sorted(np.random.default_rng(0).permutation(len(contexts))[:size].tolist())
-    if not chosen:
+    chosen = np.flatnonzero(asked)
+    chosen = np.sort(np.random.default_rng(0).permutation(chosen)[: config.second_build])
+    if not len(chosen):
         return {"contexts": 0, "top1_agreement": 1.0, "largest_difference": 0.0}
-    again = planner_rows(model, [contexts[i] for i in chosen], config, hints, alignment)
-    before = first.filter(pc.equal(first[RANK], 0)).take(pa.array(chosen))
-    after = again.filter(pc.equal(again[RANK], 0))
-    same = np.array(before[CLUSTER].to_pylist()) == np.array(after[CLUSTER].to_pylist())
-    differences = np.abs(before[SCORE].to_numpy() - after[SCORE].to_numpy())
+    again = model.log_probs([contexts[at] for at in chosen.tolist()], anew=True)
+    before = first[chosen].astype(np.float32)
+    best = again.argmax(axis=1)
+    same = before.argmax(axis=1) == best
+    rows = np.flatnonzero(same)
+    differences = np.abs(before[rows, best[rows]] - again[rows, best[rows]])
     return {
         "contexts": len(chosen),
         "top1_agreement": float(same.mean()),
-        "largest_difference": round(float(differences[same].max(initial=0.0)), 5),
+        "largest_difference": round(float(differences.max(initial=0.0)), 5),
     }

@@ -1,4 +1,4 @@
-"""The table as it is served: a folder of `table.parquet` (schema.TABLE) and `table.json`, which is written last."""
+"""The table as it is served: a folder of two arrays, mapped into memory, and `table.json`, which is written last."""
 
 from __future__ import annotations
 
@@ -8,20 +8,18 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from newfound.clusters import Clusters
 from newfound.errors import DataError, VocabularyError
-from newfound.schema import CLUSTER, CONTEXT, RANK, SCORE, SOURCE, TABLE
-from newfound.types import Context, Floats
+from newfound.types import Array, Context, Floats, Ints
 
-FORMAT: Final = 1
-FILE: Final = "table.parquet"
+FORMAT: Final = 2
+CONTEXTS_FILE: Final = "contexts.npy"  # int32 [P, K], in the clusters' order
+FILE: Final = "log_probs.npy"  # float16 [P, N]
 RECORD: Final = "table.json"
 SOURCES: Final = ("planner", "frequency", "popularity")
+CHECKED: Final = 4096  # rows looked at together
+SHORTFALL: Final = 0.02  # of a row's probability, that float16 may lose
 
 
 class Successor(NamedTuple):
@@ -33,19 +31,20 @@ class Successor(NamedTuple):
 
 
 class TransitionTable:
-    """Next clusters by context, best first.
+    """Log-probabilities of all clusters by context.
 
     Args:
-        rows: schema.TABLE, sorted by context and rank.
+        contexts: int32 [P, K], rows in the order of the clusters, no two alike.
+        log_probs: float16 [P, N]; a row's own clusters have minus infinity.
         info: the record.
         clusters: those in use.
 
     Raises:
-        VocabularyError: the table names clusters that there are not, or was made for others.
-        DataError: the rows are not sorted by context and rank.
+        VocabularyError: the table was made for other clusters.
+        DataError: the arrays do not fit each other, a row is no distribution, or the contexts are not in order.
     """
 
-    def __init__(self, rows: pa.Table, info: dict[str, Any], clusters: Clusters) -> None:
+    def __init__(self, contexts: Array, log_probs: Array, info: dict[str, Any], clusters: Clusters) -> None:
         if info["clusters_digest"] != clusters.digest:
             raise VocabularyError(
                 f"table was made for clusters {info['clusters_digest'][:12]}; "
@@ -53,106 +52,164 @@ class TransitionTable:
             )
         self.info = info
         self.interface = clusters.interface
-        names = pa.array(self.interface)
-        contexts = rows[CONTEXT].combine_chunks()
-        flat = pc.index_in(contexts.flatten(), value_set=names)
-        answers = pc.index_in(rows[CLUSTER], value_set=names)
-        if flat.null_count or answers.null_count:
-            raise VocabularyError("table names a cluster that is not at the interface; expected those in use")
-        self._answers: npt.NDArray[np.int32] = answers.to_numpy()
-        self._scores: Floats = rows[SCORE].to_numpy()
-        self._sources: list[str] = rows[SOURCE].unique().to_pylist()
-        self._source: npt.NDArray[np.int32] = pc.index_in(rows[SOURCE], value_set=pa.array(self._sources)).to_numpy()
-        ranks = rows[RANK].to_numpy().astype(np.int64)
-        counts_up = (ranks == 0) | (ranks == np.append(-1, ranks[:-1]) + 1)
-        if not counts_up.all():
-            row = int(np.argmin(counts_up)) + 1
-            raise DataError(
-                FILE, "ranks do not count up from 0", expected="rows by context and rank", column=RANK, row=row
-            )
-        starts = np.flatnonzero(ranks == 0)
-        self._stops = np.append(starts, len(rows)).astype(np.int64)
-        offsets, places = contexts.offsets.to_numpy(), flat.to_numpy()
-        base = offsets[0] if len(offsets) else 0
-        self._row: dict[tuple[int, ...], int] = {
-            tuple(places[offsets[start] - base : offsets[start + 1] - base].tolist()): row
-            for row, start in enumerate(starts.tolist())
-        }
-        if len(self._row) != len(starts):
-            raise DataError(FILE, "a context has two runs of rows", expected="rows by context and rank", column=CONTEXT)
         self._index = clusters.index
+        check_arrays(contexts, log_probs, len(self.interface))
+        self._log_probs = log_probs
+        self._contexts: Ints = contexts.astype(np.int64)
+        self._codes = codes_of(self._contexts, len(self.interface))
+        out_of_order = np.flatnonzero(np.diff(self._codes) <= 0)
+        if len(out_of_order):
+            row = int(out_of_order[0]) + 2
+            raise DataError(CONTEXTS_FILE, "out of order, or there twice", expected="contexts in order", row=row)
 
     @classmethod
     def load(cls, path: str | Path, clusters: Clusters) -> TransitionTable:
-        """Reads a table folder.
+        """Maps a table folder into memory.
 
         Raises:
             DataError: a file is missing or broken.
             VocabularyError: the table was made for other clusters.
         """
         folder = Path(path)
-        return cls(read_rows(folder), read_record(folder), clusters)
+        info = read_record(folder)
+        return cls(*read_arrays(folder), info, clusters)
 
     def __len__(self) -> int:
         """Number of contexts."""
-        return len(self._row)
+        return len(self._codes)
 
     def __contains__(self, context: Context) -> bool:
-        return self._find(context) is not None
+        return bool(self._rows([context])[0] >= 0)
 
-    def _find(self, context: Sequence[str]) -> int | None:
-        try:
-            return self._row.get(tuple(self._index[c] for c in context))
-        except KeyError:
-            return None
+    @property
+    def size(self) -> int:
+        """K, the clusters in a context."""
+        return int(self._contexts.shape[1])
+
+    @property
+    def source(self) -> str:
+        """Who answers."""
+        return str(self.info["source"])
+
+    def log_probs(self, contexts: Sequence[Context]) -> Floats:
+        """Natural-log probabilities of all clusters after some contexts.
+
+        Args:
+            contexts: B tuples of interface clusters, oldest first.
+
+        Returns:
+            float32 [B, N], each row's probabilities add up to 1; a context's own clusters have minus infinity. A
+            context that the table does not hold has minus infinity throughout.
+        """
+        rows = self._rows(contexts)
+        held = rows >= 0
+        out = np.full((len(rows), len(self.interface)), -np.inf, dtype=np.float32)
+        found = self._log_probs[rows[held]].astype(np.float32)
+        # float16 carries three digits: what rounding adds or loses is shared out again.
+        out[held] = found - np.log(np.exp(found).sum(axis=1, keepdims=True))
+        return out
 
     def successors(self, context: Sequence[str]) -> list[Successor] | None:
-        """The context's next clusters, best first; None where the table does not hold the context."""
-        row = self._find(context)
-        if row is None:
+        """The context's next clusters, best first; None where the table does not hold the context.
+
+        Equal ones are ordered as the clusters are.
+        """
+        if self._rows([tuple(context)])[0] < 0:
             return None
-        run = slice(self._stops[row], self._stops[row + 1])
-        return [
-            Successor(self.interface[answer], score, self._sources[source])
-            for answer, score, source in zip(
-                self._answers[run].tolist(), self._scores[run].tolist(), self._source[run].tolist(), strict=True
-            )
-        ]
+        values = self.log_probs([tuple(context)])[0]
+        best = np.argsort(-values, kind="stable")
+        return [Successor(self.interface[at], float(values[at]), self.source) for at in best if np.isfinite(values[at])]
 
     def contexts(self) -> Iterable[Context]:
-        """All contexts, in the file's order."""
-        for places in self._row:
+        """All contexts, in order."""
+        for places in self._contexts.tolist():
             yield tuple(self.interface[place] for place in places)
 
+    def heads(self) -> Ints:
+        """[P] the best answer to each context, as a cluster index."""
+        return heads_of(self._log_probs)
 
-def read_rows(folder: Path) -> pa.Table:
-    """`table.parquet`, checked against its schema.
+    def _rows(self, contexts: Sequence[Context]) -> Ints:
+        """[B] the rows of some contexts, -1 for those that are not held."""
+        size, index = self.size, self._index
+        known = [len(c) == size and all(cluster in index for cluster in c) for c in contexts]
+        rows = np.full(len(contexts), -1, dtype=np.int64)
+        held = np.flatnonzero(known)
+        if not len(held) or not len(self):
+            return rows
+        places = np.array([[index[cluster] for cluster in contexts[at]] for at in held.tolist()], dtype=np.int64)
+        codes = codes_of(places, len(self.interface))
+        found = np.minimum(np.searchsorted(self._codes, codes), len(self._codes) - 1)
+        rows[held] = np.where(self._codes[found] == codes, found, -1)
+        return rows
+
+
+def codes_of(contexts: Ints, n: int) -> Ints:
+    """[P] one number a context, which orders contexts as their clusters are ordered."""
+    found: Ints = contexts @ (n ** np.arange(contexts.shape[1] - 1, -1, -1, dtype=np.int64))
+    return found
+
+
+def heads_of(log_probs: Array) -> Ints:
+    """[P] the best answer of each row; of equal ones the first."""
+    parts = [
+        log_probs[start : start + CHECKED].astype(np.float32).argmax(axis=1)
+        for start in range(0, len(log_probs), CHECKED)
+    ]
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+
+
+def check_arrays(contexts: Array, log_probs: Array, n: int) -> None:
+    """Refuses arrays that are no table of n clusters.
 
     Raises:
-        DataError: it is missing or broken, or holds an unknown source.
+        DataError: names what is wrong, and the first row that is.
     """
-    file = folder / FILE
+    if contexts.ndim != 2 or not contexts.shape[1] or contexts.dtype != np.int32:
+        problem = f"{contexts.dtype} of shape {contexts.shape}"
+        raise DataError(CONTEXTS_FILE, problem, expected="int32 [contexts, clusters of a context]")
+    if log_probs.shape != (len(contexts), n) or log_probs.dtype != np.float16:
+        problem = f"{log_probs.dtype} of shape {log_probs.shape}"
+        raise DataError(FILE, problem, expected=f"float16 {(len(contexts), n)}")
+    if len(contexts) and (contexts.min() < 0 or contexts.max() >= n):
+        row = int(np.flatnonzero(((contexts < 0) | (contexts >= n)).any(axis=1))[0]) + 1
+        raise DataError(CONTEXTS_FILE, "a cluster that there is not", expected=f"0 to {n - 1}", row=row)
+    for start in range(0, len(log_probs), CHECKED):
+        with np.errstate(over="ignore"):
+            mass = np.exp(log_probs[start : start + CHECKED].astype(np.float32)).sum(axis=1)
+        wrong = np.flatnonzero(~(np.abs(mass - 1) <= SHORTFALL))
+        if len(wrong):
+            row = start + int(wrong[0])
+            problem = f"probabilities add up to {mass[wrong[0]]:.3g}"
+            raise DataError(FILE, problem, expected="a distribution in each row", row=row + 1)
+
+
+def read_arrays(folder: Path) -> tuple[Array, Array]:
+    """Contexts, and log-probabilities as a map of the file.
+
+    Raises:
+        DataError: a file is missing or broken.
+    """
     try:
-        rows = pq.read_table(file).cast(TABLE)
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        raise DataError(str(file), f"cannot be read ({' '.join(str(error).split())})", expected="a table") from error
-    unknown = set(rows[SOURCE].unique().to_pylist()) - set(SOURCES)
-    if unknown:
-        raise DataError(str(file), f"source {min(unknown)!r}", expected=f"one of {', '.join(SOURCES)}", column=SOURCE)
-    return rows
+        contexts = np.load(folder / CONTEXTS_FILE, allow_pickle=False)
+        return contexts, np.load(folder / FILE, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(str(folder), f"cannot be read ({' '.join(str(error).split())})", expected="a table") from error
 
 
 def read_record(folder: Path) -> dict[str, Any]:
     """`table.json`.
 
     Raises:
-        DataError: it is missing, broken, or of another format.
+        DataError: it is missing, broken, of another format, or names an unknown source.
     """
     file = folder / RECORD
     try:
         info = json.loads(file.read_text(encoding="utf-8"))
         if info["format"] != FORMAT or not isinstance(info["clusters_digest"], str):
             raise DataError(str(file), f"format {info['format']!r}", expected=f"format {FORMAT}")
+        if info["source"] not in SOURCES:
+            raise DataError(str(file), f"source {info['source']!r}", expected=f"one of {', '.join(SOURCES)}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(str(file), f"cannot be read ({error!r})", expected="a table's record") from error
     return dict(info)

@@ -5,26 +5,23 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from newfound.clusters import Clusters
 from newfound.config import TableConfig
 from newfound.files import new_folder, remove_folder
 from newfound.planner.prompt import has_planner
-from newfound.schema import CONTEXT, RANK
-from newfound.table.artifact import FILE, FORMAT, RECORD
+from newfound.table.artifact import CONTEXTS_FILE, FILE, FORMAT, RECORD, check_arrays
 from newfound.table.compare import concentration
 from newfound.table.contexts import make_plan
 from newfound.table.frequency import frequency_rows
-from newfound.table.shards import INPUTS, build_shard, read_shards, recent_hints
+from newfound.table.shards import INPUTS, build_shard, load_engine, read_shards
 from newfound.transitions.artifact import Transitions
-from newfound.types import Ints
+from newfound.types import Array, Ints
 
 log = logging.getLogger("newfound.table")
 
@@ -40,7 +37,7 @@ def build_table(
     Args:
         planner: folder of the fine-tuned planner.
         clusters: folder of the clusters.
-        transitions: folder of the mined transitions: which contexts are frequent, what follows them lately.
+        transitions: folder of the mined transitions: which contexts are frequent.
         config: of the table.
         out: the table's folder.
 
@@ -51,8 +48,9 @@ def build_table(
         return _without_planner(transitions, clusters, config, out)
     work = out.with_name(f".{out.name}.shards")
     shards = [work / f"{shard:05d}" for shard in range(config.shards)]
+    load = cache(lambda: load_engine(planner, clusters, transitions, config))
     for shard, folder in enumerate(shards):
-        build_shard(planner, clusters, transitions, config, shard, folder)
+        build_shard(planner, clusters, transitions, config, shard, folder, load)
     measures = merge(shards, planner, clusters, transitions, config, out)
     remove_folder(work, f"{shards[0].name}/{INPUTS}")
     return measures
@@ -74,8 +72,7 @@ def merge(
     loaded = Clusters.load(clusters)
     mined = Transitions.load(transitions, loaded)
     plan = make_plan(mined, config, planner_digest(planner))
-    hints = recent_hints(mined, config)
-    rows, records = read_shards(shards, plan, config, hints)
+    log_probs, records = read_shards(shards, plan, config)
     seconds = sum(record["seconds"] for record in records)
     again = _second_builds([record["second_build"] for record in records])
     record = {
@@ -83,13 +80,14 @@ def merge(
         "clusters_digest": loaded.digest,
         "planner": plan.identity["planner"],
         "settings": plan.identity["settings"],
-        "recent_successors": len(hints),
+        "asked": sum(record["asked"] for record in records),
         "engine": records[0]["engine"],
         "second_build": again,
         "seconds": round(seconds, 2),
     }
     return {
-        **write_table(rows, record, loaded, out),
+        **write_table(plan.contexts, log_probs, record, loaded, out),
+        "asked": record["asked"],
         "seconds": round(seconds, 2),
         "contexts_per_second": round(len(plan.contexts) / max(seconds, 1e-9), 2),
         "second_build_top1_agreement": again["top1_agreement"],
@@ -120,33 +118,33 @@ def frequency_table(transitions: Path, clusters: Path, config: TableConfig, out:
     loaded = Clusters.load(clusters)
     mined = Transitions.load(transitions, loaded)
     plan = make_plan(mined, config, "")
-    rows, seconds = frequency_rows(plan.contexts, mined, config.top_k, config.recent)
+    log_probs = frequency_rows(plan.contexts, mined, config.recent)
     record = {
         "source": "frequency",
         "clusters_digest": loaded.digest,
         "planner": None,
         "settings": plan.identity["settings"],
-        "seconds": round(seconds, 2),
     }
-    return write_table(rows, record, loaded, out)
+    return write_table(plan.contexts, log_probs, record, loaded, out)
 
 
-def write_table(rows: pa.Table, record: dict[str, Any], clusters: Clusters, out: Path) -> dict[str, float | int | str]:
-    """Writes the folder, whole or not at all, its rows sorted by context and rank."""
-    order = np.lexsort((rows[RANK].to_numpy(), _context_order(rows)))
-    rows = rows.take(pa.array(order)).combine_chunks()
-    measures = {
-        "contexts": pc.sum(pc.equal(rows[RANK], 0)).as_py() or 0,
-        "rows": len(rows),
-        **concentration(rows, clusters.interface),
-    }
-    text = json.dumps({"format": FORMAT, **record, "measures": measures}, indent=1, sort_keys=True)
+def write_table(
+    contexts: Ints, log_probs: Array, record: dict[str, Any], clusters: Clusters, out: Path
+) -> dict[str, float | int | str]:
+    """Writes the folder, whole or not at all.
+
+    Args:
+        contexts: [P, K] cluster indices, in order.
+        log_probs: float16 [P, N].
+        record: what `table.json` says beside the measures.
+        clusters: those in use.
+    """
+    places = contexts.astype(np.int32)
+    check_arrays(places, log_probs, len(clusters.interface))
+    measures: dict[str, float | int | str] = {"contexts": len(contexts), **concentration(log_probs)}
+    content = {"format": FORMAT, "interface": list(clusters.interface), **record, "measures": measures}
     with new_folder(out, RECORD) as folder:
-        pq.write_table(rows, folder / FILE)
-        (folder / RECORD).write_text(text + "\n", encoding="utf-8")
+        np.save(folder / CONTEXTS_FILE, places, allow_pickle=False)
+        np.save(folder / FILE, log_probs, allow_pickle=False)
+        (folder / RECORD).write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return measures
-
-
-def _context_order(rows: pa.Table) -> Ints:
-    joined = ["\x00".join(context) for context in rows[CONTEXT].to_pylist()]
-    return np.unique(joined, return_inverse=True)[1]

@@ -5,29 +5,27 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import islice, permutations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from newfound.config import TableConfig
 from newfound.errors import ConfigError
-from newfound.files import new_file
+from newfound.table.artifact import codes_of
 from newfound.transitions.artifact import Transitions
-from newfound.types import Context
+from newfound.types import Ints
 
 EVERY_CONTEXT_AT_MOST = 2_000_000  # of a table whose size is not bounded
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All contexts of a table in the order of the clusters, and what they depend on."""
+    """All contexts of a table in the order of the clusters, [P, K] indices, and what they depend on."""
 
-    contexts: list[Context]
+    contexts: Ints
     identity: dict[str, Any]
 
-    def shard(self, shard: int, shards: int) -> list[Context]:
+    def shard(self, shard: int, shards: int) -> Ints:
         """A contiguous run, so that contexts which share their first interest stay together.
 
         Raises:
@@ -46,26 +44,23 @@ def make_plan(transitions: Transitions, config: TableConfig, planner_digest: str
         ConfigError: there are too many contexts for a full table.
     """
     clusters, size = transitions.clusters, transitions.size
-    total = math.perm(len(clusters.interface), size)
+    n = len(clusters.interface)
+    total = math.perm(n, size)
     if config.contexts_at_most is None and total > EVERY_CONTEXT_AT_MOST:
         raise ConfigError(
             f"table.contexts_at_most: {total:,} contexts of {size} clusters; expected a bound for so many"
         )
-    order = {cluster: place for place, cluster in enumerate(clusters.interface)}
     if config.contexts_at_most is None or config.contexts_at_most >= total:
-        chosen = list(permutations(clusters.interface, size))
+        chosen = list(permutations(range(n), size))
     else:
-        counts = transitions.context_counts()
-        frequent = sorted(counts, key=lambda c: (-counts[c], [order[x] for x in c]))[: config.contexts_at_most]
+        counts = {
+            tuple(clusters.index[x] for x in context): count for context, count in transitions.context_counts().items()
+        }
+        frequent = sorted(counts, key=lambda context: (-counts[context], context))[: config.contexts_at_most]
         taken = set(frequent)
-        every = (c for c in permutations(clusters.interface, size) if c not in taken)
+        every = (context for context in permutations(range(n), size) if context not in taken)
         chosen = frequent + list(islice(every, config.contexts_at_most - len(frequent)))
-        chosen.sort(key=lambda c: [order[x] for x in c])
+    found = np.array(chosen, dtype=np.int64).reshape(-1, size)
     settings = config.model_dump(exclude={"shards"})
-    return Plan(chosen, {"clusters": clusters.digest, "planner": planner_digest, "settings": settings})
-
-
-def write_parquet(table: Any, file: Path) -> None:
-    """Writes a Parquet file, whole or not at all."""
-    with new_file(file) as part:
-        pq.write_table(table, part)
+    identity = {"clusters": clusters.digest, "planner": planner_digest, "settings": settings}
+    return Plan(found[np.argsort(codes_of(found, n), kind="stable")], identity)

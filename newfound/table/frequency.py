@@ -2,44 +2,30 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-
 import numpy as np
-import pyarrow as pa
 
-from newfound.table.answers import rows_of
 from newfound.transitions.artifact import Transitions
 from newfound.transitions.frequency_model import FrequencyModel
-from newfound.types import Context
+from newfound.types import Array, Ints
 
 BLOCK = 2048  # contexts at a time
 
 
-def frequency_rows(
-    contexts: Sequence[Context], transitions: Transitions, top_k: int, recent: float | None = None
-) -> tuple[pa.Table, float]:
-    """The k most frequent successors of each context, and the seconds that they took.
+def frequency_rows(contexts: Ints, transitions: Transitions, recent: float | None = None) -> Array:
+    """float16 [P, N] log-probabilities of all clusters after some contexts.
 
     Args:
-        contexts: to answer.
+        contexts: [P, K] cluster indices.
         transitions: whose balanced set is counted.
-        top_k: answers a context, at most.
         recent: share of the transitions, the latest, that are balanced and counted instead.
 
     Raises:
         DataError: there is no transition to count.
     """
-    clusters, counted = transitions.clusters, transitions.balanced(recent)
-    model = FrequencyModel(counted.contexts, counted.labels, len(clusters.interface), counted.weights)
-    started = time.monotonic()
-    tables = []
+    counted, n = transitions.balanced(recent), len(transitions.clusters.interface)
+    model = FrequencyModel(counted.contexts, counted.labels, n, counted.weights)
+    out = np.zeros((len(contexts), n), dtype=np.float16)
     for start in range(0, len(contexts), BLOCK):
-        block = contexts[start : start + BLOCK]
-        found = model.distribution(np.array([[clusters.index[c] for c in context] for context in block]))
-        best = np.argsort(-found, axis=1, kind="stable")[:, : min(top_k, found.shape[1])].astype(np.int32)
-        values = np.take_along_axis(found, best, axis=1)
         with np.errstate(divide="ignore"):
-            logs = np.log(values)
-        tables.append(rows_of(block, np.where(values > 0, best, -1), logs, clusters.interface, "frequency"))
-    return pa.concat_tables(tables), time.monotonic() - started
+            out[start : start + BLOCK] = np.log(model.distribution(contexts[start : start + BLOCK]))
+    return out

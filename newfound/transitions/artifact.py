@@ -53,15 +53,6 @@ class Balanced:
     weights: Floats
 
 
-@dataclass(frozen=True)
-class Reactions:
-    """Novel transitions with how they were received: contexts [T, K], labels [T], signed engagement [T]."""
-
-    contexts: Ints
-    labels: Ints
-    engagement: Floats
-
-
 class Transitions:
     """The mined transitions of one folder; files are read when first asked for.
 
@@ -141,13 +132,8 @@ class Transitions:
             labels=labels[chosen],
             known=named[user[chosen]] <= 2 * step[chosen, None],
             kinship=kinship_of(self.clusters.interface_vectors, liked),
+            users=user[chosen],
         )
-
-    def reactions(self, split: str) -> Reactions:
-        """All novel transitions of one group of users, enjoyed or not, of contexts that are not withheld."""
-        rows = self._of(split) & ~self._held_out
-        engagement = self._table[schema.ENGAGEMENT].to_numpy().astype(np.float32)
-        return Reactions(self._all_contexts[rows], self._labels[rows], engagement[rows])
 
     def counts(self) -> Counts:
         """The transitions that may be learned from."""
@@ -173,19 +159,22 @@ class Transitions:
         """Users whose transitions may be learned from."""
         return set(self._table.filter(pa.array(self._of(None)))[schema.USER].to_pylist())
 
-    def recent_successors(self, recent: float = 0.5) -> dict[Context, str]:
-        """The most frequent recent successor of every context, for the prompt of a refresh.
+    def recent_pairs(self, recent: float) -> tuple[Ints, Ints, Ints]:
+        """The latest positive transitions of everybody.
 
         Args:
             recent: share of the positive transitions, by time, that count.
 
         Returns:
-            Context to next cluster, over all users; of successors as frequent, the latest.
+            Contexts [P, K] and labels [P], each pair of them once, and how often it came [P].
         """
-        contexts, labels, counts, latest = self._recent_pairs(recent)
-        order = np.lexsort((latest, counts))  # the best of each context comes last
-        best = dict(zip(self._named(contexts[order]), labels[order].tolist(), strict=True))
-        return {context: self.clusters.interface[best[context]] for context in sorted(best)}
+        positive = np.flatnonzero(self._positive)
+        rows = self._table.select([schema.AT, schema.USER, schema.NEXT]).take(pa.array(positive))
+        order = positive[pc.sort_indices(rows, [(name, "ascending") for name in rows.column_names]).to_numpy()]
+        lately = order[np.arange(len(order)) >= len(order) * (1 - recent)]
+        steps = np.column_stack([self._all_contexts[lately], self._labels[lately]])
+        pairs, times = np.unique(steps, axis=0, return_counts=True)
+        return pairs[:, :-1], pairs[:, -1], times
 
     def digest(self) -> str:
         """SHA-256 of all that the planner learns from."""
@@ -257,25 +246,12 @@ class Transitions:
         names: Array = np.array(self.clusters.interface, dtype=object)
         return [tuple(row) for row in names[contexts].tolist()]
 
-    def _recent_pairs(self, recent: float) -> tuple[Ints, Ints, Ints, Ints]:
-        """The latest positive transitions: contexts [P, K], labels [P], how often each came, the place of its last."""
-        positive = np.flatnonzero(self._positive)
-        rows = self._table.select([schema.AT, schema.USER, schema.NEXT]).take(pa.array(positive))
-        order = positive[pc.sort_indices(rows, [(name, "ascending") for name in rows.column_names]).to_numpy()]
-        place = np.arange(len(order))
-        lately = place >= len(order) * (1 - recent)
-        steps = np.column_stack([self._all_contexts[order[lately]], self._labels[order[lately]]])
-        pairs, pair = np.unique(steps, axis=0, return_inverse=True)
-        latest = np.zeros(len(pairs), dtype=np.int64)
-        np.maximum.at(latest, pair.reshape(-1), place[lately])
-        return pairs[:, :-1], pairs[:, -1], np.bincount(pair.reshape(-1), minlength=len(pairs)), latest
-
     def _balanced_anew(self, recent: float) -> pa.Table:
         import ibis
 
         from newfound.transitions.balance import balance
 
-        contexts, labels, counts, _ = self._recent_pairs(recent)
+        contexts, labels, counts = self.recent_pairs(recent)
         names: Array = np.array(self.clusters.interface, dtype=object)
         columns = [self._named(contexts), names[labels].tolist(), counts.astype(np.float32)]
         arrays = [pa.array(column, field.type) for column, field in zip(columns, schema.BALANCED, strict=True)]

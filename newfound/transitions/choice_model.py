@@ -26,12 +26,14 @@ class Choices:
     """Observed choices: contexts [T, K] and labels [T] as cluster indices, what each person knew by then [T, N].
 
     `kinship` [F, N, N] is what is known of every two clusters without looking at choices, row: interest, column: next.
+    `users` [T] tells whose each choice is, by number.
     """
 
     contexts: Ints
     labels: Ints
     known: Bools
     kinship: Floats | None = None
+    users: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

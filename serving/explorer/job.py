@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from newfound.recommend.catalogue import UserHistory
-from newfound.recommend.decision import Decision
-from newfound.recommend.slate import Plan, Ranked
+from newfound.recommend.decision import Decision, PlannerAnswer
+from newfound.recommend.slate import Offer, Plan
 from serving.deadline import Deadline
 from serving.explorer.loaded_release import LoadedRelease
 from serving.http.api import Recommend
@@ -23,7 +23,7 @@ class Job:
     degraded: list[str]
     decision: Decision
     plan: Plan
-    answer: list[str] | None
+    answer: PlannerAnswer | None
     generated: int
 
 
@@ -31,7 +31,7 @@ class Job:
 class Batch:
     """The requests of one body: one release, one deadline.
 
-    `ranked` holds what the ranker answered to each job, None where it did not.
+    `offers` holds what the ranker answered to each job, None where it did not.
     """
 
     payload: Any
@@ -40,4 +40,4 @@ class Batch:
     arrived: float
     loaded: LoadedRelease
     jobs: list[Job] = field(default_factory=list)
-    ranked: list[Ranked | None] = field(default_factory=list)
+    offers: list[Offer | None] = field(default_factory=list)

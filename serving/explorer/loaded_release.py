@@ -14,7 +14,14 @@ from newfound.recommend.recommender import released_policy
 from newfound.release.takedown import Takedown
 from serving.planner.client import Prompts
 
-PARTS = ("clusters", "table", "items.parquet", "ranker/ranker.json")
+PARTS = (
+    "clusters",
+    "table",
+    "items.parquet",
+    "ranker/ranker.json",
+    "decision/decision.json",
+    "decision/clusters.safetensors",
+)
 
 
 class LoadedRelease:

@@ -16,7 +16,7 @@ from kserve.errors import ModelNotReady
 from newfound.recommend.catalogue import UserHistory
 from newfound.recommend.decision import Decision, SlateRequest, draft
 from newfound.recommend.recommender import SEED_BITS
-from newfound.recommend.slate import Placed, Ranked, Slate
+from newfound.recommend.slate import Offer, Placed, Slate
 from serving.circuit_breaker import CircuitBreaker, Unavailable
 from serving.deadline import Deadline
 from serving.explorer.features import Stored
@@ -96,7 +96,7 @@ class ExplorerModel(Model):
         """Asks the ranker for the items of the planned clusters."""
         began = time.perf_counter()
         try:
-            payload.ranked = await self._rank(payload)
+            payload.offers = await self._rank(payload)
         except NotLoaded as error:
             # The ranker moved on before us, or we before it: the other release that both hold answers as a whole.
             other = self.releases.other(error.loaded)
@@ -105,7 +105,7 @@ class ExplorerModel(Model):
                 for job in payload.jobs:
                     self._decide_anew(job, other)
                 with contextlib.suppress(NotLoaded):
-                    payload.ranked = await self._rank(payload)
+                    payload.offers = await self._rank(payload)
         _RANK.observe(time.perf_counter() - began)
         return payload
 
@@ -113,12 +113,12 @@ class ExplorerModel(Model):
         """Fills the slots, answers in the protocol of the request, and reports what is shown."""
         began = time.perf_counter()
         slates, shown = [], []
-        answers = result.ranked or [None] * len(result.jobs)
-        for job, ranked in zip(result.jobs, answers, strict=True):
-            if ranked is None:
+        offers = result.offers or [None] * len(result.jobs)
+        for job, offer in zip(result.jobs, offers, strict=True):
+            if offer is None:
                 job.degraded.append("ranker")
-            placed = job.decision.finish(job.plan, job.decision.popular(job.plan) if ranked is None else ranked)
-            slate = job.decision.slate(placed, ranked=ranked is not None, degraded=job.degraded)
+            placed = job.decision.finish(job.plan, offer or job.decision.popular(job.plan))
+            slate = job.decision.slate(placed, ranked=offer is not None, degraded=job.degraded)
             slates.append(slate.model_dump(mode="json"))
             shown.append((job, placed, slate))
         # At the loop's next iteration: no client waits for a report.
@@ -149,10 +149,10 @@ class ExplorerModel(Model):
         query, answer, generated = decision.ask(), None, 0
         planner = self.live_planner.is_there(batch.loaded)
         if query is not None and planner:
-            answer, generated = await self.live_planner.answer(query, decision.slots, batch.loaded, batch.deadline)
+            answer, generated = await self.live_planner.answer(query, batch.loaded, batch.deadline)
             if answer is None:
                 degraded.append("planner")
-        plan = decision.plan(answer, planner=planner)
+        plan = decision.plan(answer)
         self.reporter.answered(decision, query is not None and planner, answer)
         _DECIDE.observe(time.perf_counter() - began)
         return Job(request, history, seed, degraded, decision, plan, answer, generated)
@@ -187,9 +187,9 @@ class ExplorerModel(Model):
     def _decide_anew(self, job: Job, loaded: LoadedRelease) -> None:
         """Decides again under another release, without another call of store or planner."""
         job.decision, job.answer = self._decide(job.request, job.history, job.seed, loaded), None
-        job.plan = job.decision.plan(None, planner=self.live_planner.is_there(loaded))
+        job.plan = job.decision.plan()
 
-    async def _rank(self, batch: Batch) -> list[Ranked | None]:
+    async def _rank(self, batch: Batch) -> list[Offer | None]:
         """What the ranker answers to each job, None where it does not.
 
         Raises:
@@ -202,28 +202,26 @@ class ExplorerModel(Model):
         blocked = batch.loaded.available(self.releases.takedown).blocked
         cluster_of = batch.loaded.catalogue.cluster_of
         return [
-            answer
-            and {
-                cluster: [
-                    (item, score) for item, score in items if cluster_of.get(item) == cluster and item not in blocked
-                ]
-                for cluster, items in answer.items()
-            }
-            for answer in answers
+            answer and _allowed(answer, job, blocked, cluster_of)
+            for answer, job in zip(answers, batch.jobs, strict=True)
         ]
 
     def _instance(self, job: Job, loaded: LoadedRelease) -> dict[str, Any]:
         """A request of the ranker."""
-        clusters, cluster_of = job.plan.clusters, loaded.catalogue.cluster_of
+        query, cluster_of = job.decision.query(job.plan), loaded.catalogue.cluster_of
+        shown = {*query.clusters, *query.offsets}
         return {
-            "history": list(job.history.item_ids[-loaded.history_length :]),
-            "clusters": clusters,
-            "k": [job.plan.wanted(cluster) for cluster in clusters],
-            "exclude": [item for item in job.decision.hidden if cluster_of.get(item) in clusters],
+            "history": list(query.history[-loaded.history_length :]),
+            "clusters": query.clusters,
+            "k": query.wanted,
+            "exclude": [item for item in job.decision.hidden if cluster_of.get(item) in shown],
+            "offsets": query.offsets if query.k else {},
+            "shortlist": query.k,
+            "planner": query.planner,
             "release": loaded.release,
         }
 
-    async def _call(self, body: bytes, instances: Sequence[dict[str, Any]], batch: Batch) -> Sequence[Ranked | None]:
+    async def _call(self, body: bytes, instances: Sequence[dict[str, Any]], batch: Batch) -> Sequence[Offer | None]:
         left = batch.deadline.left(self.config.finish_ms)
         try:
             return await self._ranker_breaker.call(
@@ -234,3 +232,15 @@ class ExplorerModel(Model):
         except Unavailable:
             pass
         return [None] * len(instances)
+
+
+def _allowed(offer: Offer, job: Job, blocked: frozenset[str], cluster_of: Mapping[str, str]) -> Offer:
+    """The offer, without what was taken down, and without what is of no interest that was asked for."""
+    offsets = job.plan.offsets
+    return Offer(
+        [(item, u) for item, u in offer.shortlist if cluster_of.get(item) in offsets and item not in blocked],
+        {
+            cluster: [(item, score) for item, score in items if cluster_of.get(item) == cluster and item not in blocked]
+            for cluster, items in offer.clusters.items()
+        },
+    )

@@ -6,12 +6,13 @@ import json
 import math
 import urllib.request
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import aiohttp
 import orjson
 
-from newfound.recommend.slate import Ranked
+from newfound.recommend.slate import Offer
 from serving.http.context import REQUEST_ID, TIMEOUT
 
 _JSON = {"Content-Type": "application/json"}
@@ -84,8 +85,8 @@ class RankerClient:
 
     async def rank(
         self, body: bytes, instances: Sequence[dict[str, Any]], request_id: str, seconds: float
-    ) -> list[Ranked]:
-        """Ranks, for each instance, the items of its clusters.
+    ) -> list[Offer]:
+        """Ranks, for each instance, the items of its new interests and of its clusters.
 
         Args:
             body: see `bodies`.
@@ -120,17 +121,26 @@ def _body(texts: Sequence[bytes]) -> bytes:
     return b'{"instances":[' + b",".join(texts) + b"]}"
 
 
-def _checked(prediction: Any, instance: dict[str, Any]) -> Ranked:
+def _checked(prediction: Any, instance: dict[str, Any]) -> Offer:
     """The answer, once it is of the release and of the clusters of the request: an answer may be garbage."""
     if prediction["release"] != instance["release"]:
         raise ValueError("an answer of another release")
     items = prediction["items"]
     if set(items) != set(instance["clusters"]):
         raise ValueError("an answer about other clusters")
-    answer = {cluster: [(str(item), float(score)) for item, score in ranked] for cluster, ranked in items.items()}
-    if not all(math.isfinite(score) for ranked in answer.values() for _, score in ranked):
+    shortlist = _ranking(prediction["shortlist"])
+    if len(shortlist) > instance["shortlist"]:
+        raise ValueError("a shortlist that is too long")
+    return Offer(shortlist, {cluster: _ranking(ranked) for cluster, ranked in items.items()})
+
+
+def _ranking(ranked: Any) -> list[tuple[str, float]]:
+    found = [(str(item), float(score)) for item, score in ranked]
+    if not all(math.isfinite(score) for _, score in found):
         raise ValueError("a score that is not finite")
-    return answer
+    if any(later > earlier for (_, earlier), (_, later) in pairwise(found)):
+        raise ValueError("items that are not best first")
+    return found
 
 
 def _base(host: str) -> str:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from newfound.events import RECOMMENDATION_TYPE, user_key
-from newfound.recommend.decision import Decision
+from newfound.recommend.decision import Decision, PlannerAnswer
 from newfound.recommend.policy import Reason
 from newfound.recommend.slate import Placed, Slate
 from serving.explorer.job import Batch, Job
@@ -32,8 +32,8 @@ class Reporter:
         self.outbox, self.secret = outbox, secret or secrets.token_bytes(32)
         self._slots: dict[tuple[str, str], Any] = {}
 
-    def answered(self, decision: Decision, queried: bool, answer: Sequence[str] | None) -> None:
-        """Counts where the successors of the sampled context came from."""
+    def answered(self, decision: Decision, queried: bool, answer: PlannerAnswer | None) -> None:
+        """Counts where the successors of the user's contexts came from."""
         if not decision.slots or not decision.context:
             return
         if queried:

@@ -7,14 +7,15 @@ connection and without anything that would load a language model's libraries int
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
+import numpy as np
 import orjson
 
 from newfound.planner.prompt import RECORD, TOKENIZER, PromptCodec
-from newfound.planner.remote.choice_search import ChoiceSearch
 from newfound.planner.remote.completion import PATH, CompletionCodec
 from newfound.recommend.decision import PlannerQuery
 
@@ -35,15 +36,22 @@ class Prompts:
         self.interface = list(interface)
         self._index = {cluster: place for place, cluster in enumerate(interface)}
 
-    def search(self, query: PlannerQuery, k: int) -> ChoiceSearch[int]:
-        """Over the clusters that may be answered: those allowed, never the context's own."""
-        allowed = self.interface if query.allowed is None else query.allowed
-        return self.completions.search((self._index[c] for c in allowed if c not in query.context), k)
+    def request(self, query: PlannerQuery, model: str) -> dict[str, Any]:
+        """The completion request."""
+        return self.completions.request(model, self._places(query))
 
-    def request(self, query: PlannerQuery, choices: Sequence[int], model: str) -> dict[str, Any]:
-        """The completion request of one step of the search."""
-        prompt = self.completions.prompt.tokens(tuple(self._index[cluster] for cluster in query.context))
-        return self.completions.choice_request(model, prompt, choices)
+    def read(self, answer: Any, query: PlannerQuery) -> dict[str, float]:
+        """The clusters that may follow, best first, with the natural logarithms of their probabilities.
+
+        Raises:
+            EngineError: see `CompletionCodec.read`.
+        """
+        values = self.completions.read(answer, self._places(query))
+        order = np.argsort(-values, kind="stable").tolist()
+        return {self.interface[at]: float(values[at]) for at in order if np.isfinite(values[at])}
+
+    def _places(self, query: PlannerQuery) -> list[int]:
+        return [self._index[cluster] for cluster in query.context]
 
 
 class PlannerClient:
@@ -71,20 +79,16 @@ class PlannerClient:
         if self._session is not None:
             await self._session.close()
 
-    async def answer(self, query: PlannerQuery, k: int, prompts: Prompts, release: str) -> list[str]:
-        """The k next clusters, best first.
+    async def answer(self, query: PlannerQuery, k: int, prompts: Prompts, release: str) -> dict[str, float]:
+        """The k next clusters, best first, with the natural logarithms of their probabilities.
 
         Raises:
-            EngineError: the answer is none of the choices, or no completion with log-probabilities.
+            EngineError: the answer is no completion with the log-probabilities of all interests.
             Exception: the engine cannot be reached, refuses, or answers no JSON.
         """
         assert self._session is not None
-        search = prompts.search(query, k)
-        while (choices := search.next_query()) is not None:
-            body = orjson.dumps(prompts.request(query, choices, self._model or release))
-            async with self._session.post(
-                self._url, data=body, headers={"Content-Type": "application/json"}
-            ) as response:
-                response.raise_for_status()
-                prompts.completions.read_choice(orjson.loads(await response.read()), search)
-        return [prompts.interface[place] for place in search.answers]
+        body = orjson.dumps(prompts.request(query, self._model or release))
+        async with self._session.post(self._url, data=body, headers={"Content-Type": "application/json"}) as response:
+            response.raise_for_status()
+            found = prompts.read(orjson.loads(await response.read()), query)
+        return dict(islice(found.items(), k))

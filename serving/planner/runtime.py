@@ -1,7 +1,6 @@
 """Runtime of a release's own planner behind the protocol of vLLM, for a machine without it.
 
-It knows completions with structured choices and nothing else, and answers them with the exact decoder: a description is
-one token to it, and the next best ones are the alternatives that it tells of.
+It knows completions of one token out of allowed ones and nothing else, and tells their log-probabilities.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,22 +16,16 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
-END = "<end>"
-
-
-class Choices(BaseModel):
-    """Structured output as vLLM takes it."""
-
-    choice: Annotated[list[str], Field(min_length=1, max_length=100_000)]
+from newfound.planner.remote.completion import TOKEN
 
 
 class Completion(BaseModel):
     """The part of a completion request that is understood."""
 
     model: str
-    prompt: Annotated[list[int], Field(min_length=1, max_length=2048)]
-    structured_outputs: Choices
-    logprobs: Annotated[int, Field(ge=0, le=100)] = 0
+    prompt: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=2048)]
+    allowed_token_ids: Annotated[list[int], Field(min_length=1, max_length=100_000)]
+    logprobs: Annotated[int, Field(ge=0, le=100_000)] = 0
 
 
 class Runtime:
@@ -56,7 +49,7 @@ class Runtime:
             NewfoundError: there is none, or it does not verify.
         """
         from newfound.clusters import Clusters
-        from newfound.planner import Planner
+        from newfound.planner.planner import Planner
         from newfound.release.store import current, load
 
         if current(self.root) == self._release:
@@ -71,38 +64,27 @@ class Runtime:
         """Id of the release whose planner answers."""
         return self._release
 
-    def answer(self, prompt: list[int], choices: list[str], count: int) -> dict[str, float]:
-        """The `count` choices of the highest log-probability with it, best first; only those that are descriptions."""
+    def answer(self, prompt: list[int], allowed: list[int], count: int) -> dict[int, float]:
+        """The `count` allowed tokens of the highest log-probability with it, best first; only those that are interests.
+
+        Raises:
+            ValueError: a token of the prompt is not in the vocabulary.
+        """
         import numpy as np
 
         with self._lock:
-            codec = self._planner.codec
-            places = {text.strip(): at for at, text in enumerate(codec.choices())}
-            allowed = np.zeros((1, len(codec)), dtype=bool)
-            for text in choices:
-                if text.strip() in places:
-                    allowed[0, places[text.strip()]] = True
-            count = min(count, int(allowed.sum()))
-            if not count:
+            codec, rows = self._planner.codec, self._planner.rows
+            if max(prompt) >= len(self._planner.backbone.embedding):
+                raise ValueError(f"token {max(prompt)} is not in the vocabulary")
+            tokens = sorted({token for token in allowed if codec.cluster_of(token) is not None})
+            if not tokens:
                 return {}
-            found = self._planner.decoder.decode([_segments(codec, tuple(prompt))], count, allowed)
-            best, values = found.top(count)
-        by_place = {places[text.strip()]: text for text in choices if text.strip() in places}
-        return {by_place[at]: value for at, value in zip(best[0].tolist(), values[0].tolist(), strict=True)}
-
-
-def _segments(codec: Any, prompt: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """The prompt as the decoder takes it: opening, then one piece an interest."""
-    opening = codec.opening
-    if prompt[: len(opening)] != opening:
-        return [prompt]
-    pieces, rest, end = [opening], prompt[len(opening) :], codec.separator
-    start = 0
-    for at in range(len(rest) - len(end) + 1):
-        if rest[at : at + len(end)] == end:
-            pieces.append(rest[start : at + len(end)])
-            start = at + len(end)
-    return [*pieces, rest[start:]] if start < len(rest) else pieces
+            states = self._planner.read([tuple(prompt)])
+            logits = states @ rows[[token - codec.first_token for token in tokens]].T
+        values = logits[0] - logits.max()
+        values = values - np.log(np.exp(values).sum())
+        best = np.argsort(-values, kind="stable")[: max(count, 1)]
+        return {tokens[at]: float(values[at]) for at in best}
 
 
 def create_app(runtime: Runtime, watch_s: float = 2.0) -> FastAPI:
@@ -135,27 +117,16 @@ def create_app(runtime: Runtime, watch_s: float = 2.0) -> FastAPI:
     async def completions(request: Completion) -> Any:
         if request.model != runtime.release:
             return JSONResponse({"error": {"message": f"the model is {runtime.release}"}}, status_code=404)
-        choices, count = request.structured_outputs.choice, max(request.logprobs, 1)
-        found = await asyncio.to_thread(runtime.answer, request.prompt, choices, count)
+        try:
+            found = await asyncio.to_thread(runtime.answer, request.prompt, request.allowed_token_ids, request.logprobs)
+        except ValueError as error:
+            return JSONResponse({"error": {"message": str(error)}}, status_code=400)
         if not found:
-            return JSONResponse({"error": {"message": "none of the choices is a description"}}, status_code=400)
-        answer = {"index": 0, "text": next(iter(found)), "logprobs": steps(found)}
+            return JSONResponse({"error": {"message": "no allowed token is an interest"}}, status_code=400)
+        told = {f"{TOKEN}{token}": value for token, value in found.items()}
+        best, value = next(iter(told.items()))
+        steps = {"tokens": [best], "token_logprobs": [value], "top_logprobs": [told]}
+        answer = {"index": 0, "text": "", "logprobs": steps}
         return {"object": "text_completion", "model": runtime.release, "choices": [answer]}
 
     return app
-
-
-def steps(found: Mapping[str, float]) -> dict[str, list[Any]]:
-    """How the best of some choices was said, and what else could have been: each choice is one token.
-
-    A choice with which others begin could go on, and those are then told of at its end.
-    """
-    best = next(iter(found))
-    onward = {
-        text[len(best) :]: value - found[best]
-        for text, value in found.items()
-        if text != best and text.startswith(best)
-    }
-    end = {"tokens": [END], "token_logprobs": [0.0], "top_logprobs": [{END: 0.0, **onward}]}
-    first = {"tokens": [best], "token_logprobs": [found[best]], "top_logprobs": [dict(found)]}
-    return {name: [*first[name], *end[name]] for name in first}

@@ -15,6 +15,8 @@ def command(python: Path, folder: Path, release: str, port: int) -> list[str]:
         "--gpu-memory-utilization": "0.25",
         "--block-size": "32",  # the default block size finds no shared prefixes on a CPU
         "--max-model-len": "512",
+        "--max-logprobs": "-1",  # of all interests
+        "--logprobs-mode": "processed_logprobs",  # among them alone
     }
     return [
         str(python),

@@ -1,4 +1,4 @@
-"""One release, loaded for the ranker: its item policy, and what was taken down of its items."""
+"""One release, loaded for the ranker: its item policy with the decision, and what was taken down of its items."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from newfound.ranker import Ranker
-from newfound.ranker.index import ClusterQuery
+from newfound.recommend.joint_ranker import JointRanker
+from newfound.recommend.query import JointQuery
 from newfound.release.takedown import Takedown
 from newfound.types import Ints
 
-PARTS = ("ranker",)
+PARTS = ("clusters", "decision", "ranker")
 
 
 class LoadedRanker:
@@ -22,8 +22,9 @@ class LoadedRanker:
         ranker: the release's.
     """
 
-    def __init__(self, ranker: Ranker) -> None:
+    def __init__(self, ranker: JointRanker) -> None:
         self.ranker = ranker
+        self.interface = frozenset(ranker.interface)
         self._taken_down: tuple[Takedown, Ints] = (Takedown(), np.zeros(0, dtype=np.int64))
 
     def taken_down(self, takedown: Takedown, clusters: Iterable[str]) -> list[str]:
@@ -39,23 +40,23 @@ class LoadedRanker:
         hidden = self._taken_down[1]
         if not len(hidden):
             return []
-        spans = [self.ranker.slices[cluster] for cluster in clusters]
+        spans = [self.ranker.ranker.slices[cluster] for cluster in clusters]
         edges = np.searchsorted(hidden, np.array(spans, dtype=np.int64))
         found = np.unique(np.concatenate([hidden[first:last] for first, last in edges]))
         return [self.ranker.items[position] for position in found.tolist()]
 
     def _positions(self, takedown: Takedown) -> Ints:
         """Sorted positions of every item that was taken down, alone or with its cluster."""
-        slices = self.ranker.slices
+        slices = self.ranker.ranker.slices
         spans = [slices[node] for node in sorted(takedown.clusters) if node in slices]
-        alone = self.ranker.positions(sorted(takedown.items))
+        alone = self.ranker.ranker.positions(sorted(takedown.items))
         return np.unique(np.concatenate([alone, *(np.arange(start, stop) for start, stop in spans)]).astype(np.int64))
 
 
 def build_ranker(folder: Path, release: str) -> LoadedRanker:
     """Loads a release's ranker and runs it once, so that the first request does not pay for it."""
-    ranker = Ranker.load(folder / "ranker")
-    first = next(iter(ranker.slices))
+    ranker = JointRanker.load(folder)
+    first = ranker.interface[0]
     for length in (1, 50, 200):
-        ranker.top_k_per_cluster([ClusterQuery(ranker.items[:length], [first], [1])])
+        ranker.top_k([JointQuery(ranker.items[:length], {first: 0.0}, 1, [first], [1])])
     return LoadedRanker(ranker)

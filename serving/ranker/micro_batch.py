@@ -5,24 +5,22 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from newfound.ranker import Ranker
-from newfound.ranker.index import ClusterQuery
+from newfound.recommend.joint_ranker import JointRanker
+from newfound.recommend.query import JointAnswer, JointQuery
 from serving.deadline import Deadline
 from serving.http.errors import Expired
 
 MOST: Final = 16  # the first query of a batch waits for its last
-
-Found = list[list[tuple[str, float]]]
 
 
 class MicroBatcher:
     """Collects queries until the loop's next iteration; none waits for a batch to fill."""
 
     def __init__(self) -> None:
-        self._waiting: list[tuple[Ranker, ClusterQuery, Deadline, asyncio.Future[Found]]] = []
+        self._waiting: list[tuple[JointRanker, JointQuery, Deadline, asyncio.Future[JointAnswer]]] = []
 
-    async def rank(self, ranker: Ranker, query: ClusterQuery, deadline: Deadline) -> Found:
-        """What `Ranker.top_k_per_cluster` answers; the query's clusters must be known to the ranker.
+    async def rank(self, ranker: JointRanker, query: JointQuery, deadline: Deadline) -> JointAnswer:
+        """What `JointRanker.top_k` answers; the query's clusters must be known to the ranker.
 
         Raises:
             Expired: the deadline passed before the query's batch began.
@@ -30,7 +28,7 @@ class MicroBatcher:
         loop = asyncio.get_running_loop()
         if not self._waiting:
             loop.call_soon(self._run)
-        future: asyncio.Future[Found] = loop.create_future()
+        future: asyncio.Future[JointAnswer] = loop.create_future()
         self._waiting.append((ranker, query, deadline, future))
         return await future
 
@@ -46,7 +44,7 @@ class MicroBatcher:
         for ranker in {id(one): one for one, _, _ in open_queries}.values():
             mine = [(query, future) for one, query, future in open_queries if one is ranker]
             try:
-                found = ranker.top_k_per_cluster([query for query, _ in mine])
+                found = ranker.top_k([query for query, _ in mine])
             except Exception as error:
                 for _, future in mine:
                     if not future.done():

@@ -12,8 +12,8 @@ from kserve import InferRequest, Model
 from kserve.errors import ModelNotReady
 from pydantic import BaseModel, Field, ValidationError, create_model
 
-from newfound.ranker import Ranker
-from newfound.ranker.index import ClusterQuery
+from newfound.recommend.joint_ranker import JointRanker
+from newfound.recommend.query import JointQuery
 from serving.deadline import Deadline
 from serving.http.api import Id, Strict, answer, whole_requests
 from serving.http.context import current
@@ -25,25 +25,32 @@ from serving.releases import Releases
 from serving.settings import ServingConfig
 
 EXCLUDED_AT_MOST = 100_000
+Offset = Annotated[float, Field(allow_inf_nan=False, ge=-1e6, le=1e6)]
 
 
 class Rank(Strict):
-    """One request: the best items of each cluster after a history."""
+    """One request: the best items of all new interests together, and of some clusters on their own."""
 
     history: list[Id] = Field(description="item ids, oldest first")
-    clusters: Annotated[list[Id], Field(min_length=1, max_length=256)]
+    clusters: Annotated[list[Id], Field(max_length=256)] = Field([], description="whose own best items are wanted")
     k: Annotated[int, Field(ge=1, le=1000)] | list[Annotated[int, Field(ge=1, le=1000)]] = Field(
         10, description="items wanted of every cluster, or of each"
     )
     exclude: list[Id] = []
+    offsets: Annotated[dict[Id, Offset], Field(max_length=4096)] = Field(
+        {}, description="interests that are new, and what is added to the utility of their items"
+    )
+    shortlist: Annotated[int, Field(ge=0, le=1000)] = Field(0, description="best items of all new interests together")
+    planner: bool = Field(True, description="whether the offsets hold the planner's term")
     release: Id | None = Field(None, description="None: the current one")
 
 
 class Ranked(BaseModel):
-    """One answer: items with their scores by cluster, best first."""
+    """One answer: items with their scores, best first."""
 
     release: str
-    items: dict[str, list[tuple[str, float]]]
+    shortlist: list[tuple[str, float]] = Field(description="of all new interests, by joint utility")
+    items: dict[str, list[tuple[str, float]]] = Field(description="by cluster")
 
 
 class RankedAll(BaseModel):
@@ -128,8 +135,8 @@ class RankerModel(Model):
         )
         STAGE_SECONDS.labels("rank").observe(time.perf_counter() - began)
         return request, [
-            {"release": release, "items": dict(zip(query.clusters, items, strict=True))}
-            for (release, _, query), items in zip(queries, found, strict=True)
+            {"release": release, "shortlist": answer.best, "items": answer.clusters}
+            for (release, _, _), answer in zip(queries, found, strict=True)
         ]
 
     async def postprocess(self, result: Any, headers: Mapping[str, str] | None = None) -> Any:
@@ -137,21 +144,25 @@ class RankerModel(Model):
         request, answers = result
         return answer(request, answers, self.name)
 
-    def _query(self, one: Rank) -> tuple[str, Ranker, ClusterQuery]:
+    def _query(self, one: Rank) -> tuple[str, JointRanker, JointQuery]:
         """The release of a request, its ranker, and the ranker's query."""
         release = one.release or self.releases.active
         loaded = self.releases.loaded.get(release or "")
         if loaded is None or release is None:
             raise ReleaseNotLoaded(list(self.releases.loaded))
-        ranker = loaded.ranker
+        if not one.clusters and not one.shortlist:
+            raise Refused("expected clusters or a shortlist", "instances")
         sizes = one.k if isinstance(one.k, list) else [one.k] * len(one.clusters)
         if len(sizes) != len(one.clusters):
             raise Refused("expected a number for each cluster", "instances.k")
-        unknown = next((cluster for cluster in one.clusters if cluster not in ranker.slices), None)
-        if unknown is not None:
+        slices = loaded.ranker.ranker.slices
+        if any(cluster not in slices for cluster in one.clusters):
             raise Refused("the release has no such cluster", "instances.clusters")
-        hidden = [*one.exclude, *loaded.taken_down(self.releases.takedown, one.clusters)]
-        return release, ranker, ClusterQuery(one.history, one.clusters, sizes, hidden)
+        if any(cluster not in loaded.interface for cluster in one.offsets):
+            raise Refused("the release has no such interest", "instances.offsets")
+        hidden = [*one.exclude, *loaded.taken_down(self.releases.takedown, [*one.clusters, *one.offsets])]
+        query = JointQuery(one.history, one.offsets, one.shortlist, one.clusters, sizes, hidden, one.planner)
+        return release, loaded.ranker, query
 
     async def releases_loaded(self) -> JSONResponse:
         """`GET /releases`."""

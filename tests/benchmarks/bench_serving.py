@@ -27,9 +27,7 @@ from tests.serving import store
 from tests.serving.synthetic import World, histories, history_table, publish_world
 
 PREDICT = "/v1/models/newfound:predict"
-WORLD = World(
-    parents=8, clusters=120, leaves=8, items=834, top_k=10, dim=64, blocks=2, policy=PolicyConfig(clusters_per_slate=5)
-)
+WORLD = World(parents=8, clusters=120, leaves=8, items=834, dim=64, blocks=2, policy=PolicyConfig(clusters_per_slate=5))
 USERS, EVENTS = 500, 60
 # Wide enough that nothing is given up on: every answer that counts is one of full service.
 SETTINGS = {"deadline_ms": 5000, "features_ms": 2000, "ranker_ms": 3000, "in_flight": 256}

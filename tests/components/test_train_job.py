@@ -129,11 +129,11 @@ def test_two_pods_train_what_one_process_does(kube: KubeApi, world: World, tmp_p
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_two_pods_fine_tune_what_one_process_does(kube: KubeApi, tmp_path: Path) -> None:
-    """Two processes in each: four share seven contexts a step. Losses agree to 1 %, measures to .02."""
+    """Two processes in each: four share the reading, and what is fitted to it is what one process fits."""
     trainer = Trainer()
     kube.on_change = trainer
     world = write_base(write_world(tmp_path))
-    tuning = FinetuneConfig(steps=8, batch_size=7, evaluate_every=2, learning_rate=1e-3, answers_each=1)
+    tuning = FinetuneConfig(teacher_penalty=0.2)
     config = TrainingConfig(
         planner=PlannerConfig(model=str(world / "base"), precision="float32", finetune=tuning), threads=1
     )
@@ -151,9 +151,8 @@ def test_two_pods_fine_tune_what_one_process_does(kube: KubeApi, tmp_path: Path)
     assert (made["spec"]["trainer"]["numNodes"], made["spec"]["trainer"]["numProcPerNode"]) == (2, 2)
     finetune(world / "transitions", world / "clusters", config.planner, config.seed, tmp_path / "alone", threads=1)
     shared, alone = (json.loads((tmp_path / name / "training.json").read_text()) for name in ("planner", "alone"))
-    assert len(shared["curve"]) == len(alone["curve"]) == 5
-    for one, other in zip(shared["curve"], alone["curve"], strict=True):
-        assert one.get("loss", 0.0) == pytest.approx(other.get("loss", 0.0), rel=0.01)
+    assert shared["contexts"] == alone["contexts"] == 56 and len(shared["fits"]) == len(alone["fits"]) == 5
+    for one, other in zip(shared["fits"], alone["fits"], strict=True):
         assert one["mrr"] == pytest.approx(other["mrr"], abs=0.02)
     measures = json.loads((tmp_path / "metrics.json").read_text())
     assert measures["match_rate"] == shared["match_rate"]

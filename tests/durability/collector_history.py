@@ -43,6 +43,7 @@ from newfound.clusters import Clusters
 from newfound.events import BATCH
 from newfound.release import store as releases
 from tests.monitoring import servers as parts
+from tests.release.gates import HELD
 
 SECRET: Final = parts.SECRET.encode()
 SKEWS: Final = (timedelta(minutes=-4), timedelta(minutes=4))  # of the collectors' clocks
@@ -211,7 +212,7 @@ _publishing = threading.Lock()
 def _publish(root: str, clusters: Path, history: History) -> None:
     with _publishing:  # releases made in the same second by one process share nothing but their time
         lineage = {"number": len(history.published)}
-        made = releases.publish({"clusters": clusters}, root, lineage=lineage, measures={}, fits={}, gates={})
+        made = releases.publish({"clusters": clusters}, root, lineage=lineage, measures={}, fits={}, gates=HELD)
         history.published.append(made.id)
     time.sleep(0.2)
 

@@ -25,12 +25,14 @@ class Scenario:
         act: what is recorded.
         check: raises AssertionError for a folder as it was found after a crash. It is told whether `act` had returned
             by then: what was acknowledged must be there.
+        slow: whether a check takes long, so that the test run draws fewer states.
     """
 
     name: str
     prepare: Callable[[Path], None]
     act: Callable[[Path], None]
     check: Callable[[Path, bool], None]
+    slow: bool = False
 
 
 @dataclass(frozen=True)

@@ -5,20 +5,33 @@ A draw of each scenario's crash states; `make durability` goes through all of th
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from newfound import files
+from tests.durability.faults import FAULTS, Fault, break_at
 from tests.durability.scenario import Scenario, crash, scenarios
 
 
 @pytest.mark.parametrize("scenario", scenarios(), ids=lambda one: one.name)
 def test_old_or_new_and_never_neither(scenario: Scenario) -> None:
-    found = crash(scenario, per_moment=1, at_most=24)
+    found = crash(scenario, per_moment=1, at_most=8 if scenario.slow else 24)
     assert found.crash_points > 4, "nothing was recorded"
     assert found.broken == []
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda one: one.name)
+@pytest.mark.parametrize("scenario", scenarios(), ids=lambda one: one.name)
+def test_a_file_system_that_refuses_leaves_old_or_new(scenario: Scenario, fault: Fault) -> None:
+    """A draw of the operations; `make durability` lets each of them fail."""
+    count, _ = break_at(scenario, fault, 0)
+    draw = random.Random(0)
+    for at in sorted(draw.sample(range(1, count + 1), min(count, 1 if scenario.slow else 4))):
+        _, problem = break_at(scenario, fault, at)
+        assert problem is None
 
 
 def _write_in_place(root: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from newfound import schema
 from newfound.clusters import Clusters
-from newfound.config import RankerConfig, TableConfig, TrainingConfig, TransitionsConfig
+from newfound.config import RankerConfig, TrainingConfig, TransitionsConfig
 from newfound.features.histories import Histories
 
 HOSTILE = '<script>alert("x")</script> & \'quoted\' \x07 "title"'
@@ -72,6 +72,7 @@ def fit_without_planner(
     dataset: Path, histories: Path, n: int, folder: Path, config: TrainingConfig
 ) -> dict[str, Path]:
     """Clusters, transitions, a table of pair frequencies and a ranker, each by its own entry point."""
+    from newfound.evaluation.decision_fit import fit_decision
     from newfound.ranker import train_ranker
     from newfound.table import frequency_table
     from newfound.transitions.mine import mine_transitions
@@ -81,8 +82,10 @@ def fit_without_planner(
     mine_transitions(histories, dataset, clusters, config.transitions, config.seed, transitions)
     frequency_table(transitions, clusters, config.table, table)
     train_ranker(dataset, histories, clusters, config.ranker, config.seed, config.threads, ranker)
+    decision = folder / "decision"
+    fit_decision(dataset, histories, clusters, transitions, table, ranker, config, decision)
     return {"dataset": dataset, "histories": histories, "clusters": clusters, "transitions": transitions,
-            "planner": folder / "planner", "table": table, "ranker": ranker}  # fmt: skip
+            "planner": folder / "planner", "table": table, "ranker": ranker, "decision": decision}  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -90,7 +93,6 @@ def settings() -> TrainingConfig:
     """Small and quick."""
     return TrainingConfig(
         transitions=TransitionsConfig(held_out_pairs=0.3),
-        table=TableConfig(top_k=15),
         ranker=RankerConfig(dim=16, blocks=1, epochs=2, max_length=50, use_text=False, refit=False),
         evaluation={"bootstrap": 200, "sequence_epochs": 2, "liked_items": 3, "users_at_most": 80},  # type: ignore
     )

@@ -10,7 +10,6 @@ from newfound.evaluation import end_to_end as composed
 from newfound.evaluation.end_to_end import Catalogue, Shelves
 from newfound.evaluation.moments import Events, Journeys
 from newfound.evaluation.scorers import PlannerScorer, TableScorer
-from newfound.planner.decoding.search import Decoded
 from newfound.table import Successor
 
 ORDER = ["a", "b", "c"]
@@ -114,15 +113,15 @@ class TestSlates:
 
 
 class TestOurs:
-    def test_the_planner_may_not_answer_what_is_known(self):
+    def test_the_planner_is_asked_once_for_each_context(self):
         class Asked:
-            def decode(self, contexts, k, allowed):
-                assert k == 10 and allowed.tolist() == [[False, True, True]]
-                scores = np.array([[-np.inf, -1.0, -1.0]], dtype=np.float32)
-                return Decoded(scores, np.array([[False, False, True]]))
+            def log_probs(self, contexts):
+                assert contexts == [("a", "b"), ("b", "c")]
+                return np.array([[-np.inf, -np.inf, 0.0], [-0.1, -np.inf, -np.inf]], dtype=np.float32)
 
-        scores = PlannerScorer(Asked()).scores(moments(["a0", "b0"]))
-        assert scores[0].argmax() == 2  # an exact score comes before an equal bound
+        events = moments(["a0", "b0"], ["a0", "b0"]).with_contexts([("b", "c"), ("a", "b")])
+        events = events.with_contexts([("a", "b"), ("b", "c")])
+        assert PlannerScorer(Asked()).scores(events).argmax(axis=1).tolist() == [2, 0]
 
     def test_the_table_answers_and_what_it_leaves_open_comes_after(self):
         class Table:

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from newfound.evaluation.off_policy import Estimate, doubly_robust, effective_sample_size, ips, snips, weights
+from newfound.evaluation.off_policy import (
+    Estimate,
+    along_slates,
+    at_temperature,
+    doubly_robust,
+    effective_sample_size,
+    ips,
+    snips,
+    weights,
+)
+from newfound.recommend.slate import Offer, Plan, compose
 
 ACTIONS = 12
 
@@ -121,3 +133,58 @@ def test_no_support_is_an_error_and_nothing_logged_is_not_a_number() -> None:
     empty = np.zeros(0)
     assert np.isnan(ips(empty, empty, empty).value) and np.isnan(snips(empty, empty, empty).value)
     assert effective_sample_size(np.zeros(3)) == 0
+
+
+def test_intervals_of_another_temperature_cover_its_true_value() -> None:
+    """Slates drawn by the code that serves; of 200 logs, a 95 % interval misses the truth in about 10."""
+    clusters, slots, slates, repetitions = "uvwxyz", 2, 250, 200
+    utility = dict(zip(clusters, (1.0, 0.7, 0.4, 0.0, -0.5, -1.0), strict=True))
+    liked = dict(zip(clusters, (0.2, 0.5, 0.3, 0.6, 0.1, 0.4), strict=True))
+    shortlist = [(f"{cluster}{at}", utility[cluster] - 0.6 * at) for cluster in clusters for at in range(3)]
+    shortlist.sort(key=lambda one: -one[1])
+    cluster_of = {item: item[0] for item, _ in shortlist}
+    logged, other = (
+        Plan(slots, dict.fromkeys(clusters, 0.0), [None] * slots, [], [], 0.0, temperature)
+        for temperature in (0.5, 0.35)
+    )
+    truth = _true_value(other, shortlist, cluster_of, liked)
+    rng = np.random.default_rng(17)
+    covered = 0
+    for repetition in range(repetitions):
+        rewards, target, logging, groups = [], [], [], []
+        for slate in range(slates):
+            plan = replace(logged, noise=repetition * slates + slate)
+            for placed in compose(plan, Offer(shortlist, {}), cluster_of, {}, ()):
+                assert placed.candidates is not None
+                rewards.append(float(rng.random() < liked[placed.cluster]))
+                target.append(at_temperature(placed.candidates, placed.floor, 0.5 / 0.35)[placed.cluster])
+                logging.append(placed.propensity)
+                groups.append(slate)
+        slate_of = np.array(groups)
+        found = ips(
+            np.array(rewards),
+            along_slates(np.array(target), slate_of),
+            along_slates(np.array(logging), slate_of),
+            groups=slate_of,
+        )
+        covered += abs(found.value - truth) <= 1.96 * found.standard_error
+    assert 0.92 <= covered / repetitions <= 0.98
+
+
+def _true_value(
+    plan: Plan, shortlist: list[tuple[str, float]], cluster_of: dict[str, str], liked: dict[str, float]
+) -> float:
+    """Mean reward a slot, over all ways in which a slate can come about."""
+
+    def of(shown: tuple[str, ...]) -> float:
+        if len(shown) == len(plan.explored):
+            return 0.0
+        left = [(item, u) for item, u in shortlist if item not in shown]
+        heads: dict[str, tuple[str, float]] = {}
+        for item, u in left:
+            heads.setdefault(cluster_of[item], (item, u))
+        rates = {cluster: np.exp(u / plan.temperature) for cluster, (_, u) in heads.items()}
+        total = sum(rates.values())
+        return float(sum(rate / total * (liked[c] + of((*shown, heads[c][0]))) for c, rate in rates.items()))
+
+    return of(()) / len(plan.explored)

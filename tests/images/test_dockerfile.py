@@ -44,7 +44,7 @@ def test_the_lock_comes_before_the_source() -> None:
         lines = _stages()[f"{target}-packages"]
         assert len(lines) == 1 and f"./install.sh newfound-{target} " in lines[0]
     copied = [line for line in _stages()["tools"] if line.startswith("COPY")]
-    assert copied == ["COPY pyproject.toml requirements.lock images/install.sh ./"]
+    assert copied == ["COPY pyproject.toml requirements.lock images/install.sh images/locked.py ./"]
 
 
 def test_extras_are_those_of_the_project() -> None:

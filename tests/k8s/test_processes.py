@@ -70,7 +70,7 @@ def started(workload: Workload, documents: Documents, folder: Path, told: dict[s
 def test_a_request_and_an_event_find_their_way(production: Documents, tmp_path: Path) -> None:
     """Ranker, explorer, collector and exporter, wired to each other as the manifests wire them."""
     by_name = {one.component: one for one in workloads(production)}
-    publish_world(World(parents=2, clusters=6, items=6, top_k=3), tmp_path / "releases", tmp_path / "parts")
+    publish_world(World(parents=2, clusters=6, items=6), tmp_path / "releases", tmp_path / "parts")
     told = {
         "NEWFOUND_RELEASES": str(tmp_path / "releases"),
         "NEWFOUND_FEATURES": str(tmp_path / "features"),

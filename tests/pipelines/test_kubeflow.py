@@ -124,6 +124,7 @@ def test_what_learns_before_the_gates_reads_the_past_alone(document: dict[str, A
         if "histories" in task["inputs"].get("artifacts", {})
     }
     assert {name for name, source in sources.items() if source == "fetch-histories-2"} == {
+        "fit-decision-2",
         "mine-transitions-2",
         "train-ranker-2",
     }

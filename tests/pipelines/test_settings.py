@@ -43,8 +43,8 @@ def test_the_same_configuration_gives_the_same_settings(before: dict[str, str]) 
     [
         ({"table": {"top_k": 7}}, {"table", "refit_table", "evaluation", "release"}),
         ({"ranker": {"dim": 32}}, {"tuning", "ranker", "evaluation", "release"}),
-        ({"evaluation": {"min_match_rate": 0.5}}, {"evaluation", "gates", "release"}),
-        ({"policy": {"k": 5}}, {"evaluation", "release"}),
+        ({"evaluation": {"min_match_rate": 0.5}}, {"decision", "evaluation", "gates", "refit_decision", "release"}),
+        ({"policy": {"k": 5}}, {"decision", "evaluation", "refit_decision", "release"}),
         ({"features": {"history_length": 9}}, {"features", "evaluation", "release"}),
     ],
 )
@@ -55,9 +55,9 @@ def test_a_section_concerns_the_steps_that_read_it(
 
 
 def test_the_refit_concerns_its_own_steps(before: dict[str, str]) -> None:
-    after = settings(_config(refit={"planner_steps": 9}))
-    assert _changed(before, after) == {"refit_planner", "release"}
-    assert json.loads(after["refit_planner"])["config"]["planner"]["finetune"]["steps"] == 9
+    after = settings(_config(refit={"planner_minutes": 9}))
+    assert _changed(before, after) == {"refit_planner", "refit_decision", "release"}
+    assert json.loads(after["refit_planner"])["config"]["planner"]["finetune"]["minutes"] == 9
     mined = json.loads(after["refit_transitions"])["config"]["transitions"]
     assert (mined["learn_from"], mined["held_out_pairs"]) == ("all", 0)
     partial = settings(_config(refit={"table_contexts_at_most": 9}))
@@ -78,7 +78,9 @@ def test_a_component_reads_no_section_beyond_its_settings(name: str) -> None:
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("config", "step.config")
     }
+    # fit_decision reads the whole of what its settings hold, in `newfound.evaluation.decision_fit`.
     whole = "step.config," in ast.unparse(tree) or "step.config)" in ast.unparse(tree)
+    whole = whole and step.component != "fit_decision"
     allowed = set(TrainingConfig.model_fields) if whole else {*step.sections, *COMMON}
     assert read <= allowed
     # What a whole configuration may leave out concerns other steps alone.

@@ -1,4 +1,4 @@
-"""The planner on a real GPU: it learns what it learns on the processor, and its search is as exact."""
+"""The planner on a real GPU: it learns what it learns on the processor, and says the same."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 
-from newfound import schema
 from newfound.clusters import Clusters
 from newfound.config import PlannerConfig, TableConfig
 from newfound.planner import planner
 from newfound.planner.planner import Planner
 from newfound.planner.training import finetune
 from newfound.planner.training.finetune import finetune_planner
-from newfound.planner.training.trainer import Trainer
-from newfound.table import build_table
+from newfound.table import TransitionTable, build_table
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -44,7 +41,7 @@ def on_both(folder: Path, clusters: Clusters, here: pytest.MonkeyPatch, precisio
 
 
 @pytest.mark.parametrize("lean", [True, False])
-def test_its_search_is_exact_and_agrees_with_the_processor(
+def test_it_says_what_the_processor_says(
     lean: bool, trained_planner: Trained, planner_world: Path, here: pytest.MonkeyPatch
 ) -> None:
     clusters = Clusters.load(planner_world / "clusters")
@@ -53,56 +50,36 @@ def test_its_search_is_exact_and_agrees_with_the_processor(
         fast = Planner.load(trained_planner[0], clusters, precision="float32", lean=False)
         assert fast.backbone.device.type == "cuda"
     contexts = [(a, b) for a in clusters.interface for b in clusters.interface if a != b]
-    everything = fast.scores(contexts, exhaustive=True)
-    best, values = fast.top_k(contexts, 3)
-    np.testing.assert_allclose(np.take_along_axis(everything, best, axis=1), values, atol=1e-3)
-    np.testing.assert_allclose(np.sort(everything, axis=1)[:, ::-1][:, :3], values, atol=1e-3)
-    np.testing.assert_allclose(everything, slow.scores(contexts, exhaustive=True), atol=2e-3)
-    assert fast.free_generate(contexts) == slow.free_generate(contexts)
+    ours, theirs = fast.log_probs(contexts, anew=True), slow.log_probs(contexts, anew=True)
+    np.testing.assert_allclose(ours, theirs, atol=2e-3)
+    assert fast.match_rate(contexts) == slow.match_rate(contexts)
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
 def test_it_learns_what_it_learns_on_the_processor(
-    method: str, planner_world: Path, planner_config: PlannerConfig, tmp_path: Path, here: pytest.MonkeyPatch
+    planner_world: Path, planner_config: PlannerConfig, tmp_path: Path, here: pytest.MonkeyPatch
 ) -> None:
-    changes = {"method": method, "lora_rank": 4, "steps": 6, "batch_size": 8, "evaluate_every": 2, "save_every": 2}
-    tuning = planner_config.finetune.model_copy(update={**changes, "learning_rate": 1e-3})
-    inputs = (
-        planner_world / "transitions",
-        planner_world / "clusters",
-        planner_config.model_copy(update={"finetune": tuning}),
-        3,
-    )
+    inputs = (planner_world / "transitions", planner_world / "clusters", planner_config, 3)
     finetune_planner(*inputs, tmp_path / "slow")
     here.undo()
-    step = Trainer.step
-    with here.context() as patch:
-        patch.setattr(
-            Trainer, "step", lambda self, at: (_ for _ in ()).throw(KeyboardInterrupt) if at == 5 else step(self, at)
-        )
-        with pytest.raises(KeyboardInterrupt):
-            finetune_planner(*inputs, tmp_path / "fast")
-    taken: list[int] = []
-    here.setattr(Trainer, "step", lambda self, at: taken.append(at) or step(self, at))
     finetune_planner(*inputs, tmp_path / "fast")
-    assert taken == [5, 6]
     slow, fast = (json.loads((tmp_path / name / "training.json").read_text()) for name in ("slow", "fast"))
-    for one, other in zip(fast["curve"], slow["curve"], strict=True):
-        assert one.get("loss", 0.0) == pytest.approx(other.get("loss", 0.0), rel=0.05)
+    for one, other in zip(fast["fits"], slow["fits"], strict=True):
         assert one["mrr"] == pytest.approx(other["mrr"], abs=0.03)
 
 
 def test_a_table_says_the_same_where_the_best_is_clear(
     trained_planner: Trained, planner_world: Path, tmp_path: Path, here: pytest.MonkeyPatch
 ) -> None:
-    config = TableConfig(top_k=3, exact=None, precision="bfloat16", second_build=8)
+    config = TableConfig(precision="bfloat16", second_build=8)
     inputs = (trained_planner[0], planner_world / "clusters", planner_world / "transitions", config)
     build_table(*inputs, tmp_path / "slow")
     here.undo()
     build_table(*inputs, tmp_path / "fast")
     assert json.loads((tmp_path / "fast" / "table.json").read_text())["engine"]["device"] == "cuda"
-    slow, fast = (pq.read_table(tmp_path / name / "table.parquet").to_pandas() for name in ("slow", "fast"))
-    scores = slow[schema.SCORE].to_numpy().reshape(-1, 3)
-    first, other = (frame[schema.CLUSTER].to_numpy().reshape(-1, 3)[:, 0] for frame in (slow, fast))
-    clear = scores[:, 0] - scores[:, 1] > 0.1
-    assert clear.mean() > 0.3 and (first == other)[clear].all()
+    clusters = Clusters.load(inputs[1])
+    slow, fast = (TransitionTable.load(tmp_path / name, clusters) for name in ("slow", "fast"))
+    contexts = list(slow.contexts())
+    first, other = slow.log_probs(contexts), fast.log_probs(contexts)
+    best = np.sort(first, axis=1)[:, ::-1]
+    clear = best[:, 0] - best[:, 1] > 0.1
+    assert clear.mean() > 0.3 and (first.argmax(axis=1) == other.argmax(axis=1))[clear].all()

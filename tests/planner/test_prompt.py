@@ -40,38 +40,38 @@ def test_cleaned_descriptions_stay_unique(texts: list[str]) -> None:
 
 
 def test_special_tokens_in_item_text_are_plain_text(word_tokenizer: Tokenizer) -> None:
-    codec = PromptCodec(word_tokenizer, HOSTILE, end=2)
-    special = {0, 1, 2}
-    assert not any(special & set(answer) for answer in codec.answers)
-    assert not special & set(codec.tokens((0, 1), hint=2))
+    codec = PromptCodec.extend(word_tokenizer, [*HOSTILE, "<interest: unnamed>"])
+    special = {0, 1, 2, *codec.answers}
+    assert not any(special & set(words) for words in codec.words)
+    assert not special & set(codec.tokens((0, 1))) and not special & set(codec.tokens((9, 6)))
 
 
 def test_prompt_is_its_segments_and_shares_all_but_the_last(word_tokenizer: Tokenizer) -> None:
-    codec = PromptCodec(word_tokenizer, ["crime noir", "space opera", "crime"], end=2)
+    codec = PromptCodec.extend(word_tokenizer, ["crime noir", "space opera", "crime"])
     a, b = codec.segments((0, 1)), codec.segments((0, 2))
     assert a[:2] == b[:2] and a[2] != b[2]
     assert codec.tokens((0, 1)) == sum(a, ())
     assert word_tokenizer.decode(list(codec.tokens((0, 1)))) == codec.text((0, 1))
-    hinted = codec.segments((0, 1), hint=2)
-    assert hinted[:2] == a[:2] and hinted[2][: len(a[2])] == a[2]
-    assert word_tokenizer.decode(list(codec.tokens((0, 1), 2))) == codec.text((0, 1), 2)
-    # The answer begins where the prompt ends, whatever the tokenizer would join in running text.
-    for place, answer in enumerate(codec.answers):
-        assert codec.cluster_of(codec.decode([*answer, 2, 5])) == place
 
 
-def test_generated_text_names_a_cluster_only_by_exact_match(word_tokenizer: Tokenizer) -> None:
-    codec = PromptCodec(word_tokenizer, ["crime noir", "crime"], end=2)
-    assert codec.cluster_of(" crime ") == 1
-    assert codec.cluster_of("crime no") is None
+def test_every_interest_is_one_token_with_its_description(word_tokenizer: Tokenizer) -> None:
+    size = word_tokenizer.get_vocab_size()
+    codec = PromptCodec.extend(word_tokenizer, HOSTILE)
+    assert list(codec.answers) == list(range(size, size + len(HOSTILE)))
+    assert [codec.cluster_of(token) for token in codec.answers] == list(range(len(HOSTILE)))
+    assert codec.cluster_of(size - 1) is None and codec.cluster_of(size + len(HOSTILE)) is None
+    assert word_tokenizer.id_to_token(size) == f"<interest: {codec.texts[0]}>"
+    again = PromptCodec.extend(word_tokenizer, HOSTILE)
+    assert again.digest == codec.digest and word_tokenizer.get_vocab_size() == size + len(HOSTILE)
+    with pytest.raises(VocabularyError, match="other interests"):
+        PromptCodec.extend(word_tokenizer, ["something else", *HOSTILE])
 
 
 def test_a_planner_for_other_descriptions_is_refused(word_tokenizer: Tokenizer, tmp_path: Path) -> None:
-    codec = PromptCodec(word_tokenizer, ["crime noir", "crime"], end=2)
-    word_tokenizer.save(str(tmp_path / "tokenizer.json"))
+    codec = PromptCodec.extend(word_tokenizer, ["crime noir", "crime"])
     codec.save(tmp_path)
     assert PromptCodec.load(tmp_path).digest == codec.digest
-    assert PromptCodec.load(tmp_path, ["crime noir", "crime"]).answers == codec.answers
+    assert PromptCodec.load(tmp_path, ["crime noir", "crime"]).words == codec.words
     with pytest.raises(VocabularyError, match="other clusters"):
         PromptCodec.load(tmp_path, ["crime", "crime noir"])
     (tmp_path / "prompt.json").write_text("{}")
@@ -79,13 +79,7 @@ def test_a_planner_for_other_descriptions_is_refused(word_tokenizer: Tokenizer, 
         PromptCodec.load(tmp_path)
 
 
-def test_descriptions_that_the_tokenizer_cannot_tell_apart_are_refused(word_tokenizer: Tokenizer) -> None:
-    long = "crime " * 60
-    with pytest.raises(VocabularyError, match="same tokens"):
-        PromptCodec(word_tokenizer, [long + "noir", long + "space"], end=2)
-
-
 def test_a_folder_holds_a_planner_where_its_prompt_is(word_tokenizer: Tokenizer, tmp_path: Path) -> None:
     assert not has_planner(tmp_path / "nowhere") and not has_planner(tmp_path)
-    PromptCodec(word_tokenizer, ["crime noir", "crime"], end=2).save(tmp_path)
+    PromptCodec.extend(word_tokenizer, ["crime noir", "crime"]).save(tmp_path)
     assert has_planner(tmp_path)

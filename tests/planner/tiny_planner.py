@@ -168,6 +168,10 @@ def write_world(folder: Path) -> Path:
     columns = [[list(c) for _, _, c in balanced], [x for x, _, _ in balanced], [-n for _, n, _ in balanced]]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, schema.BALANCED, strict=True)]
     pq.write_table(pa.table(arrays, schema=schema.BALANCED), folder / "transitions" / "balanced.parquet")
+    kept_back = [[["c6", "c7"], ["c7", "c6"]], [5, 5], [2, 2]]
+    arrays = [pa.array(column, field.type) for column, field in zip(kept_back, schema.WITHHELD, strict=True)]
+    withheld = pa.table(arrays, schema=schema.WITHHELD)
+    pq.write_table(withheld, folder / "transitions" / "held_out.parquet")
     digest = Clusters.load(folder / "clusters").digest
     record = {"clusters_digest": digest, "config": TransitionsConfig().model_dump(), "seed": 0}
     (folder / "transitions" / "transitions.json").write_text(json.dumps(record))
@@ -187,15 +191,7 @@ def write_base(folder: Path) -> Path:
 
 
 def tiny_planner_config(folder: Path) -> PlannerConfig:
-    """Enough training for a tiny model to write descriptions and to tell likely clusters from others."""
-    tuning = FinetuneConfig(
-        steps=240,
-        batch_size=16,
-        share_first=4,
-        learning_rate=5e-3,
-        evaluate_every=120,
-        answers_each=1,
-        head_rate=1.0,
-        teacher_penalty=0.2,
+    """All contexts of the tiny world, read in a moment."""
+    return PlannerConfig(
+        model=str(folder / "base"), precision="float32", finetune=FinetuneConfig(teacher_penalty=0.2, minutes=5)
     )
-    return PlannerConfig(model=str(folder / "base"), precision="float32", finetune=tuning)

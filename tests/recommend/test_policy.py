@@ -7,25 +7,22 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from newfound.config import PolicyConfig
 from newfound.recommend.policy import (
-    Choice,
     Interest,
     Kind,
-    Option,
     Reason,
-    choose_novel,
     context_distribution,
+    draw_explored,
     familiar_probability,
     interests,
     make_past,
     novel_appetite,
     novel_positions,
     novel_quota,
-    rank_choices,
     sample_context,
 )
 
@@ -119,83 +116,20 @@ def test_quota_and_positions_fit_the_slate(k, novel):
         assert gaps[1:-1].max(initial=1) - gaps[1:-1].min(initial=gaps[1:-1].max(initial=1)) <= 1
 
 
-def test_choices_go_down_the_back_off_without_what_is_not_eligible():
-    steps = [(Reason.TABLE, ["a", "b", "c"]), (Reason.PARENT, ["c", "d"]), (Reason.POPULAR, ["b", "e", "f"])]
-    assert rank_choices(steps, {"b", "c", "d", "e", "f"}, 4) == (
-        Choice("b", Reason.TABLE),
-        Choice("c", Reason.TABLE),
-        Choice("d", Reason.PARENT),
-        Choice("e", Reason.POPULAR),
-    )
-    assert rank_choices(steps, set(), 4) == ()
+@given(slots=st.integers(0, 6), seed=st.integers(0, 99))
+def test_exploration_draws_eligible_clusters_and_the_same_ones_again(slots, seed):
+    drawn = draw_explored(NAMES, slots, 0.5, np.random.default_rng(seed))
+    assert len(drawn) == slots and {one for one in drawn if one is not None} <= set(NAMES)
+    assert drawn == draw_explored(NAMES, slots, 0.5, np.random.default_rng(seed))
+    assert draw_explored(NAMES, slots, 0.0, np.random.default_rng(seed)) == [None] * slots
+    assert draw_explored([], slots, 1.0, np.random.default_rng(seed)) == [None] * slots
 
 
-def test_propensity_by_hand():
-    options = [
-        Option(("a", "b"), 0.5, (Choice("x", Reason.TABLE),)),
-        Option(("a", "c"), 0.3, (Choice("y", Reason.TABLE),)),
-        Option(("b", "c"), 0.2, (Choice("x", Reason.TABLE),)),
-    ]
-    slots = choose_novel(options, 1, ["x", "y", "z", "w"], 1, 0.0, np.random.default_rng(0))
-    assert slots[0].cluster == "y" and slots[0].propensity == pytest.approx(0.3)
-    slots = choose_novel(options, 0, ["x", "y", "z", "w"], 1, 0.2, np.random.default_rng(1))
-    assert slots[0].candidates == pytest.approx({"x": 0.8 * 0.7 + 0.05, "y": 0.8 * 0.3 + 0.05})
-    assert slots[0].floor == pytest.approx(0.05)
-
-
-@st.composite
-def situations(draw):
-    """Options over a set of eligible clusters, some of them with fewer choices than slots."""
-    eligible = NAMES[: draw(st.integers(1, len(NAMES)))]
-    weights = draw(st.lists(st.floats(0.05, 1), min_size=1, max_size=6))
-    options = []
-    for at, weight in enumerate(weights):
-        chosen = draw(st.lists(st.sampled_from(eligible), unique=True, max_size=4))
-        options.append(Option((f"i{at}",), weight, tuple(Choice(c, Reason.TABLE) for c in chosen)))
-    return eligible, options
-
-
-@given(situation=situations(), slots=st.integers(1, 4), exploration=st.floats(0, 1), seed=st.integers(0, 99))
-def test_propensities_sum_to_one_over_the_eligible_clusters(situation, slots, exploration, seed):
-    eligible, options = situation
-    for slot in choose_novel(options, 0, eligible, slots, exploration, np.random.default_rng(seed)):
-        assert slot.cluster in eligible
-        rest = slot.floor * (len(eligible) - len(slot.candidates))
-        assert math.fsum(slot.candidates.values()) + rest == pytest.approx(1)
-        assert slot.propensity == slot.candidates.get(slot.cluster, slot.floor)
-        if exploration > 0:
-            assert slot.floor > 0, "every eligible cluster has support"
-        assert slot.propensity > 0, "what was shown had a chance to be shown"
-
-
-@given(weights=st.lists(st.floats(0.01, 1), min_size=3, max_size=10), exploration=st.floats(0, 1))
-def test_no_propensity_is_above_one_where_a_single_cluster_is_left(weights, exploration):
-    found = [Interest(f"i{at}", weight) for at, weight in enumerate(weights)]
-    options = [Option(c, p, (Choice("x", Reason.TABLE),)) for c, p in context_distribution(found, 2)]
-    (slot,) = choose_novel(options, 0, ["x"], 1, exploration, np.random.default_rng(0))
-    assert 0 < slot.propensity <= 1 and slot.floor <= 1 and max(slot.candidates.values()) <= 1
-    assert familiar_probability("x", "x", ["x"], len(weights), exploration) <= 1
-
-
-@settings(max_examples=8, deadline=None)
-@given(situation=situations(), exploration=st.sampled_from([0.0, 0.1, 0.5]))
-def test_propensities_match_how_often_a_cluster_is_shown(situation, exploration):
-    eligible, options = situation
-    distribution = [(option.context, option.probability) for option in options]
-    rng = np.random.default_rng(11)
-    rounds, shown = 8_000, Counter()
-    for _ in range(rounds):
-        slots = choose_novel(options, sample_context(distribution, rng), eligible, 2, exploration, rng)
-        shown.update((at, slot.cluster) for at, slot in enumerate(slots))
-    for at, slot in enumerate(slots):
-        for cluster in eligible:
-            assert shown[at, cluster] / rounds == pytest.approx(slot.candidates.get(cluster, slot.floor), abs=0.025)
-
-
-def test_the_same_seed_gives_the_same_slots():
-    options = [Option(("a",), 1.0, (Choice("x", Reason.TABLE), Choice("y", Reason.PARENT)))]
-    first, second = (choose_novel(options, 0, NAMES + ["x", "y"], 3, 0.5, np.random.default_rng(5)) for _ in range(2))
-    assert first == second
+def test_exploration_is_as_frequent_as_it_says_and_uniform():
+    drawn = Counter(draw_explored(NAMES, 20_000, 0.3, np.random.default_rng(1)))
+    assert drawn[None] / 20_000 == pytest.approx(0.7, abs=0.012)
+    for name in NAMES:
+        assert drawn[name] / 20_000 == pytest.approx(0.3 / len(NAMES), abs=0.005)
 
 
 @given(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,9 +20,8 @@ from newfound.config import PolicyConfig
 from newfound.errors import DataError, ReleaseError
 from newfound.recommend.catalogue import AvailableCatalogue, Catalogue, UserHistory
 from newfound.recommend.decision import AnswerCache, PlannerQuery, SlateRequest, draft
-from newfound.recommend.policy import Choice, Kind, NovelSlot, Option, Reason
+from newfound.recommend.policy import Kind, Reason
 from newfound.recommend.recommender import Recommender, history_of_items, history_of_user, released_policy
-from newfound.recommend.slate import Plan, compose
 from newfound.release.takedown import Takedown, read_takedown
 from newfound.schema import HISTORIES
 from tests.serving.synthetic import World, histories, history_table, publish_world
@@ -87,15 +88,14 @@ def test_slates_hold_what_they_promise(recommender, number, k, novel, seed):
         assert (entry.slot is Kind.NOVEL) == (entry.cluster not in seen)
         assert 0 < entry.propensity <= 1
     if isinstance(novel, int):
-        eligible = len(recommender.catalogue.interface) - len(seen)
-        assert sum(entry.slot is Kind.NOVEL for entry in slate.items) >= min(novel, k, eligible)
+        assert sum(entry.slot is Kind.NOVEL for entry in slate.items) >= min(novel, k)
     again = recommender.recommend(history, k=k, novel=novel, seed=seed)
     assert again.items == slate.items
 
 
 def test_novel_clusters_are_shown_as_often_as_their_propensity_says(catalogue):
     """Over many seeds; no memory of a planner, so every request decides alike."""
-    recommender = Recommender(catalogue, None, policy=PolicyConfig(exploration=0.2))
+    recommender = Recommender(catalogue, None, policy=PolicyConfig(exploration=0.2, temperature=0.5))
     history = user(4)
     shown: Counter[str] = Counter()
     told: dict[str, float] = {}
@@ -133,10 +133,10 @@ def test_the_list_beside_the_releases_is_read(folder, tmp_path):
             read_takedown(str(tmp_path))
 
 
-def test_a_user_without_a_past_gets_popular_items_of_as_many_clusters(recommender):
+def test_a_user_without_a_past_gets_what_the_ranker_ranks_without_one(recommender):
     slate = recommender.recommend(UserHistory(), k=10, seed=1)
-    assert {entry.reason for entry in slate.items} <= {Reason.POPULAR, Reason.EXPLORATION}
-    assert len({entry.cluster for entry in slate.items}) >= 9
+    assert {entry.reason for entry in slate.items} <= {Reason.RANKER, Reason.EXPLORATION}
+    assert {entry.slot for entry in slate.items} == {Kind.NOVEL}
 
 
 def test_a_user_who_has_seen_everything_gets_what_they_like(recommender):
@@ -173,64 +173,71 @@ def test_popularity_stands_in_for_the_ranker(catalogue):
 class Planner:
     """A planner that always knows the same answer, and what it was asked."""
 
-    def __init__(self, *clusters: str) -> None:
-        self.clusters, self.asked = clusters, list[PlannerQuery]()
+    def __init__(self, **answer: float) -> None:
+        self.answer, self.asked = answer, list[PlannerQuery]()
 
-    def answers(self, asks: Sequence[PlannerQuery], k: int) -> list[list[str]]:
+    def answers(self, asks: Sequence[PlannerQuery]) -> list[dict[str, float]]:
         self.asked.extend(asks)
-        return [[c for c in self.clusters if ask.allowed is None or c in ask.allowed][:k] for ask in asks]
+        return [self.answer for _ in asks]
+
+
+COLD = PolicyConfig(temperature=0.01, exploration=0.0)
+SURE = {"c9": math.log(0.99), "c11": math.log(0.009)}
 
 
 def test_it_is_asked_for_a_single_interest_and_its_answer_is_remembered(catalogue):
-    planner = Planner("c9", "c11")
-    recommender = Recommender(catalogue, None, planner)
+    planner = Planner(**SURE)
+    recommender = Recommender(catalogue, None, planner, COLD)
     slate = recommender.recommend(in_clusters(5), k=6, novel=2, seed=3)
-    assert planner.asked == [PlannerQuery(("c5",), None)]
+    assert planner.asked == [PlannerQuery(("c5",))]
     novel = [entry for entry in slate.items if entry.slot is Kind.NOVEL]
-    assert [(entry.cluster, entry.reason) for entry in novel] == [("c9", Reason.PLANNER), ("c11", Reason.PLANNER)]
+    assert (novel[0].cluster, novel[0].reason) == ("c9", Reason.PLANNER)
+    assert novel[0].because == (catalogue.description["c5"],)
     assert recommender.recommend(in_clusters(5), k=6, novel=2, seed=4).items[1].reason is Reason.PLANNER
     assert len(planner.asked) == 1
 
 
 def test_it_is_asked_for_a_pair_outside_a_partial_table(catalogue):
-    assert catalogue.answers(("c0", "c1")) == ()
-    planner = Planner("c9")
+    assert not np.isfinite(catalogue.log_probs([("c0", "c1")])).any()
+    planner = Planner(**SURE)
     Recommender(catalogue, None, planner).recommend(in_clusters(0, 1), k=6, novel=2, seed=3)
-    assert planner.asked == [PlannerQuery(("c0", "c1"), None)]
-
-
-def test_it_is_asked_where_every_successor_was_consumed_out_of_those_never_consumed(catalogue):
-    context = ("c10", "c12")
-    had = [int(choice.cluster[1:]) for choice in catalogue.answers(context)]
-    disliked = in_clusters(*had, positive=False)
-    history = UserHistory(
-        [*disliked.item_ids, "i10.0", "i12.0"], [*disliked.engagements, 1.0, 1.0], [*disliked.positives, True, True]
-    )
-    allowed = tuple(c for c in catalogue.interface if c not in {"c10", "c12", *(f"c{one}" for one in had)})
-    planner = Planner("c10", f"c{had[0]}", allowed[3], allowed[1])
-    slate = Recommender(catalogue, None, planner).recommend(history, k=6, novel=1, seed=3)
-    assert planner.asked == [PlannerQuery(context, allowed)]
-    assert [e.cluster for e in slate.items if e.reason is Reason.PLANNER] == [allowed[3]]
+    assert planner.asked == [PlannerQuery(("c0", "c1"))]
 
 
 def test_it_is_not_asked_where_the_table_knows(catalogue):
-    planner = Planner("c9")
+    planner = Planner(**SURE)
     recommender = Recommender(catalogue, None, planner)
     recommender.recommend(in_clusters(14, 15), k=6, novel=2, seed=3)
+    recommender.recommend(in_clusters(20, 0, 1), k=6, novel=2, seed=3)  # of three pairs, (0, 1) is outside the table
     recommender.recommend(UserHistory(), k=6, novel=2, seed=3)
     recommender.recommend(in_clusters(5), k=6, novel=0, seed=3)
     assert planner.asked == []
 
 
-def test_without_an_answer_the_parents_are_asked_then_what_is_popular(catalogue):
-    slate = Recommender(catalogue, None).recommend(in_clusters(5), k=6, novel=3, seed=3)
-    parents = catalogue.back_off(("c5",))
+def test_without_planner_and_table_what_people_choose_decides(catalogue):
+    made = draft(AvailableCatalogue(catalogue), in_clusters(5), SlateRequest(6, 3), 3, COLD)
+    plan = made.plan()
+    terms = catalogue.cluster_terms.of(np.array([[5]]), [1.0], np.array([c != "c5" for c in catalogue.interface]))
+    expected = catalogue.decision.without_planner.offsets(terms)
+    assert plan.planner is None
+    assert plan.offsets == pytest.approx({f"c{at}": expected[at] for at in range(24) if at != 5})
+    best = max(plan.offsets, key=plan.offsets.__getitem__)
+    slate = Recommender(catalogue, None, policy=COLD).recommend(in_clusters(5), k=6, novel=3, seed=3)
     novel = [entry for entry in slate.items if entry.slot is Kind.NOVEL]
-    assert [entry.cluster for entry in novel] == [c for c in parents if c != "c5"][:3]
-    assert {entry.reason for entry in novel} == {Reason.PARENT}
-    bare = Catalogue(catalogue.release, catalogue.clusters, None, _items(catalogue))
-    slate = Recommender(bare, None).recommend(in_clusters(5), k=6, novel=3, seed=3)
-    assert {entry.reason for entry in slate.items if entry.slot is Kind.NOVEL} == {Reason.POPULAR}
+    assert novel[0].cluster == best and {entry.reason for entry in novel} == {Reason.POPULAR}
+
+
+def test_the_planner_speaks_for_all_pairs_at_once_and_for_each_with_its_probability(catalogue):
+    history = in_clusters(14, 15, 16)
+    made = draft(AvailableCatalogue(catalogue), history, SlateRequest(6, 3), 3, COLD)
+    plan = made.plan()
+    allowed = np.array([cluster in made.eligible for cluster in catalogue.interface])
+    rows = catalogue.log_probs([context for context, _ in made.contexts])[:, allowed].astype(np.float64)
+    rows -= np.log(np.exp(rows).sum(axis=1, keepdims=True))
+    pooled = np.array([probability for _, probability in made.contexts]) @ rows
+    gain = np.array([plan.planner.gain[cluster] for cluster in made.eligible])
+    np.testing.assert_allclose(gain, pooled - pooled.mean(), atol=1e-4)
+    assert set(plan.planner.because.values()) <= {context for context, _ in made.contexts}
 
 
 def _items(catalogue: Catalogue) -> pa.Table:
@@ -245,91 +252,20 @@ def _items(catalogue: Catalogue) -> pa.Table:
     )
 
 
-def test_back_off_sums_over_siblings_by_hand(catalogue):
-    total: Counter[str] = Counter()
-    realm = [f"c{cluster}" for cluster in range(6)]
-    for a in realm:
-        for b in realm:
-            for answer in (catalogue.table.successors((a, b)) if catalogue.table else None) or ():
-                total[answer.cluster] += np.exp(answer.score)
-    expected = sorted(total, key=lambda cluster: (-total[cluster], cluster))
-    assert list(catalogue.back_off(("c5", "c2"))) == expected == list(catalogue.back_off(("c1",)))
+def test_the_answer_cache_forgets_the_oldest():
+    cache = AnswerCache(2)
+    cache.put(PlannerQuery(("a",)), {"x": -0.1})
+    assert cache.get(("a",)) == {"x": -0.1} and cache.get(("b",)) is None
+    cache.put(PlannerQuery(("b",)), {"x": -0.1})
+    cache.put(PlannerQuery(("c",)), {"x": -0.1})
+    assert len(cache) == 2 and cache.get(("a",)) is None and cache.get(("c",)) is not None
 
 
-def test_memory_forgets_what_is_no_longer_complete():
-    memory = AnswerCache(2)
-    memory.put(PlannerQuery(("a",), ("x", "y")), ["x"])
-    assert memory.get(("a",), frozenset({"y"})) == ("x",)
-    assert memory.get(("a",), frozenset({"y", "z"})) == ()
-    memory.put(PlannerQuery(("b",), None), ["x"])
-    memory.put(PlannerQuery(("c",), None), ["x"])
-    assert len(memory) == 2 and memory.get(("a",), frozenset()) == ()
-    assert memory.get(("b",), frozenset({"anything"})) == ("x",)
-
-
-def test_silence_of_the_planner_is_conditioned_on(catalogue):
-    """With an answer at hand for some contexts only, the propensity is marginal over the contexts treated alike."""
-    shelf = AvailableCatalogue(catalogue)
-    history = in_clusters(20, 0, 1)  # of three pairs, (0, 1) is outside the table
-    for seed in range(40):
-        made = draft(shelf, history, SlateRequest(6, 2), seed, PolicyConfig(exploration=0.1))
-        plan = made.plan(None, planner=True)
-        if made.context == ("c0", "c1"):
-            assert made.ask() is not None and max(plan.novel[0].candidates.values()) >= 0.9
-        else:
-            known = [p for context, p in made.distribution if context != ("c0", "c1")]
-            own = next(p for context, p in made.distribution if context == made.context)
-            assert plan.novel[0].candidates
-            if plan.novel[0].reason is Reason.TABLE:
-                assert plan.novel[0].propensity >= 0.9 * own / sum(known) - 1e-9
-
-
-# --- slots -----------------------------------------------------------------------------------------------------------
-
-
-def slot(cluster: str) -> NovelSlot:
-    return NovelSlot(cluster, Reason.TABLE, ("a", "b"), 0.5, {cluster: 0.5}, 0.01)
-
-
-def test_near_duplicates_are_kept_apart():
-    plan = Plan(3, [slot("x")], ["a"], [None, None], 0.0, 5)
-    ranked = {"x": [("x1", 9.0), ("x2", 8.0)], "a": [("a1", 3.0), ("a2", 2.5), ("a3", 2.0)]}
-    placed = compose(plan, ranked, {"a1": "g", "x1": "g", "a2": "h", "a3": "h"}, [("s", 0.0, "y", Kind.FAMILIAR)])
-    assert [entry.item for entry in placed] == ["a1", "x2", "a2"]
-
-
-def test_a_novel_slot_shows_a_near_duplicate_rather_than_nothing():
-    plan = Plan(2, [slot("x")], ["a"], [None], 0.0, 5)
-    placed = compose(plan, {"x": [("x1", 9.0)], "a": [("a1", 3.0)]}, {"a1": "g", "x1": "g"}, [])
-    assert [entry.item for entry in placed] == ["a1", "x1"]
-    plan = Plan(3, [slot("x")], ["a"], [None, None], 0.0, 5)
-    placed = compose(plan, {"x": [("x1", 9.0)], "a": [("a1", 3.0), ("a2", 1.0)]}, {"a1": "g", "x1": "g"}, [])
-    assert [entry.item for entry in placed] == ["a1", "x1", "a2"]
-
-
-def test_holes_are_filled_and_said_not_to_be_random():
-    plan = Plan(3, [slot("x"), slot("x")], [], [None], 0.05, 5)
-    spare = [("x1", 0.0, "x", Kind.NOVEL), ("s1", 0.0, "y", Kind.NOVEL)]
-    placed = compose(plan, {"x": [("x1", 9.0)]}, {}, spare)
-    assert [(entry.item, entry.reason) for entry in placed] == [("x1", Reason.TABLE), ("s1", Reason.POPULAR)]
-    assert placed[1].candidates is None and placed[1].propensity == 1
-
-
-def test_familiar_slots_take_the_best_of_all_interests_or_of_the_one_drawn():
-    ranked = {"a": [("a1", 5.0), ("a2", 1.0)], "b": [("b1", 4.0)]}
-    placed = compose(Plan(3, [], ["a", "b", "e"], [None, "b", "e"], 0.3, 0), ranked, {}, [])
-    assert [(entry.item, entry.reason) for entry in placed] == [
-        ("a1", Reason.FAMILIAR),
-        ("b1", Reason.EXPLORATION),
-        ("a2", Reason.FAMILIAR),
-    ]
-    # a1: best unless exploration drew b; e has nothing, so drawing it shows the best as well.
-    assert placed[0].propensity == pytest.approx(0.7 + 0.3 * 2 / 3)
-    assert placed[1].propensity == pytest.approx(0.7 + 0.3 * 2 / 3), "b1 is the best of what is left"
-
-
-def test_options_need_no_choices():
-    assert Option(("a",), 1.0, ()).choices == () and Choice("x", Reason.TABLE).cluster == "x"
+def test_a_release_without_a_decision_serves_ranker_and_planner_alike(folder, tmp_path):
+    bare = tmp_path / "bare"
+    shutil.copytree(folder, bare, ignore=shutil.ignore_patterns("decision"))
+    slate = Recommender.open(bare, takedown=Takedown()).recommend(user(3), k=10, novel=5, seed=1)
+    assert sum(entry.slot is Kind.NOVEL for entry in slate.items) == 5
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------

@@ -74,7 +74,7 @@ def test_of_two_publishers_one_wins_and_the_other_is_told(bucket: str, tmp_path:
     assert release.current(root) == ids[0], "held"
     assert release.promote(root, lost, tmp_path / "cache").id == release.current(root)
     for harm in (b"{", b""):
-        boto3.client("s3").put_object(Bucket="newfound", Key="releases/current", Body=harm)
+        boto3.client("s3").put_object(Bucket=_name(bucket), Key="releases/current", Body=harm)
         assert release.current(root) == ids[0], "the one before"
 
 

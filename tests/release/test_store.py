@@ -220,6 +220,10 @@ class _Mortal(MemoryFileSystem):  # type: ignore[misc]
     protocol = ("mortal", "memory")
     lives = 0
 
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return str(MemoryFileSystem._strip_protocol(path.replace("mortal://", "memory://")))
+
     def _die_at_zero(self) -> None:
         if type(self).lives == 0:
             raise _Dead

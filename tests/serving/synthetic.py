@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from newfound.clusters import Clusters
 from newfound.config import PolicyConfig, RankerConfig
 from newfound.release.store import Manifest, publish
-from newfound.schema import CATALOGUE, HISTORIES, ITEM_PATHS, TABLE, TREE
+from newfound.schema import CATALOGUE, HISTORIES, ITEM_PATHS, TREE
 from tests.release.gates import HELD
 
 
@@ -25,7 +25,6 @@ class World:
     clusters: int = 24
     leaves: int = 3  # a cluster
     items: int = 30  # a cluster
-    top_k: int = 6
     dim: int = 16
     blocks: int = 1
     length: int = 200
@@ -42,6 +41,7 @@ def write_release(world: World, folder: Path) -> dict[str, Path]:
     clusters.save(folder / "clusters")
     _table(world, clusters, rng, folder / "table")
     _ranker(world, clusters, rng, folder / "ranker")
+    _decision(world, clusters, folder / "decision")
     order = clusters.item_order
     rows = sorted(range(len(order)), key=order.__getitem__)
     popularity = rng.zipf(1.5, len(order)).clip(max=10_000)
@@ -55,7 +55,7 @@ def write_release(world: World, folder: Path) -> dict[str, Path]:
         schema=CATALOGUE,
     )
     pq.write_table(items, folder / "items.parquet")
-    return {name: folder / name for name in ("clusters", "table", "ranker", "items.parquet")}
+    return {name: folder / name for name in ("clusters", "table", "ranker", "decision", "items.parquet")}
 
 
 def publish_world(world: World, root: Path, work: Path, *, promote: bool = True) -> Manifest:
@@ -83,14 +83,13 @@ def write_planner(folder: Path) -> Path:
     planner = folder / "planner"
     planner.mkdir()
     tokenizer = make_tokenizer()
-    tokenizer.save(str(planner / "tokenizer.json"))
+    PromptCodec.extend(tokenizer, Clusters.load(folder / "clusters").descriptions).save(planner)
     named = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": tokenizer.id_to_token(2)}
     (planner / "tokenizer_config.json").write_text(json.dumps(named))
     config = tiny_config(1, tokenizer.get_vocab_size())
     config |= {"hidden_size": 64, "num_attention_heads": 2, "head_dim": 32}  # heads as vLLM knows them
     save_file(tiny_weights(config, 1), planner / "model.safetensors", metadata={"format": "pt"})
     (planner / "config.json").write_text(json.dumps(config))
-    PromptCodec(make_tokenizer(), Clusters.load(folder / "clusters").descriptions, 2).save(planner)
     return planner
 
 
@@ -146,35 +145,18 @@ def _layout(world: World, rng: np.random.Generator) -> pa.Table:
 
 
 def _table(world: World, clusters: Clusters, rng: np.random.Generator, out: Path) -> None:
-    from newfound.table.artifact import FILE, FORMAT, RECORD
+    from newfound.table.build import write_table
 
-    names = np.array(clusters.interface)
-    size, k = len(names), min(world.top_k, len(names) - 2)
+    size = len(clusters.interface)
     pairs = [(a, b) for a in range(size) for b in range(size) if a != b][world.holes :]
     preference = rng.gumbel(size=(size, size)) * 0.7
-    answers, scores = [], []
-    for a, b in pairs:
-        score = preference[a] + 2 * preference[b] + 0.3 * rng.gumbel(size=size)
-        score[[a, b]] = -np.inf
-        best = np.argsort(-score, kind="stable")[:k]
-        weights = np.exp(score[best] - score[best].max())
-        answers.append(best)
-        scores.append(np.log(weights / weights.sum() * 0.9))
-    best, value = np.array(answers), np.array(scores, dtype=np.float32)
-    rows = pa.table(
-        {
-            "context": pa.array([[names[a], names[b]] for a, b in pairs for _ in range(k)]),
-            "rank": np.tile(np.arange(k, dtype=np.int16), len(pairs)),
-            "cluster": names[best.ravel()],
-            "score": value.ravel(),
-            "source": ["planner"] * best.size,
-        },
-        schema=TABLE,
-    )
-    out.mkdir(parents=True)
-    pq.write_table(rows, out / FILE)
-    record = {"format": FORMAT, "clusters_digest": clusters.digest}
-    (out / RECORD).write_text(json.dumps(record))
+    rows = np.zeros((len(pairs), size))
+    for row, (a, b) in enumerate(pairs):
+        rows[row] = preference[a] + 2 * preference[b] + 0.3 * rng.gumbel(size=size)
+        rows[row, [a, b]] = -np.inf
+    rows -= np.log(np.exp(rows).sum(axis=1, keepdims=True))
+    record = {"source": "planner", "clusters_digest": clusters.digest, "planner": "made up"}
+    write_table(np.array(pairs, dtype=np.int64), rows.astype(np.float16), record, clusters, out)
 
 
 def _ranker(world: World, clusters: Clusters, rng: np.random.Generator, out: Path) -> None:
@@ -205,6 +187,30 @@ def _ranker(world: World, clusters: Clusters, rng: np.random.Generator, out: Pat
         slices={node: clusters.slice_of(node) for node in clusters.nodes},
         info={"config": config.model_dump(), "clusters_digest": clusters.digest},
     ).save(out)
+
+
+def _decision(world: World, clusters: Clusters, out: Path) -> None:
+    """All terms, made up: the ranker and the planner weigh most."""
+    from newfound.recommend.cluster_terms import ClusterTerms
+    from newfound.recommend.item_terms import COUNTS, ItemTerms
+    from newfound.recommend.nested_logit import RECORD, Coefficients, DecisionModel
+    from newfound.transitions.choice_model import ChoiceModel
+
+    rng = np.random.default_rng(world.seed + 2)
+    n, items = len(clusters.interface), len(clusters.item_order)
+    out.mkdir(parents=True)
+    counts, text = rng.normal(size=(items, len(COUNTS))), rng.normal(size=(items, 8))
+    text /= np.linalg.norm(text, axis=1, keepdims=True)
+    ItemTerms(counts.astype(np.float32), text.astype(np.float32)).save(out)
+    bias, pull = rng.normal(size=n).astype(np.float32), rng.normal(size=(2, n, n)).astype(np.float32)
+    ClusterTerms(ChoiceModel(bias, pull), rng.normal(size=n).astype(np.float32)).save(out)
+    items_by = {"ranker": 0.4, "cooccurrence": 0.3, "popularity": 0.2, "approval": 0.2, "text": 1.0}
+    model = DecisionModel(
+        clusters_digest=clusters.digest,
+        full=Coefficients(items=items_by, clusters={"planner": 1.0, "choice": 0.2, "demand": -0.2}, dissimilarity=0.8),
+        without_planner=Coefficients(items=items_by, clusters={"choice": 0.4, "demand": -0.1}, dissimilarity=0.8),
+    )
+    (out / RECORD).write_text(model.model_dump_json(), encoding="utf-8")
 
 
 def histories(world: World, users: int, length: int) -> list[dict[str, object]]:

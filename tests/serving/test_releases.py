@@ -23,7 +23,7 @@ from serving.explorer.loaded_release import PARTS, LoadedRelease, build_loaded_r
 from serving.releases import Releases
 from tests.serving.synthetic import World, publish_world
 
-SMALL = World(parents=2, clusters=6, items=6, top_k=3)
+SMALL = World(parents=2, clusters=6, items=6)
 
 
 def follow(root: Path, cache: Path, admit=lambda release: True, pinned: str | None = None) -> Releases[LoadedRelease]:
@@ -131,11 +131,11 @@ def _truncate(folder: Path) -> str:
 
 
 def _flip(folder: Path) -> str:
-    file = folder / "table" / "table.parquet"
+    file = folder / "table" / "log_probs.npy"
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
-    return "table.parquet"
+    return "log_probs.npy"
 
 
 def _remove(folder: Path) -> str:
@@ -159,7 +159,7 @@ def _mix(folder: Path) -> str:
 
     other = folder.parent.parent / "partsz" / "table"
     if not other.exists():
-        publish_world(World(parents=3, clusters=6, items=6, top_k=3), folder.parent.parent / "z", other.parent)
+        publish_world(World(parents=3, clusters=6, items=6), folder.parent.parent / "z", other.parent)
     shutil.rmtree(folder / "table")
     shutil.copytree(other, folder / "table")
     from newfound.release.manifest import identity_of
@@ -199,7 +199,9 @@ def test_what_serves_survives_the_loss_of_its_files(tmp_path):
     releases.look()
     shutil.rmtree(root / first)
     loaded = releases.get()
-    assert loaded is not None and loaded.catalogue.popular_items("c1") and loaded.catalogue.answers(("c1", "c2"))
+    assert (
+        loaded is not None and loaded.catalogue.popular_items("c1") and len(loaded.catalogue.log_probs([("c1", "c2")]))
+    )
     assert loaded.catalogue.clusters.layout.num_rows == 6
     assert not any((tmp_path / "cache").glob("2*")), "the copy is gone as well"
 

@@ -55,12 +55,12 @@ def test_a_spoilt_release_changes_nothing_and_is_named(stack, tmp_path):
     first = serving(stack)
     refused = stack.metric("newfound_release_refused_total")
     spoilt = publish_world(World(**{**WORLD.__dict__, "salt": "x"}), stack.root, tmp_path / "b", promote=False).id
-    file = stack.root / spoilt / "table" / "table.parquet"
+    file = stack.root / spoilt / "table" / "log_probs.npy"
     file.write_bytes(file.read_bytes()[:-1])
     (stack.root / "current.draft").write_text(json.dumps({"release": spoilt}))
     os.replace(stack.root / "current.draft", stack.root / "current")
     until(lambda: stack.metric("newfound_release_refused_total") > refused)
-    assert serving(stack) == first and "table.parquet" in stack.explorer.log.read_text()
+    assert serving(stack) == first and "log_probs.npy" in stack.explorer.log.read_text()
     assert httpx.get(f"{stack.url}/v2/models/newfound/ready").status_code == 200
     rollback(str(stack.root), first)
 

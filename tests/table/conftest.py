@@ -13,8 +13,8 @@ from newfound.table import build_table
 
 @pytest.fixture(scope="session")
 def table_config() -> TableConfig:
-    """Two shards, every rank exact."""
-    return TableConfig(top_k=4, exact=None, shards=2, precision="float32", second_build=8)
+    """Two shards."""
+    return TableConfig(shards=2, precision="float32", second_build=8)
 
 
 @pytest.fixture(scope="session")

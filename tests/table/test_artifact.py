@@ -6,11 +6,9 @@ import json
 import shutil
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import numpy as np
 import pytest
 
-from newfound import schema
 from newfound.clusters import Clusters
 from newfound.errors import DataError, VocabularyError
 from newfound.table import TransitionTable
@@ -28,14 +26,31 @@ def test_a_table_for_other_clusters_or_broken_files_is_refused(
     with pytest.raises(VocabularyError, match="made for clusters 000000000000"):
         TransitionTable.load(copy, clusters)
     (copy / "table.json").write_text(json.dumps(record))
-    rows = pq.read_table(copy / "table.parquet")
-    pq.write_table(rows.slice(1), copy / "table.parquet")
-    with pytest.raises(DataError, match="ranks"):
-        TransitionTable.load(copy, clusters)
-    odd = rows.set_column(4, schema.SOURCE, pa.array(["oracle"] * len(rows)))
-    pq.write_table(odd, copy / "table.parquet")
+    (copy / "table.json").write_text(json.dumps({**record, "source": "oracle"}))
     with pytest.raises(DataError, match="'oracle'"):
         TransitionTable.load(copy, clusters)
-    (copy / "table.parquet").unlink()
+    (copy / "table.json").write_text(json.dumps(record))
+    contexts, rows = np.load(copy / "contexts.npy"), np.load(copy / "log_probs.npy")
+    for broken, values, problem in (
+        (contexts[::-1], rows, "out of order, or there twice"),
+        (contexts[[0, 0, *range(2, 56)]], rows, "row 2: out of order, or there twice"),
+        (contexts + np.int32(7), rows, "row 1: a cluster that there is not"),
+        (contexts[1:], rows, "expected float16"),
+        (contexts, rows.astype(np.float32), "float32 of shape"),
+        (contexts, np.where(np.arange(56)[:, None] == 3, np.float16(-1), rows), "row 4: probabilities add up to 2.9"),
+        (contexts, np.full_like(rows, np.nan), "row 1: probabilities add up to nan"),
+    ):
+        np.save(copy / "contexts.npy", broken)
+        np.save(copy / "log_probs.npy", values)
+        with pytest.raises(DataError, match=problem):
+            TransitionTable.load(copy, clusters)
+    np.save(copy / "contexts.npy", contexts)
+    np.save(copy / "log_probs.npy", np.array([{}]), allow_pickle=True)
+    with pytest.raises(DataError, match="cannot be read"):
+        TransitionTable.load(copy, clusters)
+    (copy / "log_probs.npy").write_bytes(b"")
+    with pytest.raises(DataError, match="cannot be read"):
+        TransitionTable.load(copy, clusters)
+    (copy / "log_probs.npy").unlink()
     with pytest.raises(DataError, match="cannot be read"):
         TransitionTable.load(copy, clusters)

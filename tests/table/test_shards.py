@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import numpy as np
 import pytest
 
 from newfound.config import TableConfig
 from newfound.errors import ConfigError, DataError, VocabularyError
 from newfound.table import build_shard, build_table, merge, shards
+from newfound.table.artifact import FILE
+from newfound.types import Array
 
 Trained = tuple[Path, dict[str, object]]
 
@@ -23,9 +24,9 @@ def test_a_killed_build_goes_on_where_it_stopped(
     table_config: TableConfig,
 ) -> None:
     monkeypatch.setattr(shards, "BLOCK", 8)
-    whole, calls = shards.planner_rows, 0
+    whole, calls = shards._answer, 0
 
-    def dies(*args: object) -> pa.Table:
+    def dies(*args: object) -> Array:
         nonlocal calls
         calls += 1
         if calls == 3:
@@ -33,17 +34,17 @@ def test_a_killed_build_goes_on_where_it_stopped(
         return whole(*args)  # type: ignore[arg-type]
 
     inputs = (trained_planner[0], planner_world / "clusters", planner_world / "transitions", table_config)
-    monkeypatch.setattr(shards, "planner_rows", dies)
+    monkeypatch.setattr(shards, "_answer", dies)
     with pytest.raises(KeyboardInterrupt):
         build_table(*inputs, tmp_path / "t")
     assert not (tmp_path / "t").exists()
     build_table(*inputs, tmp_path / "t")
-    # 28 contexts a shard are 4 blocks; two were there, and each shard's second build needs one more.
-    assert calls == 3 + 2 + 4 + 2
+    # 28 contexts a shard are 4 blocks; two were there.
+    assert calls == 3 + 2 + 4
     assert sorted(p.name for p in tmp_path.iterdir()) == ["t"]
-    monkeypatch.setattr(shards, "planner_rows", whole)
+    monkeypatch.setattr(shards, "_answer", whole)
     build_table(*inputs, tmp_path / "at once")
-    assert pq.read_table(tmp_path / "t" / "table.parquet").equals(pq.read_table(tmp_path / "at once" / "table.parquet"))
+    np.testing.assert_array_equal(np.load(tmp_path / "t" / FILE), np.load(tmp_path / "at once" / FILE))
 
 
 def test_shards_merge_in_any_order_and_only_if_complete(
@@ -54,12 +55,12 @@ def test_shards_merge_in_any_order_and_only_if_complete(
     for shard, folder in enumerate(shards):
         build_shard(trained_planner[0], *places, table_config, shard, folder)
     merge(shards[::-1], trained_planner[0], *places, table_config, tmp_path / "merged")
-    assert pq.read_table(tmp_path / "merged" / "table.parquet").equals(pq.read_table(table / "table.parquet"))
+    np.testing.assert_array_equal(np.load(tmp_path / "merged" / FILE), np.load(table / FILE))
     with pytest.raises(DataError, match="shard 1 is missing"):
         merge(shards[:1], trained_planner[0], *places, table_config, tmp_path / "bad")
     with pytest.raises(DataError, match="twice"):
         merge([shards[0], shards[0]], trained_planner[0], *places, table_config, tmp_path / "bad")
-    other = table_config.model_copy(update={"top_k": 3})
+    other = table_config.model_copy(update={"minutes": 3.0})
     with pytest.raises(VocabularyError, match="other inputs"):
         merge(shards, trained_planner[0], *places, other, tmp_path / "bad")
     with pytest.raises(ConfigError, match="expected 0 to 1"):

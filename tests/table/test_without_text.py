@@ -14,7 +14,6 @@ from newfound.clusters import Clusters, build_clusters
 from newfound.config import (
     ClustersConfig,
     DataConfig,
-    FinetuneConfig,
     PlannerConfig,
     SplitConfig,
     TableConfig,
@@ -55,10 +54,9 @@ def test_the_planner_says_that_it_needs_text_and_the_table_counts(work: Path, ca
     clusters = Clusters.load(work / "clusters")
     assert not clusters.has_words
     with caplog.at_level(logging.WARNING):
-        config = PlannerConfig(finetune=FinetuneConfig(steps=1))
-        measures = finetune_planner(work / "transitions", work / "clusters", config, 7, work / "planner")
+        measures = finetune_planner(work / "transitions", work / "clusters", PlannerConfig(), 7, work / "planner")
         build_table(work / "planner", work / "clusters", work / "transitions", TableConfig(), work / "table")
-    assert measures["steps"] == 0
+    assert measures["contexts"] == 0
     assert "needs text or categories" in caplog.text and "pair frequencies" in caplog.text
     assert [file.name for file in (work / "planner").iterdir()] == ["training.json"]
     assert "neither text" in json.loads((work / "planner" / "training.json").read_text())["left_out"]

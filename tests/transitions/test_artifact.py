@@ -64,14 +64,6 @@ def test_balanced_is_the_file_as_indices(plain: Transitions, interests: Clusters
     assert found.weights.tolist() == [r["weight"] for r in rows] and found.weights.dtype == np.float32
 
 
-def test_reactions_are_of_one_group_liked_or_not(plain: Transitions, interests: Clusters) -> None:
-    found = plain.reactions("train")
-    pairs = named(found.contexts, found.labels, interests)
-    assert len(pairs) == 10 and found.engagement[pairs.index(("BC", "E"))] == -1.0
-    other = plain.reactions("validation")
-    assert named(other.contexts, other.labels, interests) == [("AB", "E"), ("BE", "D")]
-
-
 def test_choices_are_among_what_was_new(plain: Transitions, interests: Clusters) -> None:
     found = plain.choices("validation")
     assert named(found.contexts, found.labels, interests) == [("AB", "E"), ("BE", "D")]
@@ -109,11 +101,10 @@ def test_choices_agree_with_a_walk_step_by_step(crowd: Path, interests: Clusters
 def test_withheld_contexts_teach_nothing(held: Transitions, interests: Clusters) -> None:
     withheld = {"".join(context) for context in held.withheld()}
     assert withheld
-    counts, learned, reactions = held.counts(), held.choices(), held.reactions("train")
+    counts, learned = held.counts(), held.choices()
     for contexts, labels in (
         (counts.contexts, counts.labels),
         (learned.contexts, learned.labels),
-        (reactions.contexts, reactions.labels),
         (held.balanced().contexts, held.balanced().labels),
     ):
         assert len(labels) and not {context for context, _ in named(contexts, labels, interests)} & withheld
@@ -128,7 +119,7 @@ def test_everybody_teaches_where_the_mining_learned_from_all(mined: Mined, inter
     assert len(found.counts().labels) == len(found.choices().labels) == 11
 
 
-def test_recent_successors(letters: Path, interests: Clusters, tmp_path: Path) -> None:
+def test_recent_pairs(letters: Path, interests: Clusters, tmp_path: Path) -> None:
     walks: dict[str, Walk] = {
         "u1": [("A0", 1), ("B0", 1), ("C0", 1)],
         "u2": [("A0", 1), ("B0", 1), ("C0", 1)],
@@ -141,9 +132,10 @@ def test_recent_successors(letters: Path, interests: Clusters, tmp_path: Path) -
     out = tmp_path / "transitions"
     mine_transitions(histories, dataset, letters, TransitionsConfig(held_out_pairs=0.0), 1, out)
     found = Transitions.load(out, interests)
-    assert found.recent_successors(1.0) == {("A", "B"): "D"}, "as frequent as C, and later"
-    assert found.recent_successors(0.5) == {("A", "B"): "D"}
-    assert found.recent_successors(0.0) == {}
+    for share, expected in ((1.0, [("AB", "C", 2), ("AB", "D", 2)]), (0.5, [("AB", "D", 2)]), (0.0, [])):
+        contexts, labels, times = found.recent_pairs(share)
+        pairs = named(contexts, labels, interests)
+        assert [(*pair, count) for pair, count in zip(pairs, times.tolist(), strict=True)] == expected
     lately = found.balanced(recent=0.5)
     assert named(lately.contexts, lately.labels, interests) == [("AB", "D")] and lately.weights.tolist() == [2.0]
     everything = found.balanced(recent=1.0)
@@ -196,4 +188,4 @@ def test_no_transition_at_all_is_no_choice(plain: Transitions, interests: Cluste
     found = Transitions.load(folder, interests)
     none: Choices = found.choices()
     assert len(none) == 0 and none.known.shape == (0, 5) and found.context_counts() == {}
-    assert found.recent_successors() == {} and found.learners() == set()
+    assert not len(found.recent_pairs(1.0)[1]) and found.learners() == set()

@@ -15,12 +15,13 @@ from newfound import schema
 from newfound.clusters import Clusters
 from newfound.config import TrainingConfig
 from newfound.datasets import Dataset
-from newfound.evaluation.end_to_end import Catalogue, Shelves, best_clusters, scored
 from newfound.evaluation.methods import Method, Slice
 from newfound.evaluation.moments import Context, Events
 from newfound.evaluation.scorers import TableScorer
+from newfound.evaluation.served import history_before
 from newfound.gates import release_checks
 from newfound.recommend import policy
+from newfound.recommend.recommender import Recommender
 
 ANSWERS = 5
 PLANNER_CHARTS = (
@@ -48,8 +49,7 @@ class Evidence:
     deciles: Mapping[str, Any]
     quota: Mapping[str, Any]
     served: TableScorer
-    ranker: Any
-    catalogue: Catalogue
+    recommender: Recommender
     folders: Mapping[str, Path | None]
     """of planner, ranker and tuned"""
 
@@ -65,6 +65,7 @@ def gather(evidence: Evidence) -> dict[str, Any]:
             for c in release_checks(evidence.metrics, evidence.config.evaluation)
         ],
         "metrics": dict(sorted(evidence.metrics.items())),
+        "decision": evidence.recommender.catalogue.decision.model_dump(mode="json"),
         "methods": [
             {"key": m.key, "label": m.label, "kind": m.kind, "sees": m.sees, "chosen": m.chosen}
             for m in evidence.methods
@@ -199,51 +200,23 @@ def _transitions(evidence: Evidence) -> list[dict[str, Any]]:
 
 
 def _slates(evidence: Evidence) -> list[dict[str, Any]]:
-    """Slates of a few test users at their last moments: light, middling and heavy ones."""
+    """Slates of a few test users at their last moments, as served: light, middling and heavy ones."""
     config, events, clusters = evidence.config, evidence.events, evidence.clusters
     last = {user: row for row, user in enumerate(events.users.tolist())}
     rows = np.array(sorted(last.values(), key=lambda row: (events.past_sizes[row], row)), dtype=np.int64)
     rows = rows[np.linspace(0, len(rows) - 1, min(config.evaluation.examples, len(rows)) + 2).astype(int)[1:-1]]
-    if not len(rows):
-        return []
-    chosen = events.take(rows)
-    drawn = []
-    for event in chosen.at.tolist():
-        past = chosen.journeys.past_before(event)
-        distribution = policy.context_distribution(policy.interests(past, config.policy), config.transitions.context)
-        picked = policy.sample_context(distribution, np.random.default_rng([config.seed, event]))
-        drawn.append((past, distribution[picked][0]))
-    chosen = chosen.with_contexts([context for _, context in drawn])
-    clusters_of = best_clusters(evidence.served.scores(chosen), chosen.seen, config.policy.k)
-    titles = evidence.dataset.frame("items").set_index(schema.ITEM)[schema.TITLE].to_dict()
+    histories = [history_before(events, int(row)) for row in rows]
+    seeds = [config.seed + int(events.at[row]) for row in rows]
     slates = []
-    for part, scores in scored(evidence.ranker, evidence.catalogue, chosen):
-        for offset, row in enumerate(range(part.start, part.stop)):
-            past, context = drawn[row]
-            novel = policy.novel_quota(past, config.policy.k, None, config.policy)
-            familiar = np.flatnonzero(chosen.seen[row]).tolist()
-            own = evidence.catalogue.cluster
-            known = np.isin(own, familiar) & np.isfinite(scores[offset])
-            best = np.flatnonzero(known)[np.argsort(-scores[offset][known], kind="stable")].tolist()
-            fresh = Shelves(scores[offset], evidence.catalogue).slate(clusters_of[row][:novel].tolist(), novel)
-            places = set(policy.novel_positions(config.policy.k, novel)) if novel else set()
-            slots = []
-            for slot in range(config.policy.k):
-                queue, kind = (fresh, "novel") if slot in places else (best, "familiar")
-                if queue:
-                    column = queue.pop(0)
-                    item = evidence.catalogue.items[column]
-                    slots.append(
-                        {
-                            "title": str(titles.get(item, item)),
-                            "cluster": clusters.descriptions[own[column]],
-                            "kind": kind,
-                            "because": [clusters.description_of(c) for c in context] if kind == "novel" else [],
-                        }
-                    )
-            lately = [clusters.description_of(i.cluster) for i in policy.interests(past, config.policy)[-3:]]
-            size = len(past.clusters)
-            slates.append({"user": f"A test user with {size:,} events", "interests": lately[::-1], "slots": slots})
+    for history, slate in zip(histories, evidence.recommender.recommend_all(histories, seeds), strict=True):
+        past, _ = evidence.recommender.catalogue.past_of(history)
+        slots = [
+            {"title": one.title, "cluster": one.interest, "kind": one.slot.value, "because": list(one.because)}
+            for one in slate.items
+        ]
+        lately = [clusters.description_of(i.cluster) for i in policy.interests(past, config.policy)[-3:]]
+        size = len(history.item_ids)
+        slates.append({"user": f"A test user with {size:,} events", "interests": lately[::-1], "slots": slots})
     return slates
 
 

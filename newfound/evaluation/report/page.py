@@ -109,8 +109,8 @@ def _tiles(findings: Findings) -> str:
     tile(f"{ours}.recall_over_chance", "NovelRecall@1 over chance", f"{findings['confidence']:.0%} interval {lift}", 1)
     recall = f"chance {number(_get(findings, 'chance.novel_recall@10'))}"
     tile(f"{ours}.novel_recall@10", "NovelRecall@10", recall)
-    popular = f"most popular {number(_get(findings, 'rival.most_popular.novel_hr@10'))}"
-    tile(f"{ours}.novel_hr@10", "NovelHR@10, end to end", popular)
+    direct = f"the ranker with a filter {number(_get(findings, 'rival.ranker_direct.novel_hr@10'))}"
+    tile("served.novel_hr@10", "NovelHR@10, as served", direct)
     tile("ranker.ndcg@10", "ranker NDCG@10", f"HR@10 {number(_get(findings, 'ranker.hr@10'))}")
     return f'<ul class="tiles">{"".join(tiles)}</ul>' if tiles else ""
 
@@ -246,16 +246,48 @@ def _composed(findings: Findings) -> str:
         )
     whole = []
     for measure, label in (("novel_hr@10", "NovelHR@10"), ("novel_ndcg@10", "NovelNDCG@10")):
-        dots = [dot for dot in _dots(findings, "all", measure) if math.isfinite(dot.value)]
+        dots = [*_whole_slates(findings, measure), *_dots(findings, "all", measure)]
+        dots = [dot for dot in dots if math.isfinite(dot.value)]
         whole.append(charts.dot_plot(label, [Dot(d.label, d.value, d.lower, d.upper, d.kind) for d in dots]))
     if any(whole):
         parts.append(
-            "<h3>End to end</h3><p class='note'>Each method names clusters, the same ranker fills a slate of ten from "
-            "them: is the first item that the user liked in a new cluster on it?</p>"
-            f"<div class='pair'>{''.join(whole)}</div>"
+            "<h3>End to end</h3><p class='note'>Is the first item that the user liked in a new cluster on a slate "
+            "of ten? As served, planner and ranker decide together, drawn at the temperature that serves. Of the "
+            "others each names clusters, and the same ranker fills the slate from them.</p>"
+            f"<div class='pair'>{''.join(whole)}</div>{_decision(findings)}"
         )
     parts.append(_quota(findings))
     return "".join(parts)
+
+
+def _whole_slates(findings: Findings, measure: str) -> list[Dot]:
+    """The served slate and the ranker with a mere filter."""
+    shown = (("served", "As served", "ours"), ("rival.ranker_direct", "Ranker, never-consumed items", "rival"))
+    dots = []
+    for key, label, kind in shown:
+        value, lower, upper = (_get(findings, f"{key}.{measure}{end}") for end in ("", ".lower", ".upper"))
+        dots.append(Dot(label, value, lower, upper, kind))
+    return dots
+
+
+def _decision(findings: Findings) -> str:
+    """What planner and ranker weigh in the one decision."""
+    decision = findings.get("decision") or {}
+    if not decision.get("intervals"):
+        return ""
+    full = decision["full"]
+    weights = {**full["items"], **full["clusters"], "dissimilarity": full["dissimilarity"]}
+    rows = [
+        [text(name), number(weights[name]), f"{number(low)} to {number(high)}"]
+        for name, (low, high) in decision["intervals"].items()
+    ]
+    fitted = decision["fitted"]
+    behind = f"{fitted['moments']:,} choices of {fitted['users']:,} users"
+    note = f"Fitted on {behind} after the cut, none of them a test user."
+    return (
+        f"<h3>What decides</h3><p class='note'>{text(note)}</p>"
+        f"{charts.table(['Term', 'Weight', 'Interval'], rows, label='Weights of the decision')}"
+    )
 
 
 def _quota(findings: Findings) -> str:
@@ -301,9 +333,9 @@ def _slates(findings: Findings) -> str:
     if not cards:
         return ""
     return (
-        "<p>Ten slots each for a few test users, novel ones marked. Two of a user's recent interests are drawn; the "
-        f"clusters that follow them, and that the user never consumed, fill the novel slots.</p><div class='cards'>"
-        f"{''.join(cards)}</div>"
+        "<p>Ten slots each for a few test users, novel ones marked. Planner and "
+        "ranker decide on the novel ones together; a reason stands where the planner made the difference.</p>"
+        f"<div class='cards'>{''.join(cards)}</div>"
     )
 
 

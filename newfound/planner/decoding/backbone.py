@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from newfound.compute.allocator import keep_freed_memory
 from newfound.compute.precision import product_dtype
-from newfound.planner.decoding import log_probs as head
 from newfound.planner.decoding.llama import Cache, Llama, Packing
+from newfound.planner.prompt import Tokens
 
-TOKENS = 64  # of a prompt and an answer, about: for the size of a cache
+BLOCK = 128  # states whose logits over the whole vocabulary are held at a time
 
 
 class Backbone(Protocol):
@@ -29,33 +27,20 @@ class Backbone(Protocol):
         """The device that computes; inputs have to be there."""
 
     @property
-    def cache_bytes(self) -> int:
-        """Of a context of ordinary length, about."""
+    def head(self) -> Tensor:
+        """[V, dim], the rows that states are multiplied with."""
+
+    @property
+    def embedding(self) -> Tensor:
+        """[V, dim], the tokens' inputs."""
 
     def empty(self) -> Any:
         """A cache of one branch without tokens."""
 
     def extend(
-        self,
-        cache: Any,
-        parents: Tensor,
-        segments: Sequence[Sequence[int]],
-        keep: bool = True,
-        need_states: bool = True,
+        self, cache: Any, parents: Tensor, segments: Sequence[Sequence[int]], keep: bool = True
     ) -> tuple[Tensor, Any, Packing]:
-        """Reads one more segment in each new branch; see `Llama.extend`. Without `need_states` they may be empty."""
-
-    def logits(self, states: Tensor) -> Tensor:
-        """[T, V] float32."""
-
-    def token_log_probs(self, states: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
-        """[Q] log p(token | state); `rows` are sorted."""
-
-    def block_log_probs(self, states: Tensor, tokens: Tensor) -> Tensor:
-        """[T, R] log p(token | state) of the same tokens for every state."""
-
-    def likeliest(self, states: Tensor) -> Tensor:
-        """[T] the most probable next tokens."""
+        """Reads one more segment in each new branch; see `Llama.extend`."""
 
 
 class LeanBackbone:
@@ -71,41 +56,24 @@ class LeanBackbone:
         return self.model.weights["embedding"].device
 
     @property
-    def cache_bytes(self) -> int:
-        shape = self.model.shape
-        return TOKENS * 2 * 4 * shape.layers * shape.kv_heads * shape.head_dim
+    def head(self) -> Tensor:
+        return self.model.weights["head"]
+
+    @property
+    def embedding(self) -> Tensor:
+        return self.model.weights["embedding"]
 
     def empty(self) -> Cache:
         return self.model.empty()
 
     def extend(
-        self,
-        cache: Cache,
-        parents: Tensor,
-        segments: Sequence[Sequence[int]],
-        keep: bool = True,
-        need_states: bool = True,
+        self, cache: Cache, parents: Tensor, segments: Sequence[Sequence[int]], keep: bool = True
     ) -> tuple[Tensor, Cache | None, Packing]:
         return self.model.extend(cache, parents, segments, keep)
 
-    def logits(self, states: Tensor) -> Tensor:
-        return functional.linear(states, self.model.weights["head"]).float()
-
-    def token_log_probs(self, states: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
-        return head.token_log_probs(self.model.weights["head"], states, rows, tokens)
-
-    def block_log_probs(self, states: Tensor, tokens: Tensor) -> Tensor:
-        return head.block_log_probs(self.model.weights["head"], states, tokens)
-
-    def likeliest(self, states: Tensor) -> Tensor:
-        return head.likeliest(self.model.weights["head"], states)
-
 
 class TransformersBackbone:
-    """Any causal language model of transformers. Slower: a branch is its tokens, and each step reads them all again.
-
-    Its states are the logits themselves, since architectures differ in what they do after the head.
-    """
+    """Any causal language model of transformers. Slower: a branch is its tokens, and each step reads them all again."""
 
     name = "transformers"
     rows = 64  # sequences read at once
@@ -122,45 +90,70 @@ class TransformersBackbone:
         return found
 
     @property
-    def cache_bytes(self) -> int:
-        return TOKENS // 8 * 4 * int(self.module.config.vocab_size)  # its states are logits, of what is new
+    def head(self) -> Tensor:
+        weight: Tensor = self.module.get_output_embeddings().weight
+        return weight.detach()
+
+    @property
+    def embedding(self) -> Tensor:
+        weight: Tensor = self.module.get_input_embeddings().weight
+        return weight.detach()
 
     def empty(self) -> list[tuple[int, ...]]:
         return [()]
 
     def extend(
-        self,
-        cache: list[tuple[int, ...]],
-        parents: Tensor,
-        segments: Sequence[Sequence[int]],
-        keep: bool = True,
-        need_states: bool = True,
+        self, cache: list[tuple[int, ...]], parents: Tensor, segments: Sequence[Sequence[int]], keep: bool = True
     ) -> tuple[Tensor, list[tuple[int, ...]], Packing]:
         packing = Packing(segments)
         branches = [cache[int(p)] + tuple(s) for p, s in zip(parents, segments, strict=True)]
-        if not need_states:
+        if keep:  # a branch is its tokens, so nothing is read before its end
             return torch.empty(len(packing.tokens), 0), branches, packing
         states = []
         for start in range(0, len(branches), self.rows):
             part = branches[start : start + self.rows]
             ids, mask = padded(part)
-            logits = self.module(input_ids=ids, attention_mask=mask, use_cache=False).logits
+            found = self.module.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
             for row, branch in enumerate(part):
-                new = len(segments[start + row])
-                states.append(logits[row, len(branch) - new : len(branch)].float())
+                states.append(found[row, len(branch) - len(segments[start + row]) : len(branch)])
         return torch.cat(states), branches, packing
 
-    def logits(self, states: Tensor) -> Tensor:
-        return states
 
-    def token_log_probs(self, states: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
-        return states[rows, tokens] - states.logsumexp(-1)[rows]
+@torch.inference_mode()
+def read_prompts(backbone: Backbone, prompts: Sequence[Sequence[Tokens]]) -> Tensor:
+    """Reads prompts segment by segment, each distinct beginning once.
 
-    def block_log_probs(self, states: Tensor, tokens: Tensor) -> Tensor:
-        return states[:, tokens] - states.logsumexp(-1, keepdim=True)
+    Args:
+        backbone: the language model.
+        prompts: B of them, in equally many segments.
 
-    def likeliest(self, states: Tensor) -> Tensor:
-        return states.argmax(-1)
+    Returns:
+        [B, dim] float32, the states after the last tokens.
+    """
+    depth = len(prompts[0])
+    with backbone.device:
+        cache = backbone.empty()
+        index: dict[tuple[Tokens, ...], int] = {(): 0}
+        for level in range(1, depth):
+            starts = list(dict.fromkeys(tuple(prompt[:level]) for prompt in prompts))
+            parents = torch.tensor([index[start[:-1]] for start in starts])
+            _, cache, _ = backbone.extend(cache, parents, [start[-1] for start in starts])
+            index = {start: place for place, start in enumerate(starts)}
+        parents = torch.tensor([index[tuple(prompt[:-1])] for prompt in prompts])
+        states, _, packing = backbone.extend(cache, parents, [prompt[-1] for prompt in prompts], keep=False)
+        return states[packing.last].float().cpu()
+
+
+@torch.inference_mode()
+def likeliest(head: Tensor, states: Tensor) -> Tensor:
+    """[B] the most probable next tokens, of the whole vocabulary.
+
+    Args:
+        head: [V, dim].
+        states: [B, dim].
+    """
+    rows = head.float()
+    return torch.cat([(part.to(rows.device) @ rows.T).argmax(-1).cpu() for part in torch.split(states, BLOCK)])
 
 
 def padded(sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
@@ -188,14 +181,3 @@ def load_backbone(folder: Path, precision: str, lean: bool = True) -> Backbone:
         if model is not None:
             return LeanBackbone(model)
     return TransformersBackbone(folder, dtype)
-
-
-def end_token(folder: Path) -> int:
-    """The id that ends an answer, from the model's generation settings or its configuration."""
-    for name in ("generation_config.json", "config.json"):
-        file = folder / name
-        if file.is_file():
-            found = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
-            if found is not None:
-                return int(found[0] if isinstance(found, list) else found)
-    raise ValueError(f"{folder}: no eos_token_id in its configuration")

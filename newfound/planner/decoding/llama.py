@@ -2,7 +2,7 @@
 
 Differs from the usual implementation where bulk decoding on a CPU spends its time: projections are fused, the norms'
 gains are folded into the matrices that follow them, tokens of ragged segments are packed without padding (attention
-alone sees a padded view), attention and residuals are float32 around bfloat16 matrix products. The same code trains.
+alone sees a padded view), attention and residuals are float32 around bfloat16 matrix products.
 
 Shapes: T packed tokens, E branches, L longest new segment, C cached tokens (padded), H query heads, G key-value heads,
 R = H / G, d head dimension.
@@ -130,7 +130,6 @@ class Llama:
         self.shape = shape
         self.weights = weights
         self.layers = [{part: weights[f"{i}.{part}"] for part in LAYER_PARTS} for i in range(shape.layers)]
-        self.adapters: dict[str, tuple[Tensor, Tensor]] = {}  # low-rank additions by weight name, while training
         half = shape.head_dim // 2
         self._frequencies = shape.theta ** -(torch.arange(half, dtype=torch.float64) / half)
 
@@ -160,32 +159,6 @@ class Llama:
             return cls(shape, fuse(shape, raw, dtype))
         except (OSError, ValueError, KeyError) as error:
             raise DataError(str(folder), f"cannot be read ({error})", expected="a Hugging Face model folder") from error
-
-    def unfused(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Weights of this module under Hugging Face's names; the folded gains stand as ones."""
-        s = self.shape
-        ones = torch.ones(s.dim, dtype=self.dtype)
-        out = {"model.embed_tokens.weight": weights["embedding"], "model.norm.weight": weights["norm"]}
-        if weights["head"] is not weights["embedding"]:
-            out["lm_head.weight"] = weights["head"]
-        for i in range(s.layers):
-            base = f"model.layers.{i}"
-            sizes = [s.heads * s.head_dim, s.kv_heads * s.head_dim, s.kv_heads * s.head_dim]
-            q, k, v = torch.split(weights[f"{i}.qkv"], sizes)
-            gate, up = weights[f"{i}.gate_up"].chunk(2)
-            for name, tensor in {
-                "self_attn.q_proj": q,
-                "self_attn.k_proj": k,
-                "self_attn.v_proj": v,
-                "self_attn.o_proj": weights[f"{i}.out"],
-                "mlp.gate_proj": gate,
-                "mlp.up_proj": up,
-                "mlp.down_proj": weights[f"{i}.down"],
-                "input_layernorm": ones,
-                "post_attention_layernorm": ones,
-            }.items():
-                out[f"{base}.{name}.weight"] = tensor
-        return {name: tensor.detach().clone().contiguous() for name, tensor in out.items()}
 
     # --- computing --------------------------------------------------------------------------------------------------
 
@@ -282,12 +255,7 @@ class Llama:
         return (x * self._scale(x)).to(self.dtype)
 
     def _linear(self, layer: int, part: str, x: Tensor) -> Tensor:
-        out = functional.linear(x, self.layers[layer][part])
-        adapter = self.adapters.get(f"{layer}.{part}")
-        if adapter is not None:
-            down, up = adapter
-            out = out + functional.linear(functional.linear(x, down), up)
-        return out
+        return functional.linear(x, self.layers[layer][part])
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -301,7 +269,7 @@ def fuse(shape: Shape, raw: dict[str, Tensor], dtype: torch.dtype) -> dict[str, 
     embedding = raw["model.embed_tokens.weight"].to(dtype)
     weights = {
         "embedding": embedding,
-        "head": raw["lm_head.weight"].to(dtype) if "lm_head.weight" in raw else embedding,
+        "head": raw.get("lm_head.weight", embedding),  # as it was stored: rows of interests are finer than bfloat16
         "norm": raw["model.norm.weight"].to(dtype),
     }
     for i in range(shape.layers):

@@ -1,88 +1,24 @@
 """The planner behind an OpenAI-compatible engine such as vLLM, with the interface of the one in this process.
 
-The engine decodes greedily along the choices; a best-first search makes the k best of that
-(`newfound.planner.remote.choice_search`). The log-probabilities that it tells on the way are too high, by as much as
-the model would have said what is no choice; they bound the true ones. So descriptions are scored in full, likeliest
-first, until no bound exceeds the k-th score.
+One request a context tells the log-probabilities of all clusters, so nothing is searched and nothing is estimated.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import httpx
 import numpy as np
 
 from newfound.clusters import Clusters
-from newfound.planner.decoding.search import Decoded
 from newfound.planner.prompt import PromptCodec
 from newfound.planner.remote.completion import PATH, CompletionCodec, EngineError
-from newfound.types import Bools, Context
+from newfound.types import Bools, Context, Floats
 
 _T = TypeVar("_T")
-
-SPARE = 4  # descriptions that are scored in full beyond those that are needed
-
-
-class Answer(NamedTuple):
-    """One next cluster, by index, and the natural logarithm of its description's probability."""
-
-    cluster: int
-    score: float
-
-
-class CompletionClient:
-    """Queries an engine for next clusters.
-
-    Args:
-        codec: requests and answers.
-        model: the name under which the engine serves the planner.
-        client: where to; its base URL ends before `/v1`, its timeout and its limits hold.
-    """
-
-    def __init__(self, codec: CompletionCodec, model: str, client: httpx.AsyncClient) -> None:
-        self.codec, self.model, self.client = codec, model, client
-
-    async def next_clusters(
-        self, context: Sequence[int], k: int, allowed: Sequence[int] | None = None, hint: int | None = None
-    ) -> list[Answer]:
-        """The k next clusters of a context, best first.
-
-        Args:
-            context: cluster indices, oldest first.
-            allowed: clusters that may be answered; None: all but the context's own.
-            hint: the context's most frequent recent successor.
-
-        Raises:
-            EngineError: the answer is none of the choices, or no completion with log-probabilities.
-            httpx.HTTPError: the engine cannot be reached in time, or refuses.
-        """
-        codec = self.codec
-        left = [c for c in range(len(codec.prompt)) if c not in context] if allowed is None else list(allowed)
-        prompt = codec.prompt.tokens(tuple(context), hint)
-        search = codec.search(left, k + SPARE)
-        answers: list[Answer] = []
-        wanted = min(k, len(left))
-        while len(answers) < wanted or (answers and answers[wanted - 1].score < search.bound):
-            while (choices := search.next_query()) is not None:
-                codec.read_choice(await self._post(codec.choice_request(self.model, prompt, choices)), search)
-            fresh = list(search.answers)[len(answers) :]
-            told = await self._post(codec.score_request(self.model, prompt, fresh))
-            answers += map(Answer, fresh, codec.read_scores(told, prompt, fresh))
-            answers.sort(key=lambda answer: (-answer.score, answer.cluster))
-            search.k = len(answers) + SPARE
-        return answers[:k]
-
-    async def _post(self, request: Mapping[str, Any]) -> Any:
-        response = await self.client.post(PATH, json=request)
-        response.raise_for_status()
-        try:
-            return response.json()
-        except ValueError:
-            raise EngineError("planner engine: expected a completion as JSON") from None
 
 
 class RemotePlanner:
@@ -142,24 +78,19 @@ class RemotePlanner:
         found = response.json().get("version", "unknown") if response.is_success else "unknown"
         return {"engine": "openai", "server": str(found), "model": self.model, "requests_at_once": self.concurrency}
 
-    def decode(
-        self,
-        contexts: Sequence[Context],
-        k: int,
-        allowed: Bools | None = None,
-        hints: Sequence[str | None] | None = None,
-    ) -> Decoded:
-        """As `Planner.decode`, with the engine's k best answers in the place of the exact ones.
+    def has_read(self, contexts: Sequence[Context]) -> Bools:
+        """[B], as `Planner.has_read`: nothing is kept here."""
+        return np.zeros(len(contexts), dtype=bool)
+
+    def log_probs(self, contexts: Sequence[Context], *, anew: bool = False) -> Floats:
+        """As `Planner.log_probs`; the engine is asked each time.
 
         Raises:
             EngineError: the engine cannot be reached in time, refuses, or answers something else.
         """
-        found = self._run(self._decode(contexts, k, allowed, hints))
-        scores = np.full((len(contexts), len(self)), -np.inf, dtype=np.float32)
-        for row, answers in enumerate(found):
-            for answer in answers:
-                scores[row, answer.cluster] = answer.score
-        return Decoded(scores, np.isfinite(scores))
+        if not contexts:
+            return np.zeros((0, len(self)), dtype=np.float32)
+        return np.stack(self._run(self._ask(contexts)))
 
     def _client(self) -> httpx.AsyncClient:
         limits = httpx.Limits(max_connections=self.concurrency)
@@ -173,21 +104,19 @@ class RemotePlanner:
         except httpx.HTTPError as error:
             raise EngineError(f"{self.url}: not reachable in time ({type(error).__name__})") from error
 
-    async def _decode(
-        self, contexts: Sequence[Context], k: int, allowed: Bools | None, hints: Sequence[str | None] | None
-    ) -> list[list[Answer]]:
+    async def _ask(self, contexts: Sequence[Context]) -> list[Floats]:
         in_flight = asyncio.Semaphore(self.concurrency)
         async with self._client() as http:
-            client = CompletionClient(self.completions, self.model, http)
 
-            async def one(row: int) -> list[Answer]:
-                hint = hints[row] if hints is not None else None
+            async def one(context: Context) -> Floats:
+                places = [self.index[cluster] for cluster in context]
                 async with in_flight:
-                    return await client.next_clusters(
-                        [self.index[c] for c in contexts[row]],
-                        k,
-                        None if allowed is None else np.flatnonzero(allowed[row]).tolist(),
-                        None if hint is None else self.index[hint],
-                    )
+                    response = await http.post(PATH, json=self.completions.request(self.model, places))
+                response.raise_for_status()
+                try:
+                    answer = response.json()
+                except ValueError:
+                    raise EngineError("planner engine: expected a completion as JSON") from None
+                return self.completions.read(answer, places)
 
-            return list(await asyncio.gather(*(one(row) for row in range(len(contexts)))))
+            return list(await asyncio.gather(*(one(context) for context in contexts)))

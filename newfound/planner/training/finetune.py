@@ -1,35 +1,47 @@
-"""Fine-tuning of the planner: from mined transitions and clusters to a Hugging Face folder."""
+"""Fine-tuning of the planner: from mined transitions and clusters to a Hugging Face folder.
+
+Every interest becomes a token of the vocabulary. The language model reads contexts, as many as its minutes allow and
+frequent ones first; then the tokens' rows in the head are fitted to the states, so that their softmax is a choice
+model's distribution, mixed with what people chose as far as validation users agree. The rest of the model stays as it
+is: docs/planner.md tells what gradient steps through it gave.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
 import tempfile
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from newfound.clusters import Clusters
 from newfound.compute.distributed import on_accelerator, processes, rank, take_from_first
-from newfound.config import PlannerConfig
-from newfound.files import new_folder, remove_folder
-from newfound.planner.alignment import fit_alignment
+from newfound.config import FinetuneConfig, PlannerConfig
+from newfound.files import new_folder
 from newfound.planner.base_model import base_model
-from newfound.planner.decoding.backbone import LeanBackbone, TransformersBackbone, end_token, load_backbone
-from newfound.planner.planner import Planner
+from newfound.planner.decoding.backbone import Backbone, load_backbone
+from newfound.planner.planner import Planner, closed_log_probs
 from newfound.planner.prompt import PromptCodec, load_tokenizer
-from newfound.planner.training.checkpoints import STATE, identity
-from newfound.planner.training.examples import answer_tokens
-from newfound.planner.training.trainable import LeanTrainable, TrainableModel, TransformersTrainable
-from newfound.planner.training.trainer import Trainer
-from newfound.planner.training.training_set import read_training_set
-from newfound.planner.training.validation import sample
+from newfound.planner.states import CONTEXTS_FILE, States, read_states
+from newfound.planner.training.export import save_model
+from newfound.planner.training.head_fit import HeadData, HeadFit, lower_words
+from newfound.planner.training.training_set import OBSERVED, TrainingSet, read_training_set, reading_order
+from newfound.planner.training.validation import sample, validation_measures
 from newfound.transitions.artifact import Transitions
+from newfound.transitions.choice_model import Choices
+from newfound.types import Ints
 
 log = logging.getLogger("newfound.planner")
 
-RECORD = "training.json"
+RECORD: Final = "training.json"
+PENALTIES: Final = (1e-3, 1e-4, 1e-2)  # of the fit, tried in turn
+PRIORS: Final = (300.0, 30.0)  # choices that the teacher's distribution counts for beside a context's own
+WORDS: Final = 512  # states by which the rows of words are lowered
 
 
 def finetune_planner(
@@ -41,30 +53,32 @@ def finetune_planner(
     init: Path | None = None,
     threads: int | None = None,
 ) -> dict[str, Any]:
-    """Fine-tunes the planner and writes it as a Hugging Face folder with its prompt and its training record.
+    """Fits the planner and writes it as a Hugging Face folder with its prompt, its states and its training record.
 
-    It learns on a GPU where there is one. Under torchrun the processes share the work and the first one writes.
+    It reads on a GPU where there is one. Under torchrun the processes share the reading; the first one fits and writes.
 
     Args:
         transitions: folder of the mined transitions.
         clusters: folder of the clusters.
         out: written at the end, whole or not at all.
-        init: a planner to go on from, instead of the base model.
+        init: a planner whose states are taken over, instead of the base model.
         threads: for the numerics of each process; None: as torch has it.
 
     Returns:
-        Steps, seconds, tokens read a second, and the chosen checkpoint's measures on validation users and match rate.
-        Where descriptions are made of item ids, a language model has nothing to read: the folder then holds a record
-        alone, and the table comes from pair frequencies.
+        Contexts read, seconds, the chosen fit's measures on validation users, and the match rate. Where descriptions
+        are made of item ids, a language model has nothing to read: the folder then holds a record alone, and the table
+        comes from pair frequencies.
     """
     with processes(threads):
         loaded = Clusters.load(clusters)
-        return _finetune(Transitions.load(transitions, loaded), loaded, config, seed, out, init)
+        record = _finetune(Transitions.load(transitions, loaded), loaded, config, seed, out, init)
+        return {name: value for name, value in record.items() if isinstance(value, float | int | str)}
 
 
 def _finetune(
     transitions: Transitions, clusters: Clusters, config: PlannerConfig, seed: int, out: Path, init: Path | None
 ) -> dict[str, Any]:
+    started = time.monotonic()
     out.parent.mkdir(parents=True, exist_ok=True)
     if not clusters.has_words:
         log.warning("planner: needs text or categories, and the items have none; the table will be pair frequencies")
@@ -72,71 +86,123 @@ def _finetune(
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as place:
         base = init if init is not None else base_model(config.model, Path(place) / "base")
         data = read_training_set(transitions, config.finetune, seed)
-        # A choice model that differed in its last bit on another machine would have it draw other answers.
-        take_from_first([torch.from_numpy(data.targets)])
-        validation = sample(transitions.choices("validation"), config.finetune.evaluation_contexts, seed)
+        take_from_first([torch.from_numpy(data.teacher.bias), torch.from_numpy(data.teacher.pull)])
+        codec = PromptCodec.extend(load_tokenizer(base), clusters.descriptions)
         with on_accelerator():
-            model, codec = _load_trainable(base, clusters, config, seed)
-            trainer = Trainer(model, codec, clusters.interface, data, validation, config.finetune, seed)
-            resume = out.with_name(f".{out.name}.resume")
-            inputs = identity(_input_digests(base, clusters, transitions), config.model_dump(), seed)
-            record = trainer.run(resume if config.finetune.save_every else None, inputs)
-            record["clusters"] = clusters.digest
-            record["init"] = "planner" if init is not None else "base model"
-            record["method"] = config.finetune.method
-            if rank() == 0:
-                trainer.restore_best()
-                record |= _write(trainer, record, config, base, transitions, clusters, out)
-                remove_folder(resume, STATE)
-    return {name: value for name, value in record.items() if isinstance(value, float | int | str)}
+            backbone = load_backbone(base, config.precision)
+        states = _read(backbone, codec, reading_order(transitions, config.finetune.contexts_at_most), config, init)
+        if rank() > 0:
+            return {}
+        validation = sample(transitions.choices("validation"), config.finetune.evaluation_choices, seed)
+        rows, record = fit_rows(data, states, validation, config.finetune)
+        record |= {
+            "contexts": len(states),
+            "clusters": clusters.digest,
+            "init": "planner" if init is not None else "base model",
+            "seconds": round(time.monotonic() - started, 2),
+        }
+        _write(rows, states, backbone, codec, base, clusters, record, config, out)
+    return record
 
 
-def _load_trainable(
-    base: Path, clusters: Clusters, config: PlannerConfig, seed: int
-) -> tuple[TrainableModel, PromptCodec]:
-    backbone = load_backbone(base, config.precision)
-    codec = PromptCodec(load_tokenizer(base), clusters.descriptions, end_token(base))
-    if isinstance(backbone, LeanBackbone):
-        return LeanTrainable(backbone.model, config.finetune, seed, answer_tokens(codec)), codec
-    assert isinstance(backbone, TransformersBackbone)
-    return TransformersTrainable(backbone, config.finetune), codec
+def _read(backbone: Backbone, codec: PromptCodec, order: Ints, config: PlannerConfig, init: Path | None) -> States:
+    """The states that an earlier planner left, and those that the minutes allow beyond them."""
+    had = init is not None and (init / CONTEXTS_FILE).is_file()
+    states = States.load(init) if init is not None and had else None
+    if states is not None:
+        order = order[states.rows([tuple(context) for context in order.tolist()]) < 0]
+        if not len(order) or not config.finetune.minutes:
+            return states
+    read = read_states(backbone, codec, order, config.finetune.minutes)
+    return read if states is None else states.joined(read)
+
+
+def fit_rows(
+    data: TrainingSet, states: States, validation: Choices, config: FinetuneConfig
+) -> tuple[Tensor, dict[str, Any]]:
+    """The interests' rows under the penalty and the prior that rank validation users' choices best.
+
+    Args:
+        data: what is learned.
+        states: of contexts; those that were withheld are not learned from.
+        validation: choices of other people; where there are none, the first penalty is taken, and the teacher alone.
+        config: of the fine-tuning.
+
+    Returns:
+        [N, dim], and the record of all fits with the chosen one's measures.
+    """
+    learn = data.may_learn(states.contexts)
+    contexts, values = states.contexts[learn], torch.from_numpy(np.array(states.values[learn]))
+    teacher, counts = torch.from_numpy(data.teacher.distribution(contexts)), torch.from_numpy(data.counts(contexts))
+    made = counts.sum(1, keepdim=True)
+    excluded = torch.zeros(teacher.shape, dtype=torch.bool).scatter(1, torch.from_numpy(contexts), True)
+    head, weights = HeadFit(values, teacher.shape[1]), 1 + OBSERVED * made[:, 0]
+    at = states.rows([tuple(context) for context in validation.contexts.tolist()])
+    judged = Choices(validation.contexts[at >= 0], validation.labels[at >= 0], validation.known[at >= 0])
+    of_judged = np.array(states.values[at[at >= 0]])
+    fits: list[dict[str, float]] = []
+    best: tuple[float, Tensor, dict[str, float]] | None = None
+
+    def attempt(penalty: float, prior: float | None) -> None:
+        nonlocal best
+        targets = teacher if prior is None else (prior * teacher + counts) / (prior + made)
+        rows = head.fit(HeadData(values, targets, weights, excluded), penalty)
+        scores = closed_log_probs(of_judged @ rows.numpy().T, [tuple(c) for c in judged.contexts.tolist()])
+        measures = validation_measures(scores, judged) if len(judged) else {}
+        fits.append({"penalty": penalty, "prior": prior or 0.0, **measures})
+        log.info("planner: fitted, %s", ", ".join(f"{name} {value:.4g}" for name, value in fits[-1].items()))
+        value = measures.get(config.choose_by, -len(fits))
+        if best is None or value > best[0]:
+            best = value, rows, fits[-1]
+
+    for penalty in PENALTIES:
+        attempt(penalty, None)
+    assert best is not None
+    for prior in PRIORS if len(judged) else ():
+        attempt(best[2]["penalty"], prior)
+    _, rows, chosen = best
+    found = {name: chosen[name] for name in ("penalty", "prior")}
+    told = {f"validation_{name}": value for name, value in chosen.items() if name not in found}
+    return rows, {"fits": fits, **found, **told}
 
 
 def _write(
-    trainer: Trainer,
+    rows: Tensor,
+    states: States,
+    backbone: Backbone,
+    codec: PromptCodec,
+    base: Path,
+    clusters: Clusters,
     record: dict[str, Any],
     config: PlannerConfig,
-    base: Path,
-    transitions: Transitions,
-    clusters: Clusters,
     out: Path,
-) -> dict[str, Any]:
-    """Measures the match rate, fits the alignment and writes the folder; returns what that adds to the record."""
-    planner = Planner(trainer.model.backbone, trainer.codec, clusters.interface)
-    contexts = trainer.contexts_of(trainer.validation.contexts[: config.match_rate_contexts])
-    match_rate = planner.match_rate(contexts) if contexts else 1.0
-    log.info("planner: match rate %.3f over %d contexts", match_rate, len(contexts))
-    alignment, measures = fit_alignment(transitions, lambda contexts: planner.scores(trainer.contexts_of(contexts)))
-    added = {"match_rate": match_rate, **measures}
+) -> None:
+    """Writes the folder, reads it back, and measures the match rate on what was written."""
+    first, last = codec.first_token, codec.first_token + len(codec)
+    words = torch.cat([backbone.head[:first], backbone.head[last:]]).float().cpu()
+    some = np.linspace(0, len(states) - 1, min(WORDS, len(states))).astype(int)
+    low = lower_words(words, rows, torch.from_numpy(np.array(states.values[np.unique(some)])))
+    head = torch.cat([low[:first], rows, low[first:]])
+    embedding = backbone.embedding.cpu()
+    inputs = torch.stack([embedding[list(words)].float().mean(0) for words in codec.words])
     with new_folder(out, RECORD) as folder:
-        trainer.model.save(base, folder)
-        trainer.codec.save(folder)
-        alignment.save(folder)
-        (folder / RECORD).write_text(json.dumps({**record, **added}, indent=1) + "\n", encoding="utf-8")
-    return added
+        save_model(base, folder, backbone, inputs, head, codec.first_token)
+        codec.save(folder)
+        states.save(folder)
+        with on_accelerator():
+            planner = Planner(load_backbone(folder, config.precision), codec, clusters.interface)
+        wanted = np.unique(np.linspace(0, len(states) - 1, config.match_rate_contexts).astype(int))
+        contexts = [tuple(clusters.interface[c] for c in states.contexts[at]) for at in wanted]
+        record["match_rate"] = planner.match_rate(contexts)
+        log.info("planner: match rate %.3f over %d contexts", record["match_rate"], len(contexts))
+        (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def _leave_out(out: Path) -> dict[str, Any]:
     """A planner's folder without a planner."""
-    record = {"steps": 0, "left_out": "the items have neither text nor categories"}
+    record = {"contexts": 0, "left_out": "the items have neither text nor categories"}
     if rank() > 0:
         return record
     with new_folder(out, RECORD) as folder:
         (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return record
-
-
-def _input_digests(base: Path, clusters: Clusters, transitions: Transitions) -> dict[str, str]:
-    """Digests of what a run learns from."""
-    weights = sorted((file.name, file.stat().st_size) for file in base.glob("model*.safetensors"))
-    return {"clusters": clusters.digest, "transitions": transitions.digest(), "base": json.dumps(weights)}

@@ -1,95 +1,83 @@
-"""Training set of the planner: contexts, how often each is drawn, and the distribution over what comes next."""
+"""Training set of the planner: contexts, the distribution over what comes next, and which contexts are read first."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import permutations
+from math import perm
 
 import numpy as np
 
 from newfound.config import FinetuneConfig
-from newfound.planner.training.hints import fit_hint_boost
 from newfound.transitions.artifact import Transitions
-from newfound.transitions.choice_model import fit_choices
+from newfound.transitions.choice_model import ChoiceModel, Choices, fit_choices
 from newfound.types import Floats, Ints
 
-NO_HINT = -1
+OBSERVED = 3.0  # times as much as a context that nobody was in does one count, for every choice that was made there
+EVERY_CONTEXT = 500_000  # up to so many ordered contexts those that nobody was in are read as well
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """U contexts, each with a distribution over the N clusters.
+    """What is learned: a teacher's distributions, and the choices that people made.
 
     Args:
-        contexts: [U, K] cluster indices.
-        weights: [U], how often each is drawn.
-        targets: [U, N] probabilities of the next cluster; 0 for those of the context itself.
-        hint_boost: log-odds boost of a hinted cluster, in nats; None where no prompt has a hint.
+        teacher: a choice model of training users.
+        choices: theirs.
+        withheld: [W, K] contexts that may not be learned from.
     """
 
-    contexts: Ints
-    weights: Floats
-    targets: Floats
-    hint_boost: float | None = None
+    teacher: ChoiceModel
+    choices: Choices
+    withheld: Ints
 
-    def __len__(self) -> int:
-        return len(self.contexts)
+    def counts(self, contexts: Ints) -> Floats:
+        """[M, N] how often each cluster was chosen in some contexts."""
+        row = {tuple(context): at for at, context in enumerate(contexts.tolist())}
+        found = np.zeros((len(contexts), self.choices.known.shape[1]), dtype=np.float32)
+        for context, label in zip(self.choices.contexts.tolist(), self.choices.labels.tolist(), strict=True):
+            at = row.get(tuple(context))
+            if at is not None:
+                found[at, label] += 1
+        return found
 
-    def draw_successor(self, row: int, rng: np.random.Generator) -> int:
-        """A cluster that may follow: half by the context's distribution, half any, so that none stays unknown."""
-        target = self.targets[row].astype(np.float64)
-        possible = target > 0
-        share = 0.5 * target / target.sum() + 0.5 * possible / possible.sum()
-        return int(rng.choice(len(share), p=share / share.sum()))
-
-    def hinted_targets(self, rows: Ints, hints: Ints) -> Floats:
-        """[B, N] targets of some contexts after prompts with hints, or `NO_HINT`, which get their boost."""
-        targets = self.targets[rows]
-        hinted = np.flatnonzero(hints != NO_HINT)
-        targets[hinted, hints[hinted]] *= math.exp(self.hint_boost or 0.0)
-        targets[hinted] /= targets[hinted].sum(axis=1, keepdims=True)
-        return targets
+    def may_learn(self, contexts: Ints) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        """[M], whether a context was not withheld."""
+        withheld = {tuple(context) for context in self.withheld.tolist()}
+        return np.array([tuple(context) not in withheld for context in contexts.tolist()], dtype=bool)
 
 
 def read_training_set(transitions: Transitions, config: FinetuneConfig, seed: int) -> TrainingSet:
-    """The balanced contexts, each with the distribution of a choice model fitted to training users.
+    """The teacher, fitted to training users' choices, and what it was fitted to.
 
     Raises:
         DataError: the training set is empty.
     """
-    balanced, choices = transitions.balanced(), transitions.choices()
-    model = fit_choices(choices, config.teacher_penalty, config.teacher_epochs, seed)
-    unique, context = np.unique(balanced.contexts, axis=0, return_inverse=True)
-    drawn = np.bincount(context.reshape(-1), weights=balanced.weights, minlength=len(unique))
+    transitions.balanced()  # names the file where there is nothing to learn from
+    choices = transitions.choices()
+    index = transitions.clusters.index
+    withheld = sorted(tuple(index[c] for c in context) for context in transitions.withheld())
     return TrainingSet(
-        contexts=unique,
-        weights=np.sqrt(drawn).astype(np.float32),
-        targets=model.distribution(unique),
-        hint_boost=fit_hint_boost(choices, config, seed) if config.hint_share else None,
+        teacher=fit_choices(choices, config.teacher_penalty, config.teacher_epochs, seed),
+        choices=choices,
+        withheld=np.array(withheld, dtype=np.int64).reshape(-1, transitions.size),
     )
 
 
-def draw_batches(data: TrainingSet, size: int, block: int, seed: int) -> Iterator[Ints]:
-    """Endless batches of rows of the training set, [size] each.
+def reading_order(transitions: Transitions, at_most: int) -> Ints:
+    """[P, K] contexts in the order in which they are read: those that people were in, most frequent first, then others.
 
-    Each pass draws as many contexts as there are, by weight with replacement, and hands them out in blocks that share
-    their first interest, so that the model reads it once for a block.
+    Those that nobody was in yet follow by the traffic of their interests; where there are very many, they are left out.
     """
-    rng = np.random.default_rng(seed)
-    share = data.weights / data.weights.sum()
-    share = share.astype(np.float64) / share.sum(dtype=np.float64)
-    pending: list[Ints] = []
-    while True:
-        drawn = np.unique(rng.choice(len(data), size=max(len(data), size), p=share))
-        drawn = drawn[rng.permutation(len(drawn))]
-        drawn = drawn[np.argsort(data.contexts[drawn, 0], kind="stable")]
-        edges = np.flatnonzero(np.diff(data.contexts[drawn, 0])) + 1
-        blocks = [b for run in np.split(drawn, edges) for b in np.split(run, range(block, len(run), block))]
-        pending.extend(blocks[i] for i in rng.permutation(len(blocks)))
-        batch: list[int] = []
-        while pending:
-            batch.extend(pending.pop().tolist())
-            if len(batch) >= size:
-                yield np.array(batch[:size])
-                batch = batch[size:]
+    clusters, size = transitions.clusters, transitions.size
+    counts = transitions.context_counts()
+    seen = sorted(counts, key=lambda context: (-counts[context], context))
+    found = [tuple(clusters.index[c] for c in context) for context in seen][:at_most]
+    n = len(clusters.interface)
+    if len(found) < at_most and perm(n, size) <= EVERY_CONTEXT:
+        taken = set(found)
+        others = [context for context in permutations(range(n), size) if context not in taken]
+        traffic = np.asarray(clusters.traffic, dtype=np.float64)
+        weight = traffic[np.array(others, dtype=np.int64).reshape(-1, size)].prod(axis=1)
+        found += [others[at] for at in np.argsort(-weight, kind="stable")[: at_most - len(found)]]
+    return np.array(found, dtype=np.int64).reshape(-1, size)

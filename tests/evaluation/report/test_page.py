@@ -1,5 +1,7 @@
 """The page: self-contained, complete, safe with any text, and sound as HTML."""
 
+import base64
+import hashlib
 import math
 import re
 from html.parser import HTMLParser
@@ -71,6 +73,16 @@ def test_hostile_text_stays_text(findings, hostile):
     assert 'alert("x")' not in page and "<script>alert" not in page and "\x07" not in page
     shown = "".join(parse(page).words)
     assert '<script>alert("x")</script>' in shown  # readable as what it is
+
+
+def test_the_page_runs_its_own_script_and_no_other(findings):
+    """The policy names the script's digest: text that gets into the page as a script would not run."""
+    page = render(findings)
+    policy = next(attrs["content"] for tag, attrs in parse(page).tags if attrs.get("http-equiv"))
+    rules = dict(rule.split(maxsplit=1) for rule in policy.split(";"))
+    script = re.search(r"<script>(.*?)</script>", page, re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert rules["script-src"] == f"'sha256-{digest}'" and rules["default-src"] == "'none'"
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ def test_after_a_rollback_every_row_is_of_the_release_that_serves(store: Store, 
     assert asleep.catch_up() == 3
     older = release.current(root)
     _clusters(tmp_path / "newer", leaf="b2")
-    release.publish({"clusters": tmp_path / "newer"}, root, lineage={"n": 2}, measures={}, fits={}, gates={})
+    release.publish({"clusters": tmp_path / "newer"}, root, lineage={"n": 2}, measures={}, fits={}, gates=HELD)
     assert Pusher(store, CONFIG, memory, length=2, root=root).catch_up() == 3
     assert older is not None
     release.rollback(root, older)

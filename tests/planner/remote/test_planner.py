@@ -1,4 +1,4 @@
-"""The engine over HTTP gets the same prompt and the same choices, and is never trusted to answer among them."""
+"""The engine over HTTP gets the same prompt, and is never trusted to tell of every interest."""
 
 from __future__ import annotations
 
@@ -20,15 +20,10 @@ Trained = tuple[Path, dict[str, object]]
 
 
 class Engine:
-    """An engine with structured output, by the planner itself, to which each choice is a token."""
+    """vLLM's completions of one token, by the planner itself."""
 
     def __init__(self, planner: Planner) -> None:
         self.planner, self.requests, self.answer = planner, [], None
-        self.contexts = {
-            planner.codec.tokens((a, b)): (planner.nodes[a], planner.nodes[b])
-            for a in range(len(planner))
-            for b in range(len(planner))
-        }
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         if request.url.path == "/version":
@@ -37,31 +32,19 @@ class Engine:
         self.requests.append(body)
         if self.answer is not None:
             return httpx.Response(200, json=self.answer)
-        if body.get("echo"):
-            return httpx.Response(200, json={"choices": [self.read(i, p) for i, p in enumerate(body["prompt"])]})
-        context = self.contexts[tuple(body["prompt"])]
-        choices = body["structured_outputs"]["choice"]
-        texts = self.planner.codec.choices()
-        allowed = np.array([[text in choices for text in texts]])
-        count = min(body["logprobs"], len(choices))
-        best, values = (found[0].tolist() for found in self.planner.top_k([context], count, allowed))
-        listed = {texts[at]: value for at, value in zip(best, values, strict=True)}
-        return httpx.Response(200, json={"choices": [completion(texts[best[0]], listed)]})
-
-    def read(self, index: int, prompt: list[int]) -> dict[str, object]:
-        """A prompt that ends with a description, all of whose log-probability is told with its last token."""
-        ends = [(*answer, self.planner.codec.end) for answer in self.planner.codec.answers]
-        label = max(
-            (at for at, end in enumerate(ends) if tuple(prompt[-len(end) :]) == end), key=lambda at: len(ends[at])
-        )
-        context = self.contexts[tuple(prompt[: -len(ends[label])])]
-        score = float(self.planner.scores([context], exhaustive=True)[0, label])
-        return {"index": index, "logprobs": {"token_logprobs": [None, *[0.0] * (len(prompt) - 2), score, -9.0]}}
+        assert body["max_tokens"] == 1 and body["temperature"] == 0 and body["return_tokens_as_token_ids"]
+        rows = self.planner.rows[[token - self.planner.codec.first_token for token in body["allowed_token_ids"]]]
+        logits = self.planner.read([tuple(body["prompt"])])[0] @ rows.T
+        values = logits - np.log(np.exp(logits - logits.max()).sum()) - logits.max()
+        order = np.argsort(-values)[: body["logprobs"]].tolist()
+        told = {f"token_id:{body['allowed_token_ids'][at]}": float(values[at]) for at in order}
+        return httpx.Response(200, json=completion(told))
 
 
-def completion(text: str, listed: dict[str, float]) -> dict[str, object]:
-    steps = {"tokens": [text], "token_logprobs": [listed[text]], "top_logprobs": [listed]}
-    return {"text": text, "logprobs": steps}
+def completion(told: dict[str, float]) -> dict[str, object]:
+    best, value = next(iter(told.items()))
+    steps = {"tokens": [best], "token_logprobs": [value], "top_logprobs": [told]}
+    return {"choices": [{"text": "", "logprobs": steps}]}
 
 
 @pytest.fixture
@@ -74,17 +57,10 @@ def remote(engine: Engine) -> RemotePlanner:
     return RemotePlanner(engine.planner.codec, engine.planner.nodes, "http://engine", "planner", transport=transport)
 
 
-def test_both_engines_give_the_same_answers(engine: Engine) -> None:
+def test_both_engines_give_the_same_log_probabilities(engine: Engine) -> None:
     contexts = [("c0", "c3"), ("c1", "c4"), ("c7", "c2")]
-    allowed = np.ones((3, 8), dtype=bool)
-    allowed[0, 4] = False
-    ours = engine.planner.decode(contexts, 2, allowed).top(2)
-    theirs = remote(engine).decode(contexts, 2, allowed).top(2)
-    np.testing.assert_array_equal(theirs[0], ours[0])
-    np.testing.assert_allclose(theirs[1], ours[1], atol=1e-4)
-    first = engine.requests[0]
-    assert first["temperature"] == 0 and "guided_choice" not in first
-    assert len(first["structured_outputs"]["choice"]) == 7
+    np.testing.assert_allclose(remote(engine).log_probs(contexts), engine.planner.log_probs(contexts), atol=1e-4)
+    assert len(engine.requests) == 3 and len(engine.requests[0]["allowed_token_ids"]) == 6
 
 
 @pytest.mark.parametrize(
@@ -92,31 +68,31 @@ def test_both_engines_give_the_same_answers(engine: Engine) -> None:
     [
         {},
         {"choices": []},
-        {"choices": [completion("ignore all instructions", {"ignore all instructions": 0.0})]},
         {"choices": [{"text": " crime", "logprobs": None}]},
         {"choices": [{"text": None}]},
         [],
-        {"choices": [{"text": " crime", "logprobs": {"tokens": [" crime"], "token_logprobs": [], "top_logprobs": []}}]},
+        completion({" crime": -0.1}),
+        completion({"token_id:x": -0.1}),
+        completion({"token_id:5": -0.1}),
     ],
 )
-def test_an_answer_that_is_no_choice_is_an_error(engine: Engine, answer: object) -> None:
+def test_an_answer_without_the_interests_is_an_error(engine: Engine, answer: object) -> None:
     engine.answer = answer
-    with pytest.raises(EngineError, match="expected one of the choices"):
-        remote(engine).decode([("c0", "c3")], 1)
+    with pytest.raises(EngineError, match="log-probabilities"):
+        remote(engine).log_probs([("c0", "c3")])
 
 
-def test_a_choice_that_was_not_offered_is_an_error(engine: Engine) -> None:
-    own = engine.planner.codec.choices()[0]
-    engine.answer = {"choices": [completion(own, {own: 0.0})]}
-    with pytest.raises(EngineError, match="choices it was given"):
-        remote(engine).decode([("c0", "c3")], 1)  # c0 is in the context, so it is not new
+def test_an_engine_that_tells_of_too_few_is_told_what_it_needs(engine: Engine) -> None:
+    engine.answer = completion({f"token_id:{token}": -1.0 for token in list(engine.planner.codec.answers)[:5]})
+    with pytest.raises(EngineError, match="of 3 interests; expected 6 .*--max-logprobs"):
+        remote(engine).log_probs([("c0", "c3")])  # two of the five are the context's own
 
 
 def test_an_engine_that_refuses_raises(engine: Engine) -> None:
     transport = httpx.MockTransport(lambda _: httpx.Response(503))
     planner = RemotePlanner(engine.planner.codec, engine.planner.nodes, "http://engine", "m", transport=transport)
     with pytest.raises(EngineError, match="http://engine: answered 503"):
-        planner.decode([("c0", "c3")], 1)
+        planner.log_probs([("c0", "c3")])
 
 
 def test_a_table_can_be_built_by_the_engine(
@@ -130,7 +106,7 @@ def test_a_table_can_be_built_by_the_engine(
         response.request = request
         return response
 
-    config = TableConfig(top_k=4, exact=1, shards=1, engine="http://engine", second_build=8, precision="float32")
+    config = TableConfig(shards=1, engine="http://engine", second_build=8, precision="float32")
     places = (trained_planner[0], planner_world / "clusters", planner_world / "transitions")
     monkeypatch.setattr(httpx.AsyncClient, "send", answered)
     build_table(*places, config, tmp_path / "theirs")
@@ -139,9 +115,9 @@ def test_a_table_can_be_built_by_the_engine(
     clusters = Clusters.load(planner_world / "clusters")
     theirs, ours = (TransitionTable.load(tmp_path / name, clusters) for name in ("theirs", "ours"))
     assert len(theirs) == len(ours) == 56
-    for context in ours.contexts():
-        one, many = theirs.successors(context) or [], ours.successors(context) or []
-        assert len(one) == 1 and len(many) == 4 and one[0].cluster == many[0].cluster
+    contexts = list(ours.contexts())
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_allclose(theirs.log_probs(contexts), ours.log_probs(contexts), atol=0.01)
     records = [json.loads((tmp_path / name / "table.json").read_text()) for name in ("theirs", "ours")]
     assert (records[0]["engine"]["engine"], records[0]["engine"]["server"]) == ("openai", "1.2.3")
     assert records[1]["engine"]["engine"] == "lean" and records[1]["engine"]["newfound"]

@@ -16,16 +16,15 @@ import pytest
 from aiohttp import web
 
 from newfound.planner.planner import Planner
-from newfound.planner.remote.choice_search import ChoiceSearch
 from newfound.planner.remote.completion import EngineError
 from newfound.planner.remote.planner import RemotePlanner
-from newfound.recommend.decision import PlannerQuery
+from newfound.recommend.decision import SUCCESSORS, PlannerQuery
 from serving.circuit_breaker import CircuitBreaker
 from serving.deadline import Deadline
 from serving.explorer.live_planner import LivePlanner
 from serving.explorer.loaded_release import LoadedRelease, build_loaded_release
 from serving.planner.client import PlannerClient, Prompts
-from serving.planner.runtime import Runtime, create_app, steps
+from serving.planner.runtime import Runtime, create_app
 from serving.settings import ServingConfig
 from tests.serving.synthetic import World, publish_with_planner
 
@@ -67,8 +66,8 @@ def breaker(**changes: object) -> CircuitBreaker:
     return CircuitBreaker("planner", **{"in_flight": 4, "failures": 3, "open_ms": 100, "patience_ms": 2000, **changes})  # type: ignore[arg-type]
 
 
-def test_client_and_runtime_give_the_exact_best_one_after_another(root, loaded):
-    """Over HTTP: the very prompt and choices, decoded exactly; each answer without those before it."""
+def test_client_and_runtime_give_the_exact_best(root, loaded):
+    """Over HTTP: the very prompt, and the log-probabilities of all interests."""
     runtime = Runtime(str(root), root / "unused")
     runtime.load()
     assert runtime.release == loaded.release
@@ -80,21 +79,23 @@ def test_client_and_runtime_give_the_exact_best_one_after_another(root, loaded):
             response = await http.post("/v1/completions", content=await request.read(), headers=dict(request.headers))
         return web.Response(status=response.status_code, body=response.content, content_type="application/json")
 
-    async def answer(query: PlannerQuery) -> list[str]:
+    async def answer(query: PlannerQuery) -> dict[str, float]:
         async with served(forward) as client:
             return await client.answer(query, 3, loaded.prompts, loaded.release)
 
     names = loaded.catalogue.interface
-    for query in (PlannerQuery(("c3",), None), PlannerQuery(("c3", "c5"), ("c1", "c2", "c7", "c3"))):
-        allowed = [name not in query.context and name in (query.allowed or names) for name in names]
-        best, _ = exact.top_k([query.context], 3, np.array([allowed]))
-        assert asyncio.run(answer(query)) == [names[at] for at in best[0] if at >= 0]
+    for query in (PlannerQuery(("c3",)), PlannerQuery(("c3", "c5"))):
+        allowed = [name not in query.context for name in names]
+        best, values = exact.top_k([query.context], 3, np.array([allowed]))
+        answered = asyncio.run(answer(query))
+        assert list(answered) == [names[at] for at in best[0]]
+        assert list(answered.values()) == pytest.approx(values[0].tolist(), abs=1e-3)
 
 
-def test_the_runtime_refuses_another_model_and_foreign_choices(root, loaded):
+def test_the_runtime_refuses_another_model_and_foreign_tokens(root, loaded):
     runtime = Runtime(str(root), root / "unused")
     runtime.load()
-    body = {"model": loaded.release, "prompt": [1, 2], "structured_outputs": {"choice": ["no description"]}}
+    body = {"model": loaded.release, "prompt": [1, 2], "allowed_token_ids": [5]}
 
     async def send(body: dict[str, object]) -> httpx.Response:
         transport = httpx.ASGITransport(app=create_app(runtime))
@@ -104,20 +105,24 @@ def test_the_runtime_refuses_another_model_and_foreign_choices(root, loaded):
     assert asyncio.run(send(body)).status_code == 400
     assert asyncio.run(send({**body, "model": "another"})).status_code == 404
     assert asyncio.run(send({**body, "prompt": []})).status_code == 422
+    own = list(loaded.prompts.completions.prompt.answers)
+    assert asyncio.run(send({**body, "prompt": [10**6], "allowed_token_ids": own})).status_code == 400
+    told = asyncio.run(send({**body, "allowed_token_ids": own, "logprobs": 3})).json()["choices"][0]["logprobs"]
+    assert len(told["top_logprobs"][0]) == 3 and told["token_logprobs"][0] == max(told["top_logprobs"][0].values())
 
 
-def engine(
-    delay: float = 0.0, text: Callable[[list[str]], str] = lambda choices: choices[0]
-) -> tuple[list[float], object]:
+def engine(delay: float = 0.0, garbage: object = None) -> tuple[list[float], object]:
+    """Tells of the allowed tokens in their order, the first the likeliest."""
     calls: list[float] = []
 
     async def handler(request: web.Request) -> web.Response:
         calls.append(time.monotonic())
-        choices = (await request.json())["structured_outputs"]["choice"]
+        allowed = (await request.json())["allowed_token_ids"]
         await asyncio.sleep(delay)
-        said = text(choices)
-        steps = {"tokens": [said], "token_logprobs": [-0.1], "top_logprobs": [{said: -0.1}]}
-        return web.json_response({"choices": [{"text": said, "logprobs": steps}]})
+        if garbage is not None:
+            return web.json_response(garbage)
+        told = {f"token_id:{token}": -0.1 - at for at, token in enumerate(allowed)}
+        return web.json_response({"choices": [{"text": "", "logprobs": {"top_logprobs": [told]}}]})
 
     return calls, handler
 
@@ -128,10 +133,10 @@ def test_an_answer_is_waited_for_and_remembered(loaded):
     async def story() -> None:
         async with served(handler) as client:
             live_planner = LivePlanner(client, breaker(), CONFIG)
-            query = PlannerQuery(("c1",), None)
-            answer, generated = await live_planner.answer(query, 2, loaded, Deadline(2000))
-            assert answer == ["c0", "c2"] and generated == 2 and len(calls) == 2
-            assert loaded.answer_cache.get(("c1",), frozenset({"c0"})) == ("c0", "c2")
+            query = PlannerQuery(("c1",))
+            answer, generated = await live_planner.answer(query, loaded, Deadline(2000))
+            assert list(answer)[:2] == ["c0", "c2"] and generated == SUCCESSORS and len(calls) == 1
+            assert loaded.answer_cache.get(("c1",)) == answer
 
     asyncio.run(story())
 
@@ -142,27 +147,29 @@ def test_a_late_answer_serves_the_next_request_and_a_query_is_asked_once(loaded)
     async def story() -> None:
         async with served(handler) as client:
             live_planner = LivePlanner(client, breaker(), CONFIG)
-            query = PlannerQuery(("c4",), None)
+            query = PlannerQuery(("c4",))
             began = time.monotonic()
-            answers = await asyncio.gather(*(live_planner.answer(query, 1, loaded, Deadline(2000)) for _ in range(5)))
+            answers = await asyncio.gather(*(live_planner.answer(query, loaded, Deadline(2000)) for _ in range(5)))
             assert [answer for answer, _ in answers] == [None] * 5 and time.monotonic() - began < 0.48
             assert len(calls) == 1
-            await asyncio.sleep(0.4)
-            assert loaded.answer_cache.get(("c4",), frozenset({"c0"})) == ("c0",)
+            async with asyncio.timeout(10):
+                while loaded.answer_cache.get(("c4",)) is None:
+                    await asyncio.sleep(0.05)
+            assert len(calls) == 1
 
     asyncio.run(story())
 
 
-@pytest.mark.parametrize("text", ["something else entirely", ""])
-def test_garbage_is_no_answer_and_too_much_of_it_is_not_asked_for_again(loaded, text):
-    calls, handler = engine(text=lambda choices: text)
+@pytest.mark.parametrize("garbage", [{"choices": [{"text": "something else"}]}, {}, []])
+def test_garbage_is_no_answer_and_too_much_of_it_is_not_asked_for_again(loaded, garbage):
+    calls, handler = engine(garbage=garbage)
 
     async def story() -> None:
         async with served(handler) as client:
             live_planner = LivePlanner(client, breaker(), CONFIG)
             for number in range(6):
-                query = PlannerQuery((f"c{number}", "c11"), None)
-                answer, _ = await live_planner.answer(query, 1, loaded, Deadline(2000))
+                query = PlannerQuery((f"c{number}", "c11"))
+                answer, _ = await live_planner.answer(query, loaded, Deadline(2000))
                 assert answer is None
             assert len(calls) == 3, "the breaker opened"
 
@@ -182,13 +189,17 @@ def test_a_release_without_a_planner_is_never_asked_about(loaded):
 def test_prompts_never_offer_the_context_itself(loaded):
     prompts = loaded.prompts
     assert isinstance(prompts, Prompts)
-    search = prompts.search(PlannerQuery(("c1", "c2"), ("c1", "c3", "c4")), 1)
-    choices = search.next_query()
-    assert [prompts.interface[place] for place in choices] == ["c3", "c4"]
-    request = prompts.request(PlannerQuery(("c1", "c2"), None), choices, "m")
-    assert request["model"] == "m" and len(request["structured_outputs"]["choice"]) == 2
-    with pytest.raises(EngineError, match="choices it was given"):
-        prompts.completions.read_choice({"choices": [{"text": loaded.catalogue.description["c5"]}]}, search)
+    query = PlannerQuery(("c1", "c2"))
+    request = prompts.request(query, "m")
+    first = prompts.completions.prompt.first_token
+    places = [prompts.interface.index(cluster) for cluster in query.context]
+    assert request["model"] == "m" and not {first + place for place in places} & set(request["allowed_token_ids"])
+    told = {f"token_id:{token}": -1.0 for token in request["allowed_token_ids"]}
+    answer = {"choices": [{"logprobs": {"top_logprobs": [told]}}]}
+    assert sorted(prompts.read(answer, query)) == sorted(set(prompts.interface) - set(query.context))
+    told.popitem()
+    with pytest.raises(EngineError, match="of 9 interests; expected 10"):
+        prompts.read(answer, query)
 
 
 def test_live_and_bulk_queries_are_the_same_request(loaded):
@@ -205,23 +216,12 @@ def test_live_and_bulk_queries_are_the_same_request(loaded):
 
     async def story() -> None:
         async with served(live) as client:
-            await client.answer(PlannerQuery(("c3", "c5"), ("c1", "c2", "c7")), 2, loaded.prompts, "planner")
+            await client.answer(PlannerQuery(("c3", "c5")), 2, loaded.prompts, "planner")
 
     with pytest.raises(aiohttp.ClientResponseError):
         asyncio.run(story())
     codec, interface = loaded.prompts.completions.prompt, loaded.prompts.interface
     planner = RemotePlanner(codec, interface, "http://engine", "planner", transport=httpx.MockTransport(bulk))
     with pytest.raises(EngineError, match="503"):
-        planner.decode([("c3", "c5")], 2, np.array([[name in ("c1", "c2", "c7") for name in interface]]))
+        planner.log_probs([("c3", "c5")])
     assert len(sent) == 2 and sent[0] == sent[1]
-
-
-def test_the_runtime_tells_choices_apart_that_begin_alike():
-    texts = {" Fargo": -1.2, " Fargo, crime": -2.9, " crime": -2.0, " crime, noir": -0.5, " war": -2.5}
-    for k in range(1, 6):
-        search = ChoiceSearch({text: text for text in texts}, k)
-        while (query := search.next_query()) is not None:
-            best = sorted(query, key=lambda text: -texts[text])
-            search.add_answer({"text": best[0], "logprobs": steps({text: texts[text] for text in best})})
-        assert search.answers == pytest.approx(dict(sorted(texts.items(), key=lambda pair: -pair[1])[:k]))
-        assert list(search.answers) == sorted(texts, key=lambda text: -texts[text])[:k]

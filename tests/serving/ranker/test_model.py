@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from newfound.ranker import Ranker
+from newfound.recommend.joint_ranker import JointRanker
 from newfound.release.takedown import Takedown
 from serving.http.context import CURRENT, Capacity, RequestContext
 from serving.http.errors import Busy, Expired
@@ -20,8 +20,8 @@ from serving.settings import ServingConfig
 
 
 @pytest.fixture(scope="module")
-def ranker(release_folder: Path) -> Ranker:
-    return Ranker.load(release_folder / "ranker")
+def ranker(release_folder: Path) -> JointRanker:
+    return JointRanker.load(release_folder)
 
 
 @pytest.fixture

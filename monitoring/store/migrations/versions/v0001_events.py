@@ -15,6 +15,20 @@ _seq = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 def upgrade() -> None:
     """Makes the tables."""
+    _make_events()
+    _make_records()
+
+
+def downgrade() -> None:
+    """Refuses: what is below this revision is an empty database.
+
+    Raises:
+        NotImplementedError: always.
+    """
+    raise NotImplementedError("the first revision is the lowest; drop the database by hand")
+
+
+def _make_events() -> None:
     op.create_table(
         "recommendations",
         sa.Column("seq", _seq, primary_key=True, autoincrement=True),
@@ -60,6 +74,9 @@ def upgrade() -> None:
         sa.Column("instances", sa.Integer, nullable=False),
         sqlite_autoincrement=True,
     )
+
+
+def _make_records() -> None:
     op.create_table(
         "pasts",
         sa.Column("user_id", sa.String(256), primary_key=True),
@@ -93,12 +110,3 @@ def upgrade() -> None:
         sa.Column("run", sa.String(256)),
         sqlite_autoincrement=True,
     )
-
-
-def downgrade() -> None:
-    """Refuses: what is below this revision is an empty database.
-
-    Raises:
-        NotImplementedError: always.
-    """
-    raise NotImplementedError("the first revision is the lowest; drop the database by hand")

@@ -1,0 +1,248 @@
+"""The items' side of the one decision: the best items of all interests that are new to somebody, in one call.
+
+Up to `WHOLE` items all are scored. Above that, interests are visited in the order of what their best item could be
+worth at most, until none that is left can enter the answer: the same answer, with nothing to tune. The bound of an
+interest follows from its items' centroid and radius (Cauchy and Schwarz).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from newfound.clusters import Clusters
+from newfound.errors import VocabularyError
+from newfound.ranker import Ranker
+from newfound.ranker.index import Bonus, ClusterQuery
+from newfound.recommend.item_terms import COUNTS, ItemTerms
+from newfound.recommend.nested_logit import Coefficients, DecisionModel, joint_utilities
+from newfound.recommend.query import JointAnswer, JointQuery, Ranking
+from newfound.types import Doubles, Floats, Ints, Span
+
+WHOLE: Final = 500_000
+
+
+class JointRanker:
+    """A ranker with the decision's terms of items.
+
+    Args:
+        ranker: the item policy.
+        decision: the fitted coefficients.
+        terms: of the ranker's items, in its order.
+        interface: the clusters that offsets may name.
+    """
+
+    def __init__(self, ranker: Ranker, decision: DecisionModel, terms: ItemTerms, interface: Sequence[str]) -> None:
+        self.ranker, self.decision, self.terms = ranker, decision, terms
+        self.items = ranker.items
+        self.interface = list(interface)
+        self._nest = {cluster: at for at, cluster in enumerate(self.interface)}
+        spans = [ranker.slices[cluster] for cluster in self.interface]
+        self.bounds: Ints = np.array([0, *(stop for _, stop in spans)], dtype=np.int64)
+        if [start for start, _ in spans] != self.bounds[:-1].tolist() or self.bounds[-1] != len(self.items):
+            raise VocabularyError(
+                "the interface's slices do not follow one another; expected the ranker's own clusters"
+            )
+        self._visits = Bounds.of(self) if len(self.items) > WHOLE else None
+
+    @classmethod
+    def load(cls, folder: str | Path) -> JointRanker:
+        """Reads the ranker and the decision of a release's folder; without a `decision`, the ranker decides alone.
+
+        Raises:
+            DataError: a file is missing or broken.
+            VocabularyError: the parts were not made for one another.
+        """
+        root = Path(folder)
+        clusters = Clusters.load(root / "clusters")
+        ranker = Ranker.load(root / "ranker")
+        if not (root / "decision").is_dir():
+            none = np.zeros((len(ranker.items), 0), dtype=np.float32)
+            terms = ItemTerms(np.zeros((len(ranker.items), len(COUNTS)), dtype=np.float32), none)
+            return cls(ranker, DecisionModel(), terms, clusters.interface)
+        decision = DecisionModel.load(root / "decision", clusters.digest)
+        return cls(ranker, decision, ItemTerms.load(root / "decision", len(ranker.items)), clusters.interface)
+
+    def top_k(self, queries: Sequence[JointQuery]) -> list[JointAnswer]:
+        """The best items for each query; histories are encoded together.
+
+        Raises:
+            VocabularyError: a query names a cluster that there is not.
+        """
+        # No more of a history than the encoder reads, whoever sends it.
+        known = [self.ranker.positions(query.history[-self.ranker.encoder.length :]) for query in queries]
+        vectors = self.ranker.queries(known)
+        return [self._one(*one) for one in zip(queries, known, vectors, strict=True)]
+
+    def _one(self, query: JointQuery, history: Ints, vector: Floats) -> JointAnswer:
+        offsets = np.full(len(self.interface), -np.inf, dtype=np.float32)
+        try:
+            offsets[[self._nest[cluster] for cluster in query.offsets]] = list(query.offsets.values())
+        except KeyError as error:
+            raise VocabularyError(f"cluster {error.args[0]!r} is not one that the ranker was made for") from error
+        coefficients = self.decision.full if query.planner else self.decision.without_planner
+        part = self._part(coefficients, history, vector, self.ranker.positions(query.exclude))
+        new = [cluster for cluster in query.clusters if cluster in query.offsets]
+        answer = JointAnswer()
+        if query.k or new:
+            places, values = self._best(part, offsets, query.k)
+            answer.best.extend(self._named(places, values))
+        for cluster, wanted in zip(query.clusters, query.wanted, strict=True):
+            if cluster in query.offsets:
+                answer.clusters[cluster] = self._best_of(part, offsets, self._nest[cluster], wanted)
+        self._add_familiar(answer, query, [c for c in query.clusters if c not in query.offsets])
+        return answer
+
+    def _add_familiar(self, answer: JointAnswer, query: JointQuery, clusters: Sequence[str]) -> None:
+        if clusters:
+            sizes = dict(zip(query.clusters, query.wanted, strict=True))
+            asked = ClusterQuery(query.history, clusters, [sizes[cluster] for cluster in clusters], query.exclude)
+            answer.clusters.update(zip(clusters, self.ranker.top_k_per_cluster([asked])[0], strict=True))
+
+    # --- utilities --------------------------------------------------------------------------------------------------
+
+    def _part(self, coefficients: Coefficients, history: Ints, vector: Floats, hidden: Ints) -> _Part:
+        weight = coefficients.items.get
+        bonus = self.ranker.bonus(history, [(0, len(self.items))])
+        own = weight("cooccurrence", 0.0) if len(history) else weight("ranker", 0.0)
+        return _Part(
+            query=np.float32(weight("ranker", 0.0)) * vector,
+            counts=np.array([weight(name, 0.0) for name in COUNTS], dtype=np.float32),
+            text=np.float32(weight("text", 0.0)) * self.terms.profile(history),
+            bonus=Bonus(bonus.items, np.float32(own) * bonus.values),
+            hidden=np.sort(hidden),
+            dissimilarity=coefficients.dissimilarity,
+        )
+
+    def utilities(self, part: _Part, span: Span) -> Floats:
+        """The items' utilities in one slice, float32; minus infinity for what is hidden."""
+        start, stop = span
+        found = self.ranker.index.vectors[start:stop] @ part.query
+        found += self.terms.counts[start:stop] @ part.counts
+        if len(part.text):
+            found += self.terms.text[start:stop] @ part.text
+        low, high = np.searchsorted(part.bonus.items, span)
+        found[part.bonus.items[low:high] - start] += part.bonus.values[low:high]
+        low, high = np.searchsorted(part.hidden, span)
+        found[part.hidden[low:high] - start] = -np.inf
+        result: Floats = found
+        return result
+
+    def _best(self, part: _Part, offsets: Floats, k: int) -> tuple[Ints, Floats]:
+        """Places and joint utilities of the k best items, best first, ties by place."""
+        if self._visits is None:
+            joint = joint_utilities(
+                self.utilities(part, (0, len(self.items))), self.bounds, offsets, part.dissimilarity
+            )
+            return _top(np.arange(len(joint)), joint, k)
+        places, values = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
+        for nests, most in self._visits.order(part, offsets):
+            if len(values) == k and values[-1] > most:
+                break
+            joints = [self._joint_of(part, offsets, nest) for nest in nests]
+            least = values[-1] if len(values) == k else np.float32(-np.inf)
+            near = [np.flatnonzero(joint >= least) for joint in joints]
+            starts = self.bounds[nests]
+            places = np.concatenate([places, *(start + own for start, own in zip(starts, near, strict=True))])
+            values = np.concatenate([values, *(joint[own] for joint, own in zip(joints, near, strict=True))])
+            places, values = _top(places, values, k)
+        return places, values
+
+    def _best_of(self, part: _Part, offsets: Floats, nest: int, wanted: int) -> Ranking:
+        start = int(self.bounds[nest])
+        joint = self._joint_of(part, offsets, nest)
+        places, values = _top(start + np.arange(len(joint)), joint, wanted)
+        return self._named(places, values)
+
+    def _joint_of(self, part: _Part, offsets: Floats, nest: int) -> Floats:
+        span = (int(self.bounds[nest]), int(self.bounds[nest + 1]))
+        edges = np.array([0, span[1] - span[0]])
+        return joint_utilities(self.utilities(part, span), edges, offsets[nest : nest + 1], part.dissimilarity)
+
+    def _named(self, places: Ints, values: Floats) -> Ranking:
+        return [(self.items[at], value) for at, value in zip(places.tolist(), values.tolist(), strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One request's side of the utilities."""
+
+    query: Floats
+    counts: Floats
+    text: Floats
+    bonus: Bonus
+    hidden: Ints
+    dissimilarity: float
+
+
+class Bounds:
+    """What the best item of every nest can be worth at most.
+
+    Args:
+        vectors: centroids [N, dim] and radii [N] of the items' vectors, by matrix.
+        counts: [N, 2, terms], the least and the most of every count.
+        sizes: [N], items.
+        bounds: [N + 1].
+    """
+
+    AT_ONCE: Final = 8
+
+    def __init__(self, vectors: Sequence[tuple[Floats, Floats]], counts: Floats, sizes: Ints, bounds: Ints) -> None:
+        self._vectors, self._counts, self._sizes, self._bounds = vectors, counts, sizes, bounds
+
+    @classmethod
+    def of(cls, ranker: JointRanker) -> Bounds:
+        """Looks at every item once."""
+        bounds = ranker.bounds
+        slices = [slice(int(start), int(stop)) for start, stop in zip(bounds[:-1], bounds[1:], strict=True)]
+
+        def ball(vectors: Floats) -> tuple[Floats, Floats]:
+            centres = np.stack([vectors[s].mean(axis=0) for s in slices])
+            radii = [np.linalg.norm(vectors[s] - c, axis=1).max() for s, c in zip(slices, centres, strict=True)]
+            return centres, np.array(radii, dtype=np.float32)
+
+        counts = [np.stack([ranker.terms.counts[s].min(axis=0), ranker.terms.counts[s].max(axis=0)]) for s in slices]
+        return cls(
+            [ball(ranker.ranker.index.vectors), ball(ranker.terms.text)], np.stack(counts), np.diff(bounds), bounds
+        )
+
+    def most(self, part: _Part, offsets: Floats) -> Doubles:
+        """Upper bounds of the joint utilities, [N]; minus infinity where an interest must not be shown."""
+        bound = np.zeros(len(self._sizes))
+        for (centres, radii), query in zip(self._vectors, (part.query, part.text), strict=True):
+            bound += centres @ query + radii * np.linalg.norm(query)
+        bound += np.maximum(self._counts[:, 0] * part.counts, self._counts[:, 1] * part.counts).sum(axis=1)
+        extra = np.zeros(len(self._sizes))
+        nests = np.searchsorted(self._bounds, part.bonus.items, side="right") - 1
+        np.maximum.at(extra, nests, part.bonus.values)
+        bound += extra
+        # The inclusive value lies between the best item's utility and that plus the log of the items.
+        scale = part.dissimilarity
+        spread = np.maximum(scale - 1.0, 0.0) * np.log(self._sizes)
+        slack = 1e-4 * (1.0 + np.abs(bound))  # single precision
+        found: Doubles = scale * bound + spread + slack + offsets
+        return found
+
+    def order(self, part: _Part, offsets: Floats) -> Iterator[tuple[list[int], float]]:
+        """Nests, a few at a time, and what the best of those and of all later ones can be worth."""
+        most = self.most(part, offsets)
+        order = np.argsort(-most, kind="stable")
+        order = order[np.isfinite(most[order])]
+        for at in range(0, len(order), self.AT_ONCE):
+            yield order[at : at + self.AT_ONCE].tolist(), float(most[order[at]])
+
+
+def _top(places: Ints, values: Floats, k: int) -> tuple[Ints, Floats]:
+    """The k best that may be shown, best first, ties by place."""
+    if k < len(values):
+        least = np.partition(values, len(values) - k)[len(values) - k] if k else np.float32(np.inf)
+        chosen = np.flatnonzero(values >= least)
+    else:
+        chosen = np.arange(len(values))
+    chosen = chosen[np.isfinite(values[chosen])]
+    order = np.lexsort((places[chosen], -values[chosen]))[:k]
+    return places[chosen[order]], values[chosen[order]]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from newfound.simulation.linear_ranker import DECAY
-from newfound.types import Array, Bools, Floats, Ints
+from newfound.types import Bools, Floats, Ints
 
 RECENT = 5  # interests that contexts are made of
 HALF_LIFE = 2.0  # positions among them
@@ -150,5 +152,5 @@ def contexts_of(recent: Ints) -> tuple[Ints, Floats]:
     return np.maximum(pairs, 0), weights.astype(np.float32)
 
 
-def _joined(rows: list[tuple[Array, ...]]) -> tuple[Array, ...]:
+def _joined(rows: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
     return tuple(np.concatenate(column) for column in zip(*rows, strict=True))

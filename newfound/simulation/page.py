@@ -122,7 +122,8 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> str:
         return "newfound was not run."
     parts = []
     for measure, name in (("retained_interests", "retained interests"), ("uci_at_n", "UCI@N")):
-        behind, level = [], []
+        behind: list[str] = []
+        level: list[str] = []
         for other in sorted(arms - {"newfound", *PLANTED}):
             lift = pooled_lifts(rows, other).get(("newfound", measure))
             if lift is None or not lift.lower > 0:

@@ -149,7 +149,7 @@ def _makers(arms: Sequence[str]) -> Mapping[str, Callable[[Knowledge], Arm]]:
 
 def _mean(parts: Sequence[Replayed]) -> Replayed:
     def mean(measure: str, arm: str) -> np.ndarray:
-        return np.nanmean(np.stack([getattr(part, measure)[arm] for part in parts]), axis=0)
+        return np.asarray(np.nanmean(np.stack([getattr(part, measure)[arm] for part in parts]), axis=0))
 
     names = parts[0].liked
     return Replayed({arm: mean("liked", arm) for arm in names}, {arm: mean("rating", arm) for arm in names})

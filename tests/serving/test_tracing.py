@@ -1,4 +1,4 @@
-"""Traces: off by default, within the sender's trace, and silent about users. The whole way is in local/test_stack.py."""
+"""Traces: off by default, within the sender's trace, and silent about users. The whole way: local/test_stack.py."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ from tests.monitoring.servers import wait_until
 from tests.release.gates import HELD
 from tests.serving.synthetic import World, write_planner, write_release
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # `make chains` runs it
 SETTINGS = {"deadline_ms": 5000, "planner_ms": 3000, "ranker_ms": 3000, "breaker_open_ms": 200}
 HOST, PREDICT = "newfound.example.com", "/v1/models/newfound:predict"
 BODY = {"instances": [{"history": [{"item": "i5.0"}, {"item": "i5.1"}], "k": 6, "novel": 2}]}

@@ -1,4 +1,4 @@
-"""What an arm may see of a world: its own log, and what follows from it about everybody. No hidden taste."""
+"""An arm's own log, and everybody's state by it: all that it may see of a world, and no hidden taste."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What real data say: random exposure on coats, dense replay on films, off-policy estimates on a shop's bandit log."""
+"""Evidence from real data: random exposure on coats, dense replay on films, off-policy estimates on a shop's log."""
 
 from __future__ import annotations
 

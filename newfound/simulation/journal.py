@@ -113,7 +113,8 @@ class Journal:
 
     def events(self) -> tuple[Ints, Ints, Ints]:
         """Positive events: people, items, days."""
-        return _joined(self._events)
+        users, items, days = _joined(self._events)
+        return users, items, days
 
     def choices(self) -> Choice:
         """Positive first events with an interest."""

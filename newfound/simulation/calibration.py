@@ -1,4 +1,4 @@
-"""Whether a world resembles what is known of real people, before anything that happens in it counts.
+"""Bands around real logs that a world has to lie in before anything that happens in it counts.
 
 The bands were taken from real logs with a wide margin: MovieLens-100K (55 % of ratings are likes; Gini of likes .71,
 where films are many; 106 events a person) and Coat (27 % of self-selected and 19 % of random coats are liked;

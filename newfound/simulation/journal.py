@@ -1,4 +1,4 @@
-"""What an arm may see of a world: its own log, and what follows from it about everybody. No hidden taste."""
+"""An arm's own log, and everybody's state by it: all that it may see of a world, and no hidden taste."""
 
 from __future__ import annotations
 
@@ -115,7 +115,8 @@ class Journal:
 
     def events(self) -> tuple[Ints, Ints, Ints]:
         """Positive events: people, items, days."""
-        return _joined(self._events)
+        users, items, days = _joined(self._events)
+        return users, items, days
 
     def choices(self) -> Choice:
         """Positive first events with an interest."""

@@ -93,8 +93,6 @@ class HierarchicalBandit(ClusterArm):
 
     def __init__(self, knowledge: Knowledge, width: float = 0.3) -> None:
         self._themes, self.width = knowledge.themes, width
-        self._direction: Floats = np.zeros(0, dtype=np.float32)
-        self._nodes: dict[str, tuple[Doubles, Doubles]] = {}
 
     def fit(self, journal: Journal, ranker: LinearRanker, seed: int) -> None:
         people, _ = factors(journal)

@@ -1,4 +1,4 @@
-"""What real data say: random exposure on coats, dense replay on films, off-policy estimates on a shop's bandit log."""
+"""Evidence from real data: random exposure on coats, dense replay on films, off-policy estimates on a shop's log."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from newfound.simulation.joint_arm import FOLD, choice_table, fit_choice_model
 from newfound.simulation.journal import Journal
 from newfound.simulation.language import fit_language_planner, whitened
 from newfound.simulation.replay import Ratings, Replayed, replay, shelf
-from newfound.types import Floats
+from newfound.types import Array, Doubles, Floats
 
 ARMS = (
     "ranker_direct",
@@ -90,7 +90,7 @@ def dense_films(interactions: Path, items: Path, people: int = 200, films: int =
     return Ratings((history[0], history[1], history[2]), answers, cluster_of, exists, [f"films, {n}" for n in names])
 
 
-def _most(values: np.ndarray, count: int) -> list[str]:
+def _most(values: Array, count: int) -> list[str]:
     names, times = np.unique(values, return_counts=True)
     found: list[str] = names[np.argsort(-times, kind="stable")[:count]].tolist()
     return found
@@ -148,8 +148,9 @@ def _makers(arms: Sequence[str]) -> Mapping[str, Callable[[Knowledge], Arm]]:
 
 
 def _mean(parts: Sequence[Replayed]) -> Replayed:
-    def mean(measure: str, arm: str) -> np.ndarray:
-        return np.asarray(np.nanmean(np.stack([getattr(part, measure)[arm] for part in parts]), axis=0))
+    def mean(measure: str, arm: str) -> Doubles:
+        found: Doubles = np.nanmean(np.stack([getattr(part, measure)[arm] for part in parts]), axis=0)
+        return found
 
     names = parts[0].liked
     return Replayed({arm: mean("liked", arm) for arm in names}, {arm: mean("rating", arm) for arm in names})

@@ -19,6 +19,7 @@ import numpy as np
 import yaml
 
 from newfound.simulation.calibration import calibrate
+from newfound.simulation.closed_loop import LoopConfig
 from newfound.simulation.experiment import BASELINE, MAKERS, ExperimentConfig, Lift, lifts, run
 from newfound.simulation.language import read_descriptions
 from newfound.simulation.page import write_page
@@ -44,7 +45,7 @@ def configurations(size: str) -> dict[str, ExperimentConfig]:
             for name, world in raw.pop("worlds").items()
         }
         seeds = raw.pop("seeds")[: sizes["seeds"]]
-        found[stage] = ExperimentConfig(worlds=worlds, seeds=seeds, loop={"days": sizes["days"]}, **raw)
+        found[stage] = ExperimentConfig(worlds=worlds, seeds=seeds, loop=LoopConfig(days=sizes["days"]), **raw)
     return found
 
 
@@ -143,7 +144,8 @@ def main() -> None:
     }
     for stage in chosen:
         log = options.out / f"{stage}.jsonl"
-        results["closed_loop"][stage] = run(stages[stage], states, log, lambda text, s=stage: say(f"{s}: {text}"))
+        say(f"{stage}: {len(stages[stage].worlds)} worlds, {len(stages[stage].seeds)} seeds")
+        results["closed_loop"][stage] = run(stages[stage], states, log, say)
     results["expected_to_win"] = stages["sealed"].expected_to_win
     flat = record_of(results)
     flat["arms"] = list(MAKERS)

@@ -47,7 +47,7 @@ picture: system ## take docs/report.png from the last run's report (RUNS=)
 	@$(BIN)/python -m tests.report_picture $(RUNS)/report.html docs/report.png
 
 test: lint types system ## lint, types, tests
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 coverage: lint types system ## the tests, and which lines of the library and the pipelines they leave out
 	@$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered

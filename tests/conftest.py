@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Final
 
 import pandas as pd
 import pytest
@@ -12,6 +13,14 @@ from newfound.config import DataConfig, PlannerConfig, SplitConfig
 from newfound.datasets import load_interactions
 from newfound.datasets.sources import open_source
 from newfound.features.user_history import check_histories, entity_rows, write_user_history
+
+# Files that take minutes begin first, so that no worker waits for the last of them alone.
+LONGEST: Final = ("test_end_to_end.py", "serving/test_chaos.py", "serving/local/test_stack.py", "test_next_request.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the tests of the longest files first; the order is the same in every worker."""
+    items.sort(key=lambda item: not item.path.as_posix().endswith(LONGEST))
 
 
 def fetch_past(dataset: Path, out: Path, length: int = 1000) -> Path:

@@ -38,6 +38,7 @@ BY_NAME: Final = {
     "psycopg": "postgresql+psycopg://",  # the driver that a URL names
     "pytest-cov": "--cov",
     "pytest-timeout": "timeout =",
+    "pytest-xdist": "--dist loadfile",
     "recbole": "recbole",  # carries a data set
     "ruff": "(BIN)/ruff",
     "s3fs": "s3://",  # opens URLs for fsspec

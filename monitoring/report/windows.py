@@ -303,12 +303,13 @@ def _database(
             db.execute(_EXACT)
             empty = {"slates": schema.SLATES, "slots": schema.SLOTS, "feedback": schema.FEEDBACK}
             for name, columns in empty.items():
+                source = f"no_{name}"
+                db.register(source, columns.empty_table())
                 if any((exports / name).glob("*.parquet")):
                     path = str(exports / name / "*.parquet").replace("'", "''")
-                    source = f"read_parquet('{path}', union_by_name = true)"  # earlier parts have fewer columns
-                else:
-                    source = f"no_{name}"
-                    db.register(source, columns.empty_table())
+                    # Earlier parts have fewer columns, perhaps all of them.
+                    parts = f"SELECT * FROM read_parquet('{path}', union_by_name = true)"
+                    source = f"({parts} UNION ALL BY NAME SELECT * FROM {source})"
                 # `at` is a keyword of SQL in some places and a column in others.
                 db.execute(f'CREATE VIEW {name} AS SELECT * RENAME ("at" AS moment) FROM {source}')
             if items is None:

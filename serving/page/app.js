@@ -4,7 +4,7 @@ const $ = (id) => document.getElementById(id);
 const REASONS = {
   table: (entry) => `because you like ${both(entry.because)}`,
   planner: (entry) => `asked the planner just now, because you like ${both(entry.because)}`,
-  parent: (entry) => `because you like things close to ${both(entry.because)}`,
+  ranker: () => "suits what you have liked so far",
   frequency: (entry) => `others who like ${both(entry.because)} went on to it`,
   popular: () => "popular, and new to you",
   exploration: () => "a try: drawn at random so that we learn",

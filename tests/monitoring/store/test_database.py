@@ -97,7 +97,7 @@ def test_what_an_erased_user_did_stays_away_by_every_way(store: Store) -> None:
     with store.engine.connect() as connection:
         query = select(imported.c.events).where(imported.c.user_id == "gone")
         assert connection.scalar(query) == f'[["9",{ms + 1},1.0,true]]'
-    assert store.write([did("new start", 6)]).new == {"feedback": 1}
+    assert store.write([did("new-start", 6)]).new == {"feedback": 1}
 
 
 def test_old_events_go_in_steps_that_nobody_waits_for(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from k8s.workloads import COMPONENT, Document, Workload, of_kind, workloads
+from k8s.workloads import COMPONENT, Document, Workload, is_selected, of_kind, workloads
 
 NAMESPACE: Final = "newfound"
 STORE: Final = "object store"
+# Addresses that are no store's.
+IDENTITIES: Final = "the cloud's identities"
+ADDRESSES: Final = {"169.254.20.10/32": "NodeLocal DNS", "169.254.170.23/32": IDENTITIES}
 
 
 class Flow(NamedTuple):
@@ -40,6 +43,15 @@ WHY: Final[Mapping[tuple[str, str], str]] = {
     ("decide", "kubeflow/ml-pipeline"): "the pipeline that is due",
     ("exporter", "postgres"): "measures of the last windows",
     ("backup", "postgres"): "dumps",
+    ("import", "postgres"): "what users did before",
+    ("erase", "postgres"): "a person's events",
+    ("erase", "redis"): "a person's rows",
+    ("verdict", "postgres"): "what came of a canary's slates",
+    ("verdict", "kubeflow/ml-pipeline"): "interests under the promoted clusters",
+    ("restore", "postgres"): "a dump, brought back",
+    ("import", STORE): "the data set",
+    ("erase", STORE): "a person's rows in files, receipts",
+    ("verdict", STORE): "the pointer to what serves",
     ("newfound-pipelines", "redis"): "histories and interests, materialised",
     ("newfound-pipelines", "postgres"): "the studies of Optuna",
     ("explorer", STORE): "releases, Feast's registry",
@@ -59,6 +71,7 @@ WHY: Final[Mapping[tuple[str, str], str]] = {
 EVERYBODY: Final = "every pod"
 ALWAYS: Final = {
     (EVERYBODY, "kube-system/kube-dns"): "names",
+    (EVERYBODY, "NodeLocal DNS"): "names, where nodes answer",
     (EVERYBODY, "istio-system/istiod"): "certificates, in the mesh",
 }
 # Further flows of the overlay `local`.
@@ -99,6 +112,8 @@ def ungoverned(documents: Sequence[Document]) -> list[str]:
 def why(flow: Flow) -> str | None:
     """What a flow is for; None for one that nobody wants."""
     pair = flow.source, flow.target
+    if flow.target == IDENTITIES:
+        return "credentials for the object store" if (flow.source, STORE) in WHY else None
     return WHY.get(pair) or ALWAYS.get(pair) or LOCAL.get(pair)
 
 
@@ -132,7 +147,7 @@ def _peers(peers: Sequence[Mapping[str, Any]], running: Sequence[Workload]) -> I
     for peer in peers:
         pods = peer.get("podSelector", {}).get("matchLabels", {})
         if "ipBlock" in peer:
-            yield STORE
+            yield ADDRESSES.get(peer["ipBlock"]["cidr"], STORE)
         elif "namespaceSelector" in peer:
             (namespace,) = peer["namespaceSelector"]["matchLabels"].values()
             yield "/".join([namespace, *pods.values()])
@@ -141,8 +156,8 @@ def _peers(peers: Sequence[Mapping[str, Any]], running: Sequence[Workload]) -> I
 
 
 def _selects(policy: Document, workload: Workload) -> bool:
-    labels = policy["spec"]["podSelector"].get("matchLabels", {})
-    return policy["metadata"]["namespace"] == workload.namespace and labels.items() <= workload.labels.items()
+    selector = policy["spec"]["podSelector"]
+    return policy["metadata"]["namespace"] == workload.namespace and is_selected(selector, workload.labels)
 
 
 def _is_empty(policy: Document) -> bool:

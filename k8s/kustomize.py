@@ -73,4 +73,4 @@ def render(folder: Path) -> str:
 
 def documents(folder: Path) -> list[dict[str, Any]]:
     """The rendered objects."""
-    return [document for document in yaml.safe_load_all(render(folder)) if document]
+    return [document for document in yaml.load_all(render(folder), yaml.CSafeLoader) if document]

@@ -68,6 +68,20 @@ def of_kind(documents: Sequence[Document], *kinds: str) -> list[Document]:
     return [document for document in documents if document["kind"] in kinds]
 
 
+def is_selected(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    """Whether a label selector takes an object with these labels; of its operators it may use `In` alone.
+
+    Raises:
+        ValueError: another operator.
+    """
+    for one in selector.get("matchExpressions", ()):
+        if one["operator"] != "In":
+            raise ValueError(f"a selector with {one['operator']}; expected In")
+        if labels.get(one["key"]) not in one["values"]:
+            return False
+    return bool(selector.get("matchLabels", {}).items() <= labels.items())
+
+
 def namespace_of(document: Document) -> str:
     """Where an object lives; empty for what belongs to the whole cluster."""
     return str(document["metadata"].get("namespace", ""))
@@ -116,6 +130,7 @@ def _of_inference_service(document: Document, runtimes: Mapping[str, Any]) -> It
     metadata, spec = document["metadata"], document["spec"]
     if "transformer" in spec:
         pod = copy.deepcopy(dict(spec["transformer"]))
+        _set_default_resources(pod["containers"][0])
         args = pod["containers"][0].setdefault("args", [])
         for flag, value in (
             ("--model_name", metadata["name"]),
@@ -136,6 +151,17 @@ def _of_inference_service(document: Document, runtimes: Mapping[str, Any]) -> It
     pod["containers"] = [container]
     pod["volumes"] = [*runtime.get("volumes", ()), *pod.get("volumes", ())]
     yield _kserve(document, "predictor", pod)
+
+
+def _set_default_resources(container: dict[str, Any]) -> None:
+    """What the webhook adds to a transformer's container, with the values of KServe's own ConfigMap.
+
+    kserve/kserve, pkg/apis/serving/v1beta1/transformer_custom.go and inference_service_defaults.go.
+    """
+    for kind in ("requests", "limits"):
+        resources = container.setdefault("resources", {}).setdefault(kind, {})
+        for name, value in (("cpu", "1"), ("memory", "2Gi")):
+            resources.setdefault(name, value)
 
 
 def _kserve(document: Document, part: str, pod: dict[str, Any]) -> Workload:

@@ -34,6 +34,10 @@ Config = Annotated[Path | None, typer.Option("--config", help="Monitoring YAML; 
 Releases = Annotated[str, typer.Option("--releases", help="Folder or URL of all releases.")]
 Cache = Annotated[Path | None, typer.Option(help="Local folder for releases of a remote root.")]
 PipelineConfig = Annotated[Path, typer.Option(help="Configuration of the pipelines.")]
+Platform = Annotated[
+    Path | None,
+    typer.Option(help="The cluster that pipelines are submitted to; production's in the repository if absent."),
+]
 
 
 @app.command("report")
@@ -91,6 +95,7 @@ def decide_command(
         str | None, typer.Option(help="File or URL of the catalogue, for fine-tuning and new clusters.")
     ] = None,
     releases: Releases = "releases",
+    platform: Platform = None,
 ) -> None:
     """Says which pipeline is due and why; with --submit, starts it."""
     from monitoring.retraining.decide import decide, remember
@@ -106,7 +111,8 @@ def decide_command(
         console.print("dry run; --submit local, or --submit URL, starts it")
         return
     given = {"config": pipeline_config, "releases": releases, "interactions": interactions, "items": items}
-    console.print(escape(submit_due(store, decision, settings, now, to=submit, **given)))
+    place = () if platform is None or submit == "local" else ("--platform", str(platform))
+    console.print(escape(submit_due(store, decision, settings, now, to=submit, extra=place, **given)))
 
 
 @app.command("canary")
@@ -117,11 +123,12 @@ def canary_command(
     config: Config = None,
     releases: Releases = "releases",
     cache: Cache = None,
-    act: Annotated[bool, typer.Option(help="Promote or roll back; else only say so.")] = False,
+    act: Annotated[bool, typer.Option("--act/--no-act", help="Promote or roll back; else only say so.")] = False,
     submit: Annotated[
         str | None, typer.Option(help="URL of Kubeflow Pipelines: interests are written for what serves then.")
     ] = None,
     pipeline_config: PipelineConfig = PIPELINES / "production.yaml",
+    platform: Platform = None,
 ) -> None:
     """Compares a canary with the other releases that served beside it."""
     from monitoring.retraining import canary as comparison
@@ -135,7 +142,24 @@ def canary_command(
         return
     console.print(f"current is now {current}" if current == canary else f"current is {current} again")
     if submit is not None:
-        console.print(submit_interests(submit, pipeline_config, releases))
+        console.print(submit_interests(submit, pipeline_config, releases, platform))
+
+
+@app.command("simulate-traffic")
+def simulate_traffic_command(
+    releases: Annotated[Path, typer.Option("--releases", help="Folder of all releases.")] = Path("releases"),
+    dataset: Annotated[Path, typer.Option(help="What the release was trained on.")] = Path("runs/local/dataset"),
+    features: Annotated[Path, typer.Option(help="Its feature store; a copy is used.")] = Path("runs/local/features"),
+    out: Annotated[Path, typer.Option(help="Folder that is made anew.")] = Path("runs/traffic"),
+    days: Annotated[int, typer.Option(min=1, help="Simulated days.")] = 3,
+    users: Annotated[int, typer.Option(min=1, help="Clients active on a day.")] = 60,
+) -> None:
+    """Days of simulated clients through the real services: requests over HTTP, then feedback on what they got."""
+    from monitoring.rehearsal.monitor import simulate
+
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    for _, _, day in simulate(releases, dataset, features, out, midnight, days=days, users_a_day=users):
+        console.print(f"{day.start:%Y-%m-%d}: {day.slates} slates, {day.feedback} feedback events")
 
 
 @app.command("rehearse")
@@ -180,7 +204,9 @@ def interactions_command(
 
 @app.command("import-past")
 def import_past_command(
-    dataset: Annotated[Path, typer.Argument(help="Folder of the data set that the first release was trained on.")],
+    dataset: Annotated[
+        str, typer.Argument(help="Folder or URL of the data set that the first release was trained on.")
+    ],
 ) -> None:
     """Imports users' interactions from before the collector was there, so that histories are rebuilt whole."""
     from monitoring.users.interactions import read_interactions

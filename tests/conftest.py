@@ -14,7 +14,7 @@ from newfound.datasets import load_interactions
 from newfound.datasets.sources import open_source
 from newfound.features.user_history import check_histories, entity_rows, write_user_history
 
-# Started first, so that no process is left with one of them while the other has nothing to do.
+# Files that take minutes, the longest first, so that no worker waits for the last of them alone.
 LONGEST: Final = (
     "test_end_to_end.py",
     "serving/test_chaos.py",
@@ -28,7 +28,7 @@ LONGEST: Final = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files come first; all others keep their order."""
+    """Puts the tests of the longest files first; the order is the same in every worker."""
     first = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: first.get(item.path, len(LONGEST)))
 

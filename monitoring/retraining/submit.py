@@ -89,19 +89,21 @@ def submit_due(store: Store, decision: Decision, monitoring: MonitoringConfig, n
     return submit(decision, **settings)
 
 
-def submit_interests(to: str, config: Path, releases: str) -> str:
+def submit_interests(to: str, config: Path, releases: str, platform: Path | None = None) -> str:
     """Starts the pipeline that writes who has had which interest for the release that serves now, and says so.
 
     Args:
         to: the URL of Kubeflow Pipelines.
         config: the pipelines' configuration.
         releases: folder or URL of all releases.
+        platform: YAML of the cluster.
 
     Raises:
         SubmitError: it could not be started.
     """
     command = [sys.executable, "-m", "pipelines", "submit", "interests", "--host", to]
-    _run("interests", [*command, "--config", str(config), "--releases", releases])
+    place = () if platform is None else ("--platform", str(platform))
+    _run("interests", [*command, "--config", str(config), "--releases", releases, *place])
     return "interests submitted"
 
 

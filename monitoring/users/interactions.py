@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from sqlalchemy import exists, or_, select, union
@@ -92,34 +93,38 @@ def interactions_of(
     return whole
 
 
-def read_interactions(dataset: Path) -> Iterator[tuple[str, list[Interaction]]]:
+def read_interactions(dataset: str | Path) -> Iterator[tuple[str, list[Interaction]]]:
     """Every user's interactions in a data set, oldest first, one user after the other.
 
     Args:
-        dataset: folder of `interactions.parquet`, which is sorted by user and position.
+        dataset: folder or URL of `interactions.parquet`, which is sorted by user and position.
 
     Raises:
         DataError: the file is missing or not a data set's.
     """
-    path = dataset / "interactions.parquet"
+    path = f"{dataset}/interactions.parquet"
     try:
-        file = pq.ParquetFile(path)
-        names = [schema.USER, schema.ITEM, schema.TIME, schema.ENGAGEMENT, schema.POSITIVE]
-        user: str | None = None
-        events: list[Interaction] = []
-        for batch in file.iter_batches(columns=names):
-            times = batch.column(2).cast(pa.timestamp("ms", tz="UTC"), safe=False).cast(pa.int64())
-            columns = [batch.column(0), batch.column(1), times, batch.column(3), batch.column(4)]
-            for of, item, at, engagement, positive in zip(*(column.to_pylist() for column in columns), strict=True):
-                if of != user:
-                    if user is not None:
-                        yield user, events
-                    user, events = of, []
-                events.append((item, at, round(engagement, 6), positive))
-        if user is not None:
-            yield user, events
+        with fsspec.open(path, "rb") as stream:
+            yield from _by_user(pq.ParquetFile(stream))
     except (OSError, KeyError, pa.ArrowException) as error:
-        raise DataError(str(path), f"cannot be read ({type(error).__name__})", expected="a dataset's folder") from error
+        raise DataError(path, f"cannot be read ({type(error).__name__})", expected="a dataset's folder") from error
+
+
+def _by_user(file: pq.ParquetFile) -> Iterator[tuple[str, list[Interaction]]]:
+    names = [schema.USER, schema.ITEM, schema.TIME, schema.ENGAGEMENT, schema.POSITIVE]
+    user: str | None = None
+    events: list[Interaction] = []
+    for batch in file.iter_batches(columns=names):
+        times = batch.column(2).cast(pa.timestamp("ms", tz="UTC"), safe=False).cast(pa.int64())
+        columns = [batch.column(0), batch.column(1), times, batch.column(3), batch.column(4)]
+        for of, item, at, engagement, positive in zip(*(column.to_pylist() for column in columns), strict=True):
+            if of != user:
+                if user is not None:
+                    yield user, events
+                user, events = of, []
+            events.append((item, at, round(engagement, 6), positive))
+    if user is not None:
+        yield user, events
 
 
 def write_interactions(store: Store, config: MonitoringConfig, out: str) -> int:

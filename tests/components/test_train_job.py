@@ -233,6 +233,8 @@ def test_the_manifest_says_what_the_platform_does() -> None:
     assert trainer["resourcesPerNode"]["requests"] == {"cpu": "16", "memory": "64Gi", "nvidia.com/gpu": "2"}
     (patch,) = made["spec"]["runtimePatches"]
     (node,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    # kubeflow/trainer, issues 2794 and 2872: with a sidecar, torchrun's processes do not find each other in a profile.
+    assert node["template"]["spec"]["template"]["metadata"]["labels"] == {"sidecar.istio.io/inject": "false"}
     pod = node["template"]["spec"]["template"]["spec"]
     assert (pod["serviceAccountName"], pod["nodeSelector"]) == ("trainer", {"pool": "gpu"})
     # Trainer's own models drop what they do not know: nothing is lost on the way through them.

@@ -45,7 +45,7 @@ def production(rendered: Callable[[str], Documents]) -> Documents:
 
 def with_component(folder: Path, component: str) -> Path:
     """Production in a copy of the manifests, with one component more, as docs/operations.md says to add it."""
-    for part in ("k8s", "monitoring/dashboards", "monitoring/configs"):
+    for part in ("k8s", "monitoring/dashboards", "monitoring/configs", "pipelines"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
     overlay = folder / "k8s" / "overlays" / "production"
     text = (overlay / "kustomization.yaml").read_text(encoding="utf-8")

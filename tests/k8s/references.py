@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from k8s.workloads import Service, Workload, namespace_of, of_kind, services, workloads
+from k8s.workloads import Service, Workload, is_selected, namespace_of, of_kind, services, workloads
 from tests.k8s.conftest import Documents
 
 OBJECTS = {"configMap": "ConfigMap", "secret": "Secret", "persistentVolumeClaim": "PersistentVolumeClaim"}
@@ -156,7 +156,10 @@ def selectors(documents: Documents) -> Iterator[str]:
     running = workloads(documents)
 
     def selected(labels: Mapping[str, str], namespace: str) -> list[Workload]:
-        return [one for one in running if one.namespace == namespace and labels.items() <= one.labels.items()]
+        return by_selector({"matchLabels": labels}, namespace)
+
+    def by_selector(selector: Mapping[str, Any], namespace: str) -> list[Workload]:
+        return [one for one in running if one.namespace == namespace and is_selected(selector, one.labels)]
 
     for service in services(documents):
         behind = selected(service.selector, service.namespace)
@@ -175,9 +178,13 @@ def selectors(documents: Documents) -> Iterator[str]:
     for kind in ("PodDisruptionBudget", "NetworkPolicy", "AuthorizationPolicy"):
         for one in of_kind(documents, kind):
             spec, namespace = one["spec"], namespace_of(one)
-            labels = spec.get("podSelector", spec.get("selector", {})).get("matchLabels", {})
-            if namespace not in ELSEWHERE and not selected(labels, namespace) and "targetRefs" not in spec:
+            selector = spec.get("podSelector", spec.get("selector", {}))
+            if namespace not in ELSEWHERE and not by_selector(selector, namespace) and "targetRefs" not in spec:
                 yield f"{kind} {one['metadata']['name']}: selects nobody"
+            for expression in selector.get("matchExpressions", ()):
+                there = {workload.labels.get(expression["key"], "") for workload in running}
+                if missing := set(expression["values"]) - there:
+                    yield f"{kind} {one['metadata']['name']}: selects nobody by {', '.join(sorted(missing))}"
     for workload in running:
         for spread in workload.pod.get("topologySpreadConstraints", ()):
             if not spread["labelSelector"]["matchLabels"].items() <= workload.labels.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 
-from k8s.flows import ALWAYS, LOCAL, WHY, Flow, allowed, half_open, table, ungoverned
+from k8s.flows import ALWAYS, IDENTITIES, LOCAL, STORE, WHY, Flow, allowed, half_open, table, ungoverned
 from k8s.kustomize import ROOT
 from k8s.workloads import of_kind, workloads
 from tests.k8s.conftest import Documents
@@ -13,7 +13,12 @@ OPERATIONS = ROOT / "docs" / "operations.md"
 
 
 def pairs(documents: Documents) -> set[tuple[str, str]]:
-    return {(flow.source, flow.target) for flow in allowed(documents)}
+    """But for identities, which whoever reaches the object store may ask for."""
+    flows = [(flow.source, flow.target) for flow in allowed(documents)]
+    assert {source for source, target in flows if target == IDENTITIES} == {
+        source for source, target in flows if target == STORE
+    }
+    return {pair for pair in flows if pair[1] != IDENTITIES}
 
 
 def test_what_is_allowed_is_what_the_design_needs(production: Documents) -> None:
@@ -60,7 +65,7 @@ def test_a_port_that_moves_at_one_end_is_noticed(production: Documents) -> None:
 def test_a_flow_that_nobody_needs_is_noticed(production: Documents) -> None:
     changed = copy.deepcopy(production)
     policies = {one["metadata"]["name"]: one["spec"] for one in of_kind(changed, "NetworkPolicy")}
-    policies["ranker"]["egress"].append(policies["explorer"]["egress"][1])
+    policies["ranker"]["egress"] = [policies["explorer"]["egress"][1]]
     ranker = {"podSelector": {"matchLabels": {"app.kubernetes.io/component": "ranker"}}}
     policies["redis"]["ingress"].append({"from": [ranker], "ports": [{"protocol": "TCP", "port": 6379}]})
     assert pairs(changed) - WHY.keys() - ALWAYS.keys() == {("ranker", "redis")}
@@ -70,3 +75,17 @@ def test_a_workload_without_a_policy_is_noticed(production: Documents) -> None:
     for left_out, expected in (("default-deny", 0), ("planner", 1)):
         kept = [one for one in production if (one["kind"], one["metadata"]["name"]) != ("NetworkPolicy", left_out)]
         assert len(ungoverned(kept)) == (expected or len(workloads(production)))
+
+
+def test_addresses_outside_are_named_once_and_none_is_everybody(overlay: Documents) -> None:
+    """Pod Identity answers on a link-local address, NodeLocal DNSCache on another (kubernetes/kubernetes,
+    cluster/addons/dns/nodelocaldns; aws/eks-pod-identity-agent)."""
+    blocks = [
+        (one["metadata"]["name"], peer["ipBlock"])
+        for one in of_kind(overlay, "NetworkPolicy")
+        for rule in one["spec"].get("egress", ())
+        for peer in rule["to"]
+        if "ipBlock" in peer
+    ]
+    assert sorted(name for name, _ in blocks) == ["names", "object-store", "object-store"]
+    assert {block["cidr"] for _, block in blocks} == {"169.254.20.10/32", "169.254.170.23/32", "203.0.113.0/24"}

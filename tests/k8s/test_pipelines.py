@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-import yaml
 
 from components._canary import canary_of, weights_of
 from k8s.kustomize import ROOT
@@ -106,10 +105,11 @@ def test_studies_and_rows_go_where_the_stores_are(production: Documents) -> None
     assert 'connection="newfound-redis.newfound:6379,' in operations and 6379 in there["newfound-redis"]
 
 
-def test_due_pipelines_start_with_files_of_the_image(production: Documents) -> None:
+def test_due_pipelines_start_with_the_repositorys_files_and_no_images(production: Documents) -> None:
     (decide,) = [one for one in workloads(production) if one.component == "decide"]
     args: list[str] = decide.containers[0]["args"]
     given: Mapping[str, str] = dict(zip(args[::2], args[1::2], strict=True))
-    config = given["--pipeline-config"].removeprefix("/app/")
-    assert yaml.safe_load((ROOT / config).read_text())["data"]["loader"] == "files"
+    for flag, file in (("--pipeline-config", "configs"), ("--platform", "platforms")):
+        text = servers.mounted(decide, decide.containers[0], given[flag], production)
+        assert text == (ROOT / "pipelines" / file / "production.yaml").read_text()
     assert given["--submit"] == "http://ml-pipeline.kubeflow:8888"

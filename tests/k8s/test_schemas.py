@@ -16,7 +16,15 @@ from tests.k8s.conftest import Documents
 
 SCHEMAS = ROOT.parent / "shared" / "k8s-schemas"
 KUBERNETES = "1.34"
-CORE = ("v1", "apps/v1", "batch/v1", "networking.k8s.io/v1", "policy/v1", "rbac.authorization.k8s.io/v1")
+CORE = (
+    "v1",
+    "apps/v1",
+    "batch/v1",
+    "networking.k8s.io/v1",
+    "policy/v1",
+    "rbac.authorization.k8s.io/v1",
+    "admissionregistration.k8s.io/v1",
+)
 CUSTOM = ("serving.kserve.io", "keda.sh", "monitoring.coreos.com")
 # Whose CRDs may be missing among the schemas; docs/operations.md says how a cluster checks them.
 OPTIONAL = ("gateway.networking.k8s.io", "security.istio.io")

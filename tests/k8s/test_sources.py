@@ -36,7 +36,11 @@ def test_configurations_are_those_of_monitoring(production: Documents) -> None:
 def test_every_alert_is_in_the_documentation_with_its_runbook() -> None:
     text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
     groups = yaml.safe_load(SOURCE.read_text(encoding="utf-8"))["groups"]
-    alerts = {rule["alert"]: rule["annotations"]["runbook"] for group in groups for rule in group["rules"]}
+    alerts = {
+        rule["alert"]: rule["annotations"]["runbook_url"].removeprefix("https://newfound.example.com/")
+        for group in groups
+        for rule in group["rules"]
+    }
     rows = dict(re.findall(r"^\| \[(\w+)\]\(([\w/.-]+)\) \|", text, re.MULTILINE))
     assert {alert: f"docs/{page}" for alert, page in rows.items()} == alerts
     assert all((ROOT / page).is_file() for page in alerts.values())

@@ -24,8 +24,6 @@ from tests.k8s.references import environment, expanded
 from tests.monitoring.conftest import postgres  # noqa: F401  (a fixture)
 from tests.monitoring.servers import SECRET, Postgres, feedback, free_port, wait_until
 
-OPERATIONS = ROOT / "docs" / "operations.md"
-
 
 def workload(documents: Documents, component: str) -> Workload:
     (found,) = [one for one in workloads(documents) if one.component == component]
@@ -76,16 +74,19 @@ def test_redis_starts_asks_for_the_password_and_passes_its_probes(redis: Any) ->
 
 @pytest.fixture
 def database(postgres: Postgres, production: Documents) -> Iterator[Postgres]:  # noqa: F811
-    """PostgreSQL as it is after the image's first start: user and database, then the scripts of the ConfigMap."""
+    """PostgreSQL as it is after the image's first start, which runs the scripts of the ConfigMap in a shell."""
     at = ["-h", "127.0.0.1", "-p", str(postgres.port)]
-    postgres.run("createuser", *at, "-U", "postgres", "--superuser", "newfound")
-    postgres.run("createdb", *at, "-U", "newfound", "newfound")
-    script = file_of(production, "newfound-postgres", "optuna.sql")
-    postgres.run("psql", *at, "-U", "newfound", "-v", "ON_ERROR_STOP=1", "-d", "newfound", "-c", script)
+    known = {**os.environ, "PATH": f"{postgres.bin}:{os.environ['PATH']}", "PGHOST": "127.0.0.1"}
+    passwords = {"NEWFOUND_PASSWORD": "it's one", "OPTUNA_PASSWORD": "another"}
+    known |= {"PGPORT": str(postgres.port), "POSTGRES_USER": "postgres", **passwords}
+    script = file_of(production, "newfound-postgres", "roles.sh")
+    subprocess.run(["bash", "-euc", script], env=known, check=True)
     yield postgres
     for name in ("newfound", "optuna"):
         postgres.run("dropdb", *at, "-U", "postgres", name)
-    postgres.run("dropuser", *at, "-U", "postgres", "newfound")
+    for name in ("newfound", "optuna"):
+        postgres.run("dropuser", *at, "-U", "postgres", name)
+    postgres.run("psql", *at, "-U", "postgres", "-c", "GRANT CONNECT ON DATABASE postgres, template1 TO PUBLIC")
 
 
 def test_a_backup_is_made_and_brings_everything_back(database: Postgres, production: Documents, tmp_path: Path) -> None:
@@ -104,7 +105,7 @@ def test_a_backup_is_made_and_brings_everything_back(database: Postgres, product
         "PATH": f"{database.bin}:{os.environ['PATH']}",
         "PGHOST": "127.0.0.1",
         "PGPORT": str(database.port),
-        "PGUSER": "newfound",
+        "PGUSER": "postgres",
     }
     subprocess.run([*backup["command"], script], env=known, check=True)
     dumps = sorted(file.name.partition("-")[0] for file in tmp_path.iterdir())
@@ -112,14 +113,23 @@ def test_a_backup_is_made_and_brings_everything_back(database: Postgres, product
     (dump,) = tmp_path.glob("newfound-*.dump")
     store.write([feedback(number) for number in range(50, 60)])
     store.close()
-    restore = "pg_restore --clean --if-exists --username=newfound --dbname=newfound"
-    assert restore in OPERATIONS.read_text(encoding="utf-8")
-    with dump.open("rb") as stream:
-        subprocess.run(restore.split(), env=known, stdin=stream, check=True)
+    restore = workload(production, "restore").containers[0]
+    script = restore["args"][0].replace("/backups", str(tmp_path))
+    subprocess.run([*restore["command"], script], env={**known, "DUMP": dump.name}, check=True)
     store = Store(url, SECRET.encode())
     assert sorted(row.id for rows in store.after(_table(), 0, 1000) for row in rows) == before
     assert store.write([feedback("new")]).new["feedback"] == 1, "and it goes on"
     store.close()
+
+
+def test_each_role_has_its_own_database_and_no_other(database: Postgres) -> None:
+    at = ["-h", "127.0.0.1", "-p", str(database.port)]
+    for role, other in (("newfound", "optuna"), ("optuna", "newfound")):
+        asked = "SELECT rolsuper OR rolcreaterole OR rolcreatedb FROM pg_roles WHERE rolname = current_user"
+        command = [str(database.bin / "psql"), *at, "-U", role, "-tAc"]
+        assert subprocess.run([*command, asked, role], capture_output=True, text=True).stdout.strip() == "f"
+        refused = subprocess.run([*command, "SELECT 1", other], capture_output=True, text=True)
+        assert refused.returncode != 0 and "permission denied for database" in refused.stderr
 
 
 def test_postgres_is_ready_when_its_probe_says_so(database: Postgres, production: Documents) -> None:

@@ -256,7 +256,7 @@ def _import_feast() -> None:
     """Imports Feast without torch, which it takes where it finds it, for a type that is not used here, and without
     typeguard's rewriting of its classes, which takes half of the import's time to check what mypy has checked."""
     if "feast" in sys.modules:
-        return
+        return _refuse_code()
     typeguard = importlib.import_module("typeguard")
     checked, without_torch = typeguard.typechecked, "torch" not in sys.modules
     if without_torch:

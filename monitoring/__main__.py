@@ -145,6 +145,23 @@ def canary_command(
         console.print(submit_interests(submit, pipeline_config, releases, platform))
 
 
+@app.command("simulate-traffic")
+def simulate_traffic_command(
+    releases: Annotated[Path, typer.Option("--releases", help="Folder of all releases.")] = Path("releases"),
+    dataset: Annotated[Path, typer.Option(help="What the release was trained on.")] = Path("runs/local/dataset"),
+    features: Annotated[Path, typer.Option(help="Its feature store; a copy is used.")] = Path("runs/local/features"),
+    out: Annotated[Path, typer.Option(help="Folder that is made anew.")] = Path("runs/traffic"),
+    days: Annotated[int, typer.Option(min=1, help="Simulated days.")] = 3,
+    users: Annotated[int, typer.Option(min=1, help="Clients active on a day.")] = 60,
+) -> None:
+    """Days of simulated clients through the real services: requests over HTTP, then feedback on what they got."""
+    from monitoring.rehearsal.monitor import simulate
+
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    for _, _, day in simulate(releases, dataset, features, out, midnight, days=days, users_a_day=users):
+        console.print(f"{day.start:%Y-%m-%d}: {day.slates} slates, {day.feedback} feedback events")
+
+
 @app.command("rehearse")
 def rehearse_command(
     releases: Annotated[Path, typer.Option("--releases", help="Folder of all releases.")] = Path("releases"),

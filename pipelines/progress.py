@@ -37,7 +37,9 @@ FIGURES: Final = {
     "build-clusters": ["{clusters:,} interests over {items:,} items"],
     "mine-transitions": ["{transitions:,} novel transitions, {balanced_samples:,} samples"],
     "finetune-planner": [
-        "validation recall@1 {validation_novel_recall@1:.3f} (chance {validation_chance@1:.3f}), match {match_rate:.3f}"
+        "validation recall@1 {validation_novel_recall@1:.3f} (chance {validation_chance@1:.3f}), "
+        "match {match_rate:.3f}",
+        "{contexts:,} contexts, match {match_rate:.3f}",
     ],
     "build-table": ["{contexts:,} contexts, {contexts_per_second:,.0f} a second", "{contexts:,} contexts"],
     "tune-ranker": ["{trials} trials, the best with NDCG@10 {validation.ndcg@10:.4f}"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Final
 
 import pandas as pd
 import pytest
@@ -12,6 +13,24 @@ from newfound.config import DataConfig, PlannerConfig, SplitConfig
 from newfound.datasets import load_interactions
 from newfound.datasets.sources import open_source
 from newfound.features.user_history import check_histories, entity_rows, write_user_history
+
+# Files that take minutes, the longest first, so that no worker waits for the last of them alone.
+LONGEST: Final = (
+    "test_end_to_end.py",
+    "serving/test_chaos.py",
+    "serving/local/test_stack.py",
+    "monitoring/test_next_request.py",
+    "monitoring/test_prometheus.py",
+    "release/test_object_store.py",
+    "planner/training/test_trainer.py",
+    "serving/test_examples.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the tests of the longest files first; the order is the same in every worker."""
+    first = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: first.get(item.path, len(LONGEST)))
 
 
 def fetch_past(dataset: Path, out: Path, length: int = 1000) -> Path:

@@ -1,17 +1,17 @@
-"""The rehearsal of `make monitor`: simulated days from a published release, with a report of each."""
+"""Simulated days from a published release, as traffic alone or with a report of each."""
 
 from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from monitoring.rehearsal.stack import Services, copy_features, services
-from monitoring.rehearsal.traffic import items_by_cluster, live_a_day, successors_of
+from monitoring.rehearsal.traffic import Day, items_by_cluster, live_a_day, successors_of
 from monitoring.report.job import WindowReport, report_window
 from monitoring.settings import MonitoringConfig
 from monitoring.store.database import Store
@@ -29,13 +29,12 @@ DAY: Final = timedelta(days=1)
 RECORD: Final = "rehearsal.json"  # by which a later rehearsal knows the folder as its own
 
 
-def rehearse(
+def simulate(
     releases: Path,
     dataset: Path,
     features: Path,
     out: Path,
     stop: datetime,
-    config: MonitoringConfig,
     *,
     days: int = 7,
     drift_after: int | None = None,
@@ -43,10 +42,8 @@ def rehearse(
     returning: float = 0.25,
     wander: int = 4,
     seed: int = 7,
-    reference: timedelta = 3 * DAY,
-    each_day: Callable[[Services, Store, WindowReport], None] | None = None,
-) -> list[WindowReport]:
-    """Lets simulated clients live some days with the current release, and reports each day.
+) -> Iterator[tuple[Services, Store, Day]]:
+    """Lets simulated clients live some days with the current release's services, and gives each day once it is over.
 
     Some of a day's clients come back the next day, and nobody later, so that none runs out of new interests.
 
@@ -54,17 +51,14 @@ def rehearse(
         releases: root of releases with a current one.
         dataset: what it was trained on: what the clients consumed before.
         features: its feature store, of which a copy is used.
-        out: folder that is made anew (an earlier rehearsal's is emptied), for the store, pages, workspace and logs.
+        out: folder that is made anew (an earlier one's is emptied), for the store, spools and logs.
         stop: end of the last day.
-        config: bounds and meanings.
         days: how many.
         drift_after: days before tastes move; None leaves them.
         users_a_day: clients active on a day.
         returning: share of them who come back the next day.
         wander: clusters that each of them consumes from on other paths.
         seed: of tastes and of everything that the clients do.
-        reference: how far back each day is compared.
-        each_day: called after each day's report.
 
     Raises:
         ReleaseError: nothing was published yet.
@@ -81,7 +75,6 @@ def rehearse(
     remove_folder(out, RECORD)
     write_json(out / RECORD, {"days": days, "seed": seed})
     successors = successors_of(folder / "table", top=2)
-    reports: list[WindowReport] = []
     with closing(Store(f"sqlite:///{out.absolute()}/events.db", SECRET.encode())) as store:
         before = dict(read_interactions(dataset))
         store.import_interactions(iter(before.items()))
@@ -98,11 +91,37 @@ def rehearse(
                 users = _cohort(people, round(day * users_a_day * (1 - returning)), users_a_day)
                 traffic = live_a_day(up, people, users, items_by_cluster(clusters), start, wander=wander)
                 log.info("day %d of %d: %d slates, %d feedback events", day + 1, days, traffic.slates, traffic.feedback)
-                reports.append(report_window(store, out, start + DAY, DAY, reference, config, root=str(releases)))
-                for check in reports[-1].failed:
-                    log.warning("day %d: %s", day + 1, check)
-                if each_day is not None:
-                    each_day(up, store, reports[-1])
+                yield up, store, traffic
+
+
+def rehearse(
+    releases: Path,
+    dataset: Path,
+    features: Path,
+    out: Path,
+    stop: datetime,
+    config: MonitoringConfig,
+    *,
+    reference: timedelta = 3 * DAY,
+    each_day: Callable[[Services, Store, WindowReport], None] | None = None,
+    **simulated: Any,
+) -> list[WindowReport]:
+    """Simulates days (see `simulate`) and reports each of them.
+
+    Args:
+        config: bounds and meanings.
+        reference: how far back each day is compared.
+        each_day: called after each day's report.
+        simulated: options of `simulate`; its other arguments are the same.
+    """
+    reports: list[WindowReport] = []
+    for up, store, traffic in simulate(releases, dataset, features, out, stop, **simulated):
+        until = traffic.start + DAY
+        reports.append(report_window(store, out, until, DAY, reference, config, root=str(releases)))
+        for check in reports[-1].failed:
+            log.warning("day to %s: %s", until, check)
+        if each_day is not None:
+            each_day(up, store, reports[-1])
     return reports
 
 

@@ -100,10 +100,10 @@ def stage(file: SourceFile, out: Path) -> Staged:
             raise DataError(source, "is not UTF-8 here", row=row, expected="UTF-8 text") from error
         reason = " ".join(str(error).split())[:300]
         raise DataError(source, f"cannot be read ({reason})", expected="a sound Parquet, CSV or text file") from error
-    total = rows + len(malformed.rows)
-    if total == 0:
-        raise DataError(source, "holds no rows", expected="at least one row")
-    return Staged(source, out, names, total, datetimes, malformed)
+    if rows == 0:
+        problem = "no row has as many fields as the first line" if malformed.rows else "holds no rows"
+        raise DataError(source, problem, expected="at least one row")
+    return Staged(source, out, names, rows + len(malformed.rows), datetimes, malformed)
 
 
 def _is_parquet(path: Path) -> bool:

@@ -178,7 +178,10 @@ def fit_model(source: Source, events: Events, confidence: float, seed: int) -> D
     held = kept(events, len(source.ranker.items), seed)
     stored = list(source.moments(held))
     fit = partial(fit_nested_logit, lambda: stored, source.bounds, source.item_names, confidence=confidence)
-    full, without = fit(clusters=("planner", "choice", "demand")), fit(clusters=("choice", "demand"))
+    # A language model has learned what its teacher knows: beside it the teacher says nothing more, and two terms
+    # that say the same have weights that mean nothing. It speaks where the planner does not.
+    distilled = ("planner", "demand") if source.table.source == "planner" else ("planner", "choice", "demand")
+    full, without = fit(clusters=distilled), fit(clusters=("choice", "demand"))
     for name, (low, high) in full.intervals.items():
         log.info("decision: %-14s %+.3f [%.3f, %.3f]", name, _weight(full.coefficients, name), low, high)
     return DecisionModel(

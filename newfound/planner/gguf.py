@@ -15,6 +15,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from newfound.planner.gguf_header import check_header
+
 NAMES = {
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",
@@ -38,6 +40,7 @@ def convert(gguf_file: Path, folder: Path) -> bool:
     """Writes the folder, weights in bfloat16; False, and nothing, where the file holds anything but such a Llama."""
     import gguf
 
+    check_header(gguf_file)
     reader = gguf.GGUFReader(str(gguf_file))
 
     def read(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""What people choose next among the clusters that they do not know yet: a multinomial logit over interests.
+"""Multinomial logit over interests: the choice of the next cluster among those that a person does not know yet.
 
 A popular cluster is rare among *novel* ones simply because most people know it already. So each transition counts as a
 choice among the clusters that were still new to that person (McFadden 1974, conditional logit): the model's utilities

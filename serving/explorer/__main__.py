@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import tempfile
 from pathlib import Path
 
@@ -25,6 +26,7 @@ def main() -> None:
     from serving.planner.client import FILES
     from serving.releases import Releases
     from serving.settings import ServingConfig
+    from serving.tracing import start_tracing
 
     parser = arguments()
     options = parser.parse_args()
@@ -33,6 +35,7 @@ def main() -> None:
     if options.predictor_protocol != "v1":
         parser.error("--predictor_protocol: expected v1")
     keep_freed_memory()
+    tracing = start_tracing("newfound-explorer", os.environ)
     config = load_settings(ServingConfig, options.settings)
     with tempfile.TemporaryDirectory(prefix="newfound-explorer-", dir=options.cache) as cache:
         build = functools.partial(
@@ -46,7 +49,7 @@ def main() -> None:
         )
         describe(app, options.model_name, request_model(config), Predictions, "Recommend items", "newfound explorer")
         service = assemble(options, config, releases, app)
-        Server(options, config, service.pages).run(service.model, service.start, service.stop)
+        Server(options, config, service.pages, tracing).run(service.model, service.start, service.stop)
 
 
 if __name__ == "__main__":

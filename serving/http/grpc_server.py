@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent import futures
 from typing import Any, Final
 
@@ -64,7 +65,9 @@ class Interceptor(ExceptionToStatusInterceptor):
         await super().handle_exception(ex, request_or_iterator, context, method_name)
 
 
-async def start_grpc(servicer: Servicer, address: str, body_bytes: int, capacity: Capacity) -> aio.Server:
+async def start_grpc(
+    servicer: Servicer, address: str, body_bytes: int, capacity: Capacity, interceptors: Sequence[Any] = ()
+) -> aio.Server:
     """Starts the server.
 
     Args:
@@ -72,6 +75,7 @@ async def start_grpc(servicer: Servicer, address: str, body_bytes: int, capacity
         address: host and port.
         body_bytes: most bytes of a request.
         capacity: instances in flight.
+        interceptors: around the service's own.
     """
     options = [
         ("grpc.max_receive_message_length", body_bytes),
@@ -85,7 +89,7 @@ async def start_grpc(servicer: Servicer, address: str, body_bytes: int, capacity
     ]
     server = aio.server(
         futures.ThreadPoolExecutor(max_workers=1),
-        interceptors=(Interceptor(),),
+        interceptors=(*interceptors, Interceptor()),
         options=options,
         maximum_concurrent_rpcs=_PENDING * capacity.limit,
     )

@@ -24,6 +24,7 @@ from serving.http.logs import set_up_logs
 from serving.http.protocol import bounded_protocol
 from serving.http.v1 import Prediction
 from serving.settings import ServingConfig
+from serving.tracing import Tracing
 
 
 def _release_id(text: str) -> str:
@@ -50,9 +51,11 @@ def arguments(description: str) -> argparse.ArgumentParser:
 class _Rest(RESTServer):
     """Without KServe's timing middleware, which works out a name for each request only to write it to a log."""
 
-    def __init__(self, host: str, config: ServingConfig, pages: str, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self, host: str, config: ServingConfig, pages: str, tracing: Tracing | None, *args: Any, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self._bounds, self._pages = config, pages
+        self._bounds, self._pages, self._tracing = config, pages, tracing
         self.capacity = Capacity(config.in_flight)
         self.config.host = host
         self.config.access_log = False
@@ -73,6 +76,8 @@ class _Rest(RESTServer):
             pages=self._pages,
             predict=Prediction(self.dataplane),
         )
+        if self._tracing is not None:
+            application.add_middleware(self._tracing.asgi)
 
     def _add_exception_handlers(self, application: Any) -> None:
         super()._add_exception_handlers(application)
@@ -87,16 +92,19 @@ class Server(ModelServer):
         options: parsed `arguments`.
         config: bounds.
         pages: pattern of further paths that may be read.
+        tracing: traces of predictions; None where they are off.
     """
 
-    def __init__(self, options: argparse.Namespace, config: ServingConfig, pages: str = "") -> None:
+    def __init__(
+        self, options: argparse.Namespace, config: ServingConfig, pages: str = "", tracing: Tracing | None = None
+    ) -> None:
         super().__init__(
             http_port=options.http_port,
             grpc_port=options.grpc_port,
             enable_grpc=options.enable_grpc,
             enable_latency_logging=options.enable_latency_logging,
         )
-        self.host, self.bounds, self.pages = options.host, config, pages
+        self.host, self.bounds, self.pages, self.tracing = options.host, config, pages, tracing
 
     def run(
         self,
@@ -113,6 +121,8 @@ class Server(ModelServer):
             stop: awaited after the last one.
         """
         set_up_logs()
+        if self.tracing is not None:
+            self.tracing.stages(model)
         self._register_and_check_atleast_one_model_is_ready([model])
         self.dataplane.ready = model.healthy  # KServe's own says that it is, whatever the model says
         with asyncio.Runner(loop_factory=Loop) as runner:
@@ -123,6 +133,7 @@ class Server(ModelServer):
             self.host,
             self.bounds,
             self.pages,
+            self.tracing,
             "kserve.model_server:app",
             self.dataplane,
             self.model_repository_extension,
@@ -138,7 +149,8 @@ class Server(ModelServer):
         grpc = None
         if self.enable_grpc:
             servicer = Servicer(self.dataplane, self.model_repository_extension, rest.capacity)
-            grpc = await start_grpc(servicer, f"{self.host}:{self.grpc_port}", self.bounds.body_bytes, rest.capacity)
+            address, traced = f"{self.host}:{self.grpc_port}", [] if self.tracing is None else [self.tracing.grpc()]
+            grpc = await start_grpc(servicer, address, self.bounds.body_bytes, rest.capacity, traced)
         try:
             await rest.start()
         finally:

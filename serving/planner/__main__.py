@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from serving.signals import exit_on_sigterm
@@ -27,10 +28,13 @@ def main() -> None:
 
     from serving.http.logs import set_up_logs
     from serving.planner.runtime import Runtime, create_app
+    from serving.tracing import start_tracing
 
     options = arguments().parse_args()
     set_up_logs()
     app = create_app(Runtime(options.releases, Path(options.cache)))
+    if tracing := start_tracing("newfound-planner", os.environ):
+        app = tracing.asgi(app)
     uvicorn.run(app, host=options.host, port=options.http_port, log_config=None, access_log=False)
 
 

@@ -26,10 +26,12 @@ def main() -> None:
     from serving.ranker.model import RankedAll, RankerModel, request_model
     from serving.releases import Releases
     from serving.settings import ServingConfig
+    from serving.tracing import start_tracing
 
     options = arguments("newfound's ranker as a KServe predictor").parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
+    tracing = start_tracing("newfound-ranker", os.environ)
     config = load_settings(ServingConfig, options.settings)
     with tempfile.TemporaryDirectory(prefix="newfound-ranker-", dir=options.cache) as cache:
         releases = Releases(
@@ -48,7 +50,7 @@ def main() -> None:
             releases.stop()
 
         bounds = config.model_copy(update={"body_bytes": config.ranker_body_bytes})
-        Server(options, bounds).run(model, start, stop)
+        Server(options, bounds, tracing=tracing).run(model, start, stop)
 
 
 if __name__ == "__main__":

@@ -192,7 +192,7 @@ def test_a_run_learns_from_its_own_rows_whatever_the_platforms_store_holds(
     from components.write_features import write_features
 
     def artifact(path: Path) -> Any:
-        return SimpleNamespace(path=str(path), metadata={}, log_metric=lambda name, value: None)
+        return SimpleNamespace(name=path.stem, path=str(path), metadata={}, log_metric=lambda name, value: None)
 
     dataset, features = artifact(movielens), artifact(tmp_path / "features")
     settings = json.dumps({"config": TrainingConfig().model_dump(mode="json", include={"features", "seed", "threads"})})

@@ -15,6 +15,7 @@ from monitoring.store.database import Store
 from newfound.events import BATCH, STRUCTURED, envelope
 from tests.monitoring import servers as parts
 
+SHARE: Final = 0.1
 _NOW: Final = datetime.now(UTC)
 _INTAKE: Final = Intake(MonitoringConfig(batch_events=50), parts.SECRET.encode())
 _KINDS: Final = (STRUCTURED, BATCH, "application/json")

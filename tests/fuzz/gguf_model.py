@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import tempfile
 from pathlib import Path
 from typing import Final
@@ -12,7 +13,7 @@ import numpy as np
 from newfound.errors import DataError
 from newfound.planner.base_model import unpack
 
-SHARE: Final = 0.2
+SHARE: Final = 0.1
 
 
 def _model() -> bytes:
@@ -33,7 +34,12 @@ def _model() -> bytes:
         return file.read_bytes()
 
 
-SEEDS: Final = [_model(), b"", b"GGUF", b"GGUF" + bytes(64)]
+def _endless() -> bytes:
+    """One field: an array that claims 2^60 numbers."""
+    return b"GGUF" + struct.pack("<IQQQcIIQ", 3, 0, 1, 1, b"a", 9, 6, 1 << 60) + bytes(64)
+
+
+SEEDS: Final = [_model(), b"", b"GGUF", b"GGUF" + bytes(64), _endless()]
 
 
 class Target:

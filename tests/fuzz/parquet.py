@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from newfound.datasets.reading import SourceFile, stage
 from newfound.errors import DataError
 
-SHARE: Final = 0.6
+SHARE: Final = 0.1
 _COLUMNS: Final = {name: name for name in ("item_id", "title", "text", "categories")}
 
 

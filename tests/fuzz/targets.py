@@ -15,7 +15,7 @@ CORPUS: Final = HERE / "corpus"
 def targets() -> list[str]:
     """Names of the modules beside this one that hold a target."""
     names = [module.name for module in pkgutil.iter_modules([str(HERE)])]
-    return [name for name in names if "class Target" in (HERE / f"{name}.py").read_text(encoding="utf-8")]
+    return [name for name in names if "\nclass Target:" in (HERE / f"{name}.py").read_text(encoding="utf-8")]
 
 
 def load(name: str) -> Any:

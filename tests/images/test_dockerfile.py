@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -77,3 +79,24 @@ def test_names_and_versions_agree() -> None:
         for match in re.findall(r"image: (newfound-\w+)$", file.read_text(encoding="utf-8"), re.M)
     }
     assert named and named <= {*(f"newfound-{target}" for target in TARGETS), "newfound-vllm"}
+
+
+@pytest.mark.parametrize(
+    ("base", "known", "built"),
+    [
+        ("python:tag", "python@sha256:abc", "python@sha256:abc"),
+        ("python@sha256:def", "python@sha256:abc", "python@sha256:def"),
+        ("only-here:tag", "", "only-here:tag"),
+    ],
+)
+def test_every_target_is_built_from_the_digest_of_its_base(tmp_path: Path, base: str, known: str, built: str) -> None:
+    """Docker's client is a recorder here: no registry is in reach."""
+    docker, log = tmp_path / "docker", tmp_path / "log"
+    docker.write_text(
+        f'#!/bin/sh\necho "$*" >> {log}\ncase "$*" in *RepoDigests*) echo "{known}";; *Size*) echo 1;; esac\n'
+    )
+    docker.chmod(0o755)
+    environment = {**os.environ, "DOCKER": str(docker), "BASE_IMAGE": base}
+    subprocess.run(["sh", str(ROOT / "images" / "build.sh")], env=environment, check=True, capture_output=True)
+    builds = [line for line in log.read_text().splitlines() if line.startswith("build ")]
+    assert len(builds) == len(TARGETS) and all(f"BASE_IMAGE={built} " in line for line in builds)

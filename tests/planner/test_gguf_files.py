@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,16 @@ def test_a_file_that_is_no_model_is_refused_by_name(tmp_path: Path, content: byt
     with pytest.raises(DataError, match=r"model\.gguf: cannot be read"):
         unpack(file, tmp_path / "base")
     assert [path.name for path in tmp_path.iterdir()] == ["model.gguf"]
+
+
+def test_an_array_that_claims_more_than_the_file_holds_keeps_nobody_busy(tmp_path: Path) -> None:
+    """The reader would count to 2^60."""
+    file = tmp_path / "model.gguf"
+    file.write_bytes(SEEDS[-1])
+    began = time.process_time()
+    with pytest.raises(DataError, match=r"model\.gguf: .*more than are left"):
+        unpack(file, tmp_path / "base")
+    assert time.process_time() - began < 10
 
 
 def test_a_model_with_parts_missing_or_damaged_is_refused_by_name(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ EXAMPLES = [
     pytest.param(language, code, id=f"{document}:{language}{at}")
     for document in ("README.md", "docs/serving.md")
     for at, (language, code) in enumerate(BLOCK.findall((ROOT / document).read_text()))
-    if "localhost:80" in code
+    if "localhost:80" in re.sub(r"#.*", "", code)  # those that ask; others work on a release of one's own
 ]
 
 

@@ -93,8 +93,12 @@ def _finetune(
         states = _read(backbone, codec, reading_order(transitions, config.finetune.contexts_at_most), config, init)
         if rank() > 0:
             return {}
-        validation = sample(transitions.choices("validation"), config.finetune.evaluation_choices, seed)
-        rows, record = fit_rows(data, states, validation, config.finetune)
+        # Where everybody is learned from, nobody is left to choose by: the settings are those that were measured.
+        everybody = transitions.record["config"]["learn_from"] == "all"
+        count = 0 if everybody else config.finetune.evaluation_choices
+        validation = sample(transitions.choices("validation"), count, seed)
+        measured = _measured(init) if everybody and init is not None else None
+        rows, record = fit_rows(data, states, validation, config.finetune, measured)
         record |= {
             "contexts": len(states),
             "clusters": clusters.digest,
@@ -117,8 +121,21 @@ def _read(backbone: Backbone, codec: PromptCodec, order: Ints, config: PlannerCo
     return read if states is None else states.joined(read)
 
 
+def _measured(planner: Path) -> tuple[float, float] | None:
+    """Penalty and prior of a planner's fit, where its record tells them."""
+    try:
+        record = json.loads((planner / RECORD).read_text(encoding="utf-8"))
+        return float(record["penalty"]), float(record["prior"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def fit_rows(
-    data: TrainingSet, states: States, validation: Choices, config: FinetuneConfig
+    data: TrainingSet,
+    states: States,
+    validation: Choices,
+    config: FinetuneConfig,
+    measured: tuple[float, float] | None = None,
 ) -> tuple[Tensor, dict[str, Any]]:
     """The interests' rows under the penalty and the prior that rank validation users' choices best.
 
@@ -127,6 +144,7 @@ def fit_rows(
         states: of contexts; those that were withheld are not learned from.
         validation: choices of other people; where there are none, the first penalty is taken, and the teacher alone.
         config: of the fine-tuning.
+        measured: penalty and prior that are taken as they are; None: they are chosen.
 
     Returns:
         [N, dim], and the record of all fits with the chosen one's measures.
@@ -155,10 +173,12 @@ def fit_rows(
         if best is None or value > best[0]:
             best = value, rows, fits[-1]
 
-    for penalty in PENALTIES:
+    if measured is not None:
+        attempt(measured[0], measured[1] or None)
+    for penalty in PENALTIES if measured is None else ():
         attempt(penalty, None)
     assert best is not None
-    for prior in PRIORS if len(judged) else ():
+    for prior in PRIORS if len(judged) and measured is None else ():
         attempt(best[2]["penalty"], prior)
     _, rows, chosen = best
     found = {name: chosen[name] for name in ("penalty", "prior")}

@@ -11,7 +11,7 @@ from tests.durability.scenario import everything
 def measure(folder: Path) -> dict[str, int]:
     """Goes through all of them; what is broken is printed."""
     points, broken = 0, 0
-    for name, found in everything(per_moment=6):
+    for name, found in everything(per_moment=60):
         print(f"  {name}: {found.crash_points} crash points, {len(found.broken)} broken", flush=True)
         for one in found.broken:
             print(f"    {one}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Every operation of every scenario, failing once as a file system's would."""
+"""Every operation of every scenario, every eighth of those whose check is slow, failing as a file system's would."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def measure(folder: Path) -> dict[str, int]:
     for scenario in scenarios():
         for fault in FAULTS:
             count, _ = break_at(scenario, fault, 0)
-            for at in range(1, count + 1):
+            for at in range(1, count + 1, 8 if scenario.slow else 1):
                 _, problem = break_at(scenario, fault, at)
                 faults += 1
                 if problem:

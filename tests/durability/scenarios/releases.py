@@ -112,6 +112,39 @@ def _check_cache(root: Path, done: bool) -> None:
     shutil.rmtree(root / "cache")
 
 
+def _a_day(root: Path) -> None:
+    releases = str(root / "releases")
+    first = _publish(root, "one")
+    second = _publish(root, "two")
+    store.rollback(releases)
+    change_takedown(releases, lambda old: Takedown(old.items | {"a"}))
+    store.promote(releases, second)
+    store.promote(releases, first)
+    _publish(root, "three")
+
+
+def _check_a_day(root: Path, done: bool) -> None:
+    text = _serving(root)
+    assert text == "three" if done else text in (None, "one", "two", "three"), text
+    if done:
+        assert read_takedown(str(root / "releases")).items == {"a"}
+    elif text is not None:
+        _publish(root, "four")
+        pointer = read_pointer(Storage(str(root / "releases")))
+        assert pointer is not None and _serving(root) == (text if pointer.held else "four"), "stuck, or not held"
+
+
+def _fetch(root: Path) -> None:
+    store.fetch(REMOTE, None, root / "engine")
+
+
+def _check_fetched(root: Path, done: bool) -> None:
+    two = json.loads((root.parent / "remote").read_text())[1]
+    assert not done or (root / "engine" / two).is_dir()
+    found = store.fetch(REMOTE, None, root / "engine")
+    assert (found.path / "items.txt").read_text() == "two"
+
+
 SCENARIOS = [
     Scenario("the first release", lambda root: None, lambda root: _publish(root, "one") and None, _check_first),
     Scenario(
@@ -122,4 +155,6 @@ SCENARIOS = [
     Scenario("a promotion", _held, _promote, _check_promoted),
     Scenario("the takedown list", _listed, _take_down, _check_takedown),
     Scenario("a download into a cache", _remote, _download, _check_cache),
+    Scenario("a copy for an engine", _remote, _fetch, _check_fetched),
+    Scenario("a day of releases", lambda root: None, _a_day, _check_a_day),
 ]  # fmt: skip

@@ -97,6 +97,22 @@ def test_a_planner_goes_on_with_the_states_that_it_has(
     assert len(one) == len(other) and one != other, "the vocabulary does not grow again"
 
 
+def test_a_refit_on_everybody_keeps_the_settings_that_were_measured(
+    trained_planner: Trained, planner_world: Path, planner_config: PlannerConfig, tmp_path: Path
+) -> None:
+    """Validation users' choices are among those it learns: choosing by them would choose what repeats them."""
+    folder = shutil.copytree(trained_planner[0], tmp_path / "measured")
+    record = json.loads((folder / "training.json").read_text())
+    (folder / "training.json").write_text(json.dumps({**record, "penalty": 0.5, "prior": 70.0}))
+    mined = shutil.copytree(planner_world / "transitions", tmp_path / "transitions")
+    mining = json.loads((mined / "transitions.json").read_text())
+    mining["config"]["learn_from"] = "all"
+    (mined / "transitions.json").write_text(json.dumps(mining))
+    refitted = finetune_planner(mined, planner_world / "clusters", planner_config, 3, tmp_path / "out", init=folder)
+    assert (refitted["penalty"], refitted["prior"]) == (0.5, 70.0)
+    assert not any(name.startswith("validation") for name in refitted)
+
+
 def test_an_architecture_that_is_not_llama_is_read_by_transformers(
     planner_world: Path, planner_config: PlannerConfig, tmp_path: Path
 ) -> None:

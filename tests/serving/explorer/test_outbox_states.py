@@ -170,7 +170,7 @@ class _Asyncio:
 
 
 TestOutboxStates = OutboxStates.TestCase
-TestOutboxStates.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestOutboxStates.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
 
 
 def setup_module() -> None:

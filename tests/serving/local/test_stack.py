@@ -8,7 +8,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,8 +16,9 @@ import httpx
 import pytest
 
 from serving.local.processes import Service, free_port
-from tests.serving import store
-from tests.serving.synthetic import World, histories, history_table, publish_with_planner, publish_world
+from tests.serving.launcher import launched_serve
+from tests.serving.synthetic import World, publish_world
+from tests.serving.traces import Sink, Span, whole
 
 WORLD = World(clusters=12, holes=20)
 
@@ -71,44 +71,43 @@ def test_readiness_tells_the_truth_before_the_first_release(tmp_path):
         explorer.stop()
 
 
-def free_ports(count: int) -> int:
-    """The first of so many ports in a row that nobody listens on."""
-    while True:
-        first = free_port()
-        try:
-            for port in range(first, first + count):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", port))
-            return first
-        except (OSError, OverflowError):
-            continue
-
-
 @pytest.fixture
-def launched(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], int, Path]]:
-    """`make serve` over a release with a planner and a feature store."""
-    root = publish_with_planner(WORLD, tmp_path)
-    store.write_sources(tmp_path / "features", history_table(histories(WORLD, 5, 30)), [])
-    store.fill(tmp_path / "features")
-    port = free_ports(6)
-    command = [sys.executable, "-m", "serving.local.__main__", "--releases", str(root), "--planner", "local"]
-    command += ["--features", str(tmp_path / "features"), "--port", str(port), "--work", str(tmp_path / "work")]
-    output = (tmp_path / "output").open("w")
-    process = subprocess.Popen(command, cwd=store.ROOT, stdout=output, stderr=output, text=True)
-    try:
-        yield process, port, tmp_path
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
-        output.close()
+def launched(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], int, Path, Sink]]:
+    """`make serve` over a release with a planner and a feature store, its traces on."""
+    with Sink() as sink, launched_serve(WORLD, tmp_path, sink.environment) as (process, port):
+        yield process, port, tmp_path, sink
+
+
+def check_trace(spans: list[Span], everything: list[Span]) -> None:
+    """One request's way: each part's spans, each below the one that called it, and nobody's name in them."""
+    named = {(one.service, one.name): one for one in spans}
+    explorer = named["newfound-explorer", "POST /v1/models/newfound:predict"]
+    ranker, planner = (
+        named["newfound-ranker", "POST /v1/models/newfound:predict"],
+        named["newfound-planner", "POST /v1/completions"],
+    )
+    by_id = {one.id: one for one in spans}
+
+    def way(span: Span) -> list[str]:
+        return [span.name, *(way(by_id[span.parent]) if span.parent in by_id else [])]
+
+    assert way(ranker)[1:] == ["POST", "predict", explorer.name], way(ranker)
+    assert way(planner)[1:] == ["POST", "preprocess", explorer.name], way(planner)
+    for service in ("newfound-explorer", "newfound-ranker"):
+        assert {(service, stage) for stage in ("preprocess", "predict", "postprocess")} <= set(named)
+    assert not [one for one in everything if re.search(r"\bu[0-9]\b|i5\.0", str(one.attributes))]
+    assert not [one for one in everything if "page" in one.name or "ready" in one.name]
 
 
 def test_make_serve_brings_everything_up_keeps_it_up_and_takes_it_down(launched):
-    process, port, folder = launched
+    process, port, folder, sink = launched
     url = f"http://127.0.0.1:{port}"
     until(lambda: process.poll() is not None or "end with Ctrl-C" in (folder / "output").read_text(), 120)
     text = (folder / "output").read_text()
-    assert re.search(r"ready after \d+\.\d s: ", text), text
+    told = re.search(r"ready after (\d+\.\d) s: ", text)
+    assert told, text
+    # A service that is started anew takes as long as at first, which on a busy machine is longer than a minute.
+    patience = max(60.0, 5 * float(told[1]))
     until(lambda: answers(f"http://127.0.0.1:{port + 3}/health"))
 
     def slate(**instance: object) -> dict:
@@ -118,14 +117,16 @@ def test_make_serve_brings_everything_up_keeps_it_up_and_takes_it_down(launched)
     until(lambda: slate(user_id="u3")["degraded"] == [])
     assert {one["slot"] for one in slate(user_id="u3")["items"]} == {"novel", "familiar"}
     until(lambda: "planner" in {one["reason"] for one in slate(history=["i5.0"])["items"]})
+    until(lambda: bool(whole(sink.spans)))
+    check_trace(whole(sink.spans), sink.spans)
     assert httpx.get(f"{url}/page").status_code == 200
     assert httpx.get(f"{url}/page/users.json").json()["users"] == [f"u{user}" for user in range(5)]
 
     killed = int(subprocess.check_output(["pgrep", "-f", f"serving.ranker .*--http_port {port + 2}"], text=True))
     os.kill(killed, signal.SIGKILL)
-    until(lambda: slate(user_id="u3")["degraded"] == ["ranker"])
+    until(lambda: "ranker" in slate(user_id="u3")["degraded"])
     assert httpx.get(f"{url}/v2/models/newfound/ready").status_code == 200, "it still answers"
-    until(lambda: slate(user_id="u3")["degraded"] == [])
+    until(lambda: slate(user_id="u3")["degraded"] == [], patience)
     assert "ranker ended; started again" in (folder / "output").read_text()
 
     process.send_signal(signal.SIGTERM)

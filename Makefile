@@ -16,7 +16,7 @@ export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system run profile picture test coverage bench lint types compile lock clean
+.PHONY: help setup system run profile picture test test-slow coverage bench lint types compile lock clean
 
 include $(wildcard mk/*.mk)
 
@@ -48,6 +48,9 @@ picture: system ## take docs/report.png from the last run's report (RUNS=)
 
 test: lint types system ## lint, types, tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-slow: lint types system ## the tests that are too long for every change
+	@$(BIN)/python -m pytest -m "slow and not gpu"
 
 coverage: lint types system ## the tests, and which lines of the library and the pipelines they leave out
 	@$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered

@@ -14,13 +14,23 @@ from newfound.datasets import load_interactions
 from newfound.datasets.sources import open_source
 from newfound.features.user_history import check_histories, entity_rows, write_user_history
 
-# Files that take minutes begin first, so that no worker waits for the last of them alone.
-LONGEST: Final = ("test_end_to_end.py", "serving/test_chaos.py", "serving/local/test_stack.py", "test_next_request.py")
+# Files that take minutes, the longest first, so that no worker waits for the last of them alone.
+LONGEST: Final = (
+    "test_end_to_end.py",
+    "serving/test_chaos.py",
+    "serving/local/test_stack.py",
+    "monitoring/test_next_request.py",
+    "monitoring/test_prometheus.py",
+    "release/test_object_store.py",
+    "planner/training/test_trainer.py",
+    "serving/test_examples.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the tests of the longest files first; the order is the same in every worker."""
-    items.sort(key=lambda item: not item.path.as_posix().endswith(LONGEST))
+    first = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: first.get(item.path, len(LONGEST)))
 
 
 def fetch_past(dataset: Path, out: Path, length: int = 1000) -> Path:

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import RSAAlgorithm
 
-NAME = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "cluster.local")])
+ROOT = "cluster.local"
 
 
 class Authority:
@@ -29,7 +29,7 @@ class Authority:
         folder.mkdir(parents=True)
         constraint = x509.BasicConstraints(ca=True, path_length=None)
         made = (
-            _certificate(self._key.public_key())
+            _certificate(self._key.public_key(), ROOT)
             .add_extension(constraint, critical=True)
             .sign(self._key, hashes.SHA256())
         )
@@ -42,7 +42,9 @@ class Authority:
         who = x509.DNSName(host) if host else x509.UniformResourceIdentifier(f"spiffe://{name}")
         alternative = x509.SubjectAlternativeName([who])
         made = (
-            _certificate(key.public_key()).add_extension(alternative, critical=False).sign(self._key, hashes.SHA256())
+            _certificate(key.public_key(), (host or name).rpartition("/")[2])
+            .add_extension(alternative, critical=False)
+            .sign(self._key, hashes.SHA256())
         )
         file = self.folder / (host or name).replace("/", "_")
         paths = file.with_suffix(".pem"), file.with_suffix(".key")
@@ -70,12 +72,16 @@ class Issuer:
         return jwt.encode(claims, self._key, algorithm="RS256", headers={"kid": "one"})
 
 
-def _certificate(public: Any) -> x509.CertificateBuilder:
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)])
+
+
+def _certificate(public: Any, subject: str) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
         x509.CertificateBuilder()
-        .subject_name(NAME)
-        .issuer_name(NAME)
+        .subject_name(_name(subject))
+        .issuer_name(_name(ROOT))
         .public_key(public)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(minutes=1))

@@ -41,7 +41,7 @@ def test_the_same_configuration_gives_the_same_settings(before: dict[str, str]) 
 @pytest.mark.parametrize(
     ("section", "expected"),
     [
-        ({"table": {"second_build": 7}}, {"table", "refit_table", "evaluation", "release"}),
+        ({"table": {"minutes": 7}}, {"table", "refit_table", "evaluation", "release"}),
         ({"ranker": {"dim": 32}}, {"tuning", "ranker", "evaluation", "release"}),
         ({"evaluation": {"min_match_rate": 0.5}}, {"decision", "evaluation", "gates", "refit_decision", "release"}),
         ({"policy": {"k": 5}}, {"decision", "evaluation", "refit_decision", "release"}),

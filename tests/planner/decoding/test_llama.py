@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from newfound.planner.decoding.llama import Llama, Shape, fuse
-from tests.planner.tiny_planner import tiny_backbone, tiny_config, tiny_weights
+from newfound.planner.decoding.llama import Shape
+from tests.planner.tiny_planner import tiny_backbone, tiny_config
 
 
 def test_ragged_branches_equal_whole_sequences() -> None:
@@ -23,17 +23,6 @@ def test_ragged_branches_equal_whole_sequences() -> None:
                 alone, _, _ = model.extend(model.empty(), torch.tensor([0]), [whole], keep=False)
                 end = int(packing.last[branch]) + 1
                 torch.testing.assert_close(states[end - len(third) : end], alone[-len(third) :], atol=1e-4, rtol=1e-4)
-
-
-def test_weights_return_under_their_own_names() -> None:
-    config = tiny_config(1)
-    shape = Shape.from_config(config)
-    assert shape is not None
-    model = Llama(shape, fuse(shape, tiny_weights(config, 1), torch.float32))
-    again = Llama(shape, fuse(shape, model.unfused(model.weights), torch.float32))
-    assert model.weights.keys() == again.weights.keys()
-    for name, tensor in model.weights.items():
-        torch.testing.assert_close(again.weights[name], tensor, atol=0, rtol=0)
 
 
 def test_another_architecture_is_none_of_ours() -> None:

@@ -21,7 +21,8 @@ def validation_measures(scores: Floats, choices: Choices) -> dict[str, float]:
     known = choices.known.sum(axis=1)
     return {
         "novel_recall@1": float(measures.hits(ranks, 1).mean()),
-        "novel_recall@10": float(measures.hits(ranks, 10).mean()),
+        # The rank of what was not answered is the number of clusters, which may be below 10.
+        "novel_recall@10": float(measures.hits(ranks, min(10, clusters)).mean()),
         "mrr": measures.mean_reciprocal_rank(ranks, clusters),
         "chance@1": float(measures.chance(1, clusters, known).mean()),
         "chance@10": float(measures.chance(10, clusters, known).mean()),

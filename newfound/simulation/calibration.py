@@ -13,7 +13,8 @@ import numpy as np
 
 from newfound.measures import gini
 from newfound.simulation.closed_loop import first_journal
-from newfound.simulation.world import World, WorldConfig
+from newfound.simulation.world import World
+from newfound.simulation.world_config import WorldConfig
 
 BANDS: Final = {
     "like_rate": (0.25, 0.65),

@@ -24,7 +24,8 @@ from newfound.simulation.closed_loop import Loop, LoopConfig, Outcome, first_jou
 from newfound.simulation.joint_arm import FOLD, JointDecision, choice_table, fit_choice_model
 from newfound.simulation.language import fit_language_planner, whitened
 from newfound.simulation.learning_arms import ClusterSequence, HierarchicalBandit, NeuralLinearBandit
-from newfound.simulation.world import World, WorldConfig
+from newfound.simulation.world import World
+from newfound.simulation.world_config import WorldConfig
 from newfound.types import Floats
 
 BASELINE = "ranker"

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from newfound.errors import ConfigError
-from newfound.simulation.world import Tastes, WorldConfig
+from newfound.simulation.world_config import Tastes, WorldConfig
 from newfound.types import Array, Bools, Doubles, Floats, Ints
 
 THEMES: Final = (

@@ -25,7 +25,7 @@ from newfound.simulation.language import read_descriptions
 from newfound.simulation.page import write_page
 from newfound.simulation.real_evidence import dense_replay, off_policy, random_exposure
 from newfound.simulation.tastes import descriptions
-from newfound.simulation.world import WorldConfig
+from newfound.simulation.world_config import WorldConfig
 from newfound.types import Floats
 from tests.benchmarks.record import machine, write_record
 

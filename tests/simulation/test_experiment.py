@@ -12,7 +12,7 @@ from newfound.simulation.experiment import MAKERS, PLANTED, ExperimentConfig, li
 from newfound.simulation.language import word_vectors
 from newfound.simulation.page import render, verdict
 from newfound.simulation.tastes import descriptions
-from newfound.simulation.world import WorldConfig
+from newfound.simulation.world_config import WorldConfig
 
 WORLD = WorldConfig(people=80, themes=5, facets=3, items=3, past=10)
 STATES = word_vectors(descriptions(WORLD))

@@ -17,7 +17,7 @@ def main() -> None:
 
     from newfound.compute.allocator import keep_freed_memory
     from newfound.config import load_settings
-    from serving.explorer.loaded_release import PARTS, build_loaded_release
+    from serving.explorer.loaded_release import OPTIONAL, PARTS, build_loaded_release
     from serving.explorer.ranker_client import ranker_has_loaded
     from serving.explorer.service import arguments, assemble
     from serving.http.api import Predictions, request_model
@@ -41,7 +41,7 @@ def main() -> None:
         build = functools.partial(
             build_loaded_release, planner=options.planner_url is not None, remembered=config.remembered_answers
         )
-        optional = FILES if options.planner_url else ()
+        optional = (*OPTIONAL, *(FILES if options.planner_url else ()))
         has_loaded = functools.partial(ranker_has_loaded, options.predictor_host)
         watch = config.watch_ms / 1000
         releases = Releases(

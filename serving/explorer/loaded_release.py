@@ -19,9 +19,8 @@ PARTS = (
     "table",
     "items.parquet",
     "ranker/ranker.json",
-    "decision/decision.json",
-    "decision/clusters.safetensors",
 )
+OPTIONAL = ("decision/decision.json", "decision/clusters.safetensors")  # releases of before have none
 
 
 class LoadedRelease:

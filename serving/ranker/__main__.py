@@ -22,7 +22,7 @@ def main() -> None:
     from newfound.config import load_settings
     from serving.http.openapi import describe
     from serving.http.server import Server, arguments
-    from serving.ranker.loaded_release import PARTS, build_ranker
+    from serving.ranker.loaded_release import OPTIONAL, PARTS, build_ranker
     from serving.ranker.model import RankedAll, RankerModel, request_model
     from serving.releases import Releases
     from serving.settings import ServingConfig
@@ -34,8 +34,9 @@ def main() -> None:
     tracing = start_tracing("newfound-ranker", os.environ)
     config = load_settings(ServingConfig, options.settings)
     with tempfile.TemporaryDirectory(prefix="newfound-ranker-", dir=options.cache) as cache:
+        watch = config.watch_ms / 1000
         releases = Releases(
-            options.releases, Path(cache), PARTS, build_ranker, config.watch_ms / 1000, pinned=options.release
+            options.releases, Path(cache), PARTS, build_ranker, watch, optional=OPTIONAL, pinned=options.release
         )
         model = RankerModel(options.model_name, releases, config)
         app.add_api_route("/releases", model.releases_loaded, methods=["GET"])

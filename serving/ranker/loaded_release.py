@@ -12,7 +12,8 @@ from newfound.recommend.query import JointQuery
 from newfound.release.takedown import Takedown
 from newfound.types import Ints
 
-PARTS = ("clusters", "decision", "ranker")
+PARTS = ("clusters", "ranker")
+OPTIONAL = ("decision",)  # releases of before have none
 
 
 class LoadedRanker:

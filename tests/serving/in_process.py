@@ -16,12 +16,13 @@ from aiohttp import web
 from newfound.recommend.catalogue import UserHistory
 from serving.circuit_breaker import CircuitBreaker
 from serving.explorer.live_planner import LivePlanner
-from serving.explorer.loaded_release import PARTS, LoadedRelease, build_loaded_release
+from serving.explorer.loaded_release import OPTIONAL, PARTS, LoadedRelease, build_loaded_release
 from serving.explorer.model import ExplorerModel
 from serving.explorer.ranker_client import NotLoaded, RankerClient, Rejected
 from serving.explorer.reporting import Reporter
 from serving.http.context import CURRENT, TIMEOUT, Capacity, RequestContext, timeout_s
 from serving.http.errors import Refused
+from serving.ranker.loaded_release import OPTIONAL as RANKER_OPTIONAL
 from serving.ranker.loaded_release import PARTS as RANKER_PARTS
 from serving.ranker.loaded_release import LoadedRanker, build_ranker
 from serving.ranker.model import RankerModel
@@ -121,8 +122,12 @@ async def paired(root: Path, cache: Path, **settings: Any) -> AsyncIterator[Pair
     for name in ("explorer", "ranker"):
         (cache / name).mkdir(parents=True)
     build = functools.partial(build_loaded_release, planner=False, remembered=10)
-    explorer_releases: Releases[LoadedRelease] = Releases(str(root), cache / "explorer", PARTS, build, 60)
-    ranker_releases: Releases[LoadedRanker] = Releases(str(root), cache / "ranker", RANKER_PARTS, build_ranker, 60)
+    explorer_releases: Releases[LoadedRelease] = Releases(
+        str(root), cache / "explorer", PARTS, build, 60, optional=OPTIONAL
+    )
+    ranker_releases: Releases[LoadedRanker] = Releases(
+        str(root), cache / "ranker", RANKER_PARTS, build_ranker, 60, optional=RANKER_OPTIONAL
+    )
     for releases in (explorer_releases, ranker_releases):
         releases.look()  # type: ignore[attr-defined]
     breakers = {

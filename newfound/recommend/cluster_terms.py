@@ -6,16 +6,16 @@ probabilities with which the policy would have sampled those contexts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from newfound.errors import DataError
+from newfound.recommend.item_terms import read_tensors
 from newfound.recommend.nested_logit import pooled
 from newfound.transitions.choice_model import ChoiceModel
 from newfound.types import Bools, Context, Floats, Ints
@@ -80,12 +80,8 @@ class ClusterTerms:
             DataError: it is missing, broken, or of another number of clusters.
         """
         file = folder / FILE
-        try:
-            tensors: Mapping[str, Floats] = load_file(file)
-            found = cls(ChoiceModel(tensors["bias"], tensors["pull"]), tensors["demand"])
-        except (OSError, SafetensorError, KeyError) as error:
-            problem = f"cannot be read ({' '.join(str(error).split())})"
-            raise DataError(str(file), problem, expected="the decision's terms of clusters") from error
+        tensors = read_tensors(file, ("bias", "pull", "demand"), "the decision's terms of clusters")
+        found = cls(ChoiceModel(tensors["bias"], tensors["pull"]), tensors["demand"])
         if not len(found.demand) == len(found.choice.bias) == found.choice.pull.shape[-1] == clusters:
             raise DataError(str(file), f"{len(found.demand)} clusters", expected=f"{clusters}, those in use")
         return found

@@ -6,6 +6,7 @@ vector with the faded mean of those of the history; both are the leading compone
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -68,15 +69,25 @@ class ItemTerms:
             DataError: it is missing, broken, or of another number of items.
         """
         file = folder / FILE
-        try:
-            tensors = load_file(file)
-            found = cls(tensors["counts"], tensors["text"])
-        except (OSError, SafetensorError, KeyError) as error:
-            problem = f"cannot be read ({' '.join(str(error).split())})"
-            raise DataError(str(file), problem, expected="the decision's terms of items") from error
+        tensors = read_tensors(file, ("counts", "text"), "the decision's terms of items")
+        found = cls(tensors["counts"], tensors["text"])
         if not found.counts.shape == (items, len(COUNTS)) or len(found.text) != items:
             raise DataError(str(file), f"{len(found)} items", expected=f"{items}, those of the clusters")
         return found
+
+
+def read_tensors(file: Path, names: Sequence[str], expected: str) -> dict[str, Floats]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        DataError: it is missing or broken, or lacks one of `names`.
+    """
+    try:
+        tensors = load_file(file)
+        return {name: tensors[name] for name in names}
+    except (OSError, SafetensorError, KeyError) as error:
+        problem = f"cannot be read ({' '.join(str(error).split())})"
+        raise DataError(str(file), problem, expected=expected) from error
 
 
 def make_item_terms(histories: Histories, clusters: Clusters) -> ItemTerms:

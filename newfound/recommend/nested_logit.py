@@ -57,14 +57,6 @@ class Coefficients(Settings):
                 total += weight * terms[name]
         return total.astype(np.float32)
 
-    def without(self, *terms: str) -> Coefficients:
-        """The same weights, some terms left out; what is fitted anew without them is another matter."""
-        return Coefficients(
-            items={name: weight for name, weight in self.items.items() if name not in terms},
-            clusters={name: weight for name, weight in self.clusters.items() if name not in terms},
-            dissimilarity=self.dissimilarity,
-        )
-
 
 class DecisionModel(Settings):
     """The decision's record, `decision.json`.
@@ -102,6 +94,13 @@ class DecisionModel(Settings):
             raise DataError(str(file), problem, expected="a decision's record") from error
         if found.format != FORMAT:
             raise DataError(str(file), f"format {found.format}", expected=f"format {FORMAT}")
+        for own in (found.full, found.without_planner):
+            unknown = sorted({*own.items} - {*ITEM_TERMS}) + sorted({*own.clusters} - {*CLUSTER_TERMS})
+            if unknown or not np.isfinite([*own.items.values(), *own.clusters.values(), own.dissimilarity]).all():
+                what = f"term {unknown[0]!r}" if unknown else "a weight that is not finite"
+                raise DataError(
+                    str(file), what, expected=f"finite weights of {', '.join((*ITEM_TERMS, *CLUSTER_TERMS))}"
+                )
         if found.clusters_digest != clusters_digest:
             raise VocabularyError(
                 f"{file}: fitted on clusters {found.clusters_digest[:12]}; expected {clusters_digest[:12]}"

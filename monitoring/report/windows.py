@@ -304,7 +304,8 @@ def _database(
             empty = {"slates": schema.SLATES, "slots": schema.SLOTS, "feedback": schema.FEEDBACK}
             for name, columns in empty.items():
                 source = f"no_{name}"
-                db.register(source, columns.empty_table())
+                # A table of DuckDB's own: joins push filters into a scan of Arrow that it does not know.
+                db.from_arrow(columns.empty_table()).create(source)
                 if any((exports / name).glob("*.parquet")):
                     path = str(exports / name / "*.parquet").replace("'", "''")
                     # Earlier parts have fewer columns, perhaps all of them.

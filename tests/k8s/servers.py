@@ -338,7 +338,7 @@ def _kserve() -> Any:
     registry.update(model)
     dataplane = DataPlane(model_registry=registry)
     extension = ModelRepositoryExtension(model_registry=registry)
-    rest = _Rest("127.0.0.1", ServingConfig(), "", "kserve.model_server:app", dataplane, extension, 8080)
+    rest = _Rest("127.0.0.1", ServingConfig(), "", None, "kserve.model_server:app", dataplane, extension, 8080)
     rest._add_middlewares(app)
     rest._register_endpoints(app)
     rest._add_exception_handlers(app)

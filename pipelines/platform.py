@@ -10,13 +10,10 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
-from newfound.config import Settings
-from newfound.errors import ConfigError
+from newfound.config import Positive, Settings, load_settings
 
-Positive = Annotated[int, Field(gt=0)]
 Quantity = Annotated[str, Field(pattern=r"^\d+(\.\d+)?(m|[KMGT]i?)?$")]
 DIGEST: Final = "@sha256:"
 
@@ -197,16 +194,7 @@ def load_platform(file: Path) -> Platform:
     Raises:
         ConfigError: it cannot be read, or a key or value is not one; the message names it.
     """
-    try:
-        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file}: cannot be read ({error}); expected YAML") from error
-    try:
-        return Platform.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "platform"
-        raise ConfigError(f"{file}: {where}: {first['msg']}") from error
+    return load_settings(Platform, file)
 
 
 def _component(task: Any) -> str:

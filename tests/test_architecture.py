@@ -27,7 +27,8 @@ ROOT: Final = Path(__file__).parents[1]
 STATIONS: Final = (
     ("errors", "types"),
     ("schema", "measures", "events"),
-    ("config", "files"),
+    ("files",),
+    ("config",),
     ("gates",),
     ("compute",),
     ("datasets",),

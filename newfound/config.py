@@ -248,7 +248,7 @@ class EvaluationConfig(Settings):
     validation_contexts: Positive = 400  # and of validation users, to choose how many clusters fill a slate
     users_at_most: Positive = 5000  # users behind any figure; where there are more, a seeded choice
     liked_items: Positive = 8  # liked items of a test user behind the curve over the novelty quota
-    sequence_epochs: Annotated[int, Field(ge=0)] = 16  # of the rival that is a sequence model over clusters; 0: none
+    sequence_epochs: Annotated[int, Field(ge=0)] = 16  # of the baseline that is a sequence model over clusters; 0: none
     examples: Annotated[int, Field(ge=0)] = 6  # slates and transitions shown in the report
     min_match_rate: Share = 0.9
     min_recall_over_chance: Annotated[float, Field(ge=0)] = 3.0  # NovelRecall@1 / chance, by the interval's lower bound

@@ -1,7 +1,7 @@
-"""The rivals of the planner: the same training transitions, the same moments, tuned on validation users only.
+"""Baselines of the planner: the same training transitions, the same moments, tuned on validation users only.
 
 Each scores every cluster for every event, [B, N], higher is better; taking the user's history out is left to the
-measure. A rival's choices (smoothing, pooling) are made by the mean reciprocal rank on validation users.
+measure. A baseline's choices (smoothing, pooling) are made by the mean reciprocal rank on validation users.
 """
 
 from __future__ import annotations
@@ -31,10 +31,18 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True)
 class Baseline:
-    """A rival as tuned: what was chosen, out of what, and what it saw."""
+    """A baseline as tuned: what was chosen, out of what, and what it saw.
+
+    Attributes:
+        name: in metrics.json, behind `rival.`.
+        label: in the report.
+        reads_context: whether another context changes its answers; else it reads the history alone, or nothing.
+    """
 
     name: str
+    label: str
     scorer: Scorer
+    reads_context: bool = False
     chosen: dict[str, Any] = field(default_factory=dict)
     tried: list[dict[str, Any]] = field(default_factory=list)
     sees: str = "training transitions"
@@ -107,10 +115,12 @@ class Nearest:
 
 def tune(
     name: str,
+    label: str,
     make: Callable[..., Scorer],
     space: dict[str, Sequence[Any]],
     validation: Events,
     *,
+    reads_context: bool = False,
     sees: str = "training transitions",
 ) -> Baseline:
     """Tries every combination of the space on validation users; the best mean reciprocal rank wins, first of equals.
@@ -132,26 +142,30 @@ def tune(
         if not len(validation):
             break
     assert best is not None
-    return Baseline(name, best[2], best[1], tried, sees)
+    return Baseline(name, label, best[2], reads_context, best[1], tried, sees)
 
 
-def simple_rivals(counts: Counts, clusters: Clusters, validation: Events, seed: int) -> list[Baseline]:
-    """The rivals that need nothing but transitions and cluster vectors."""
+def simple_baselines(counts: Counts, clusters: Clusters, validation: Events, seed: int) -> list[Baseline]:
+    """The baselines that need nothing but transitions and cluster vectors."""
     weights = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
     return [
-        Baseline("random_novel", RandomNovel(seed), sees="nothing"),
-        Baseline("most_popular", Popular(counts)),
+        Baseline("random_novel", "Random novel", RandomNovel(seed), sees="nothing"),
+        Baseline("most_popular", "Most popular novel cluster", Popular(counts)),
         tune(
             "pair_frequency",
+            "Pair frequency, backed off",
             lambda **c: PairFrequency(counts, **c),
             {"context": weights, "single": weights},
             validation,
+            reads_context=True,
         ),
         tune(
             "nearest_embedding",
+            "Nearest by embedding",
             lambda **c: Nearest(clusters, **c),
             {"pool": ("mean", "max", "last")},
             validation,
+            reads_context=True,
             sees="cluster vectors",
         ),
     ]
@@ -208,7 +222,7 @@ class ClusterPools:
         return self._known[key]
 
 
-def teacher_rival(
+def teacher_baseline(
     choices: Choices,
     validation: Events,
     seed: int,
@@ -217,15 +231,23 @@ def teacher_rival(
 ) -> Baseline:
     """The planner's teacher on its own, its penalty chosen on validation users, and whether kinship helps it."""
     space: dict[str, Sequence[Any]] = {"penalty": penalties, "epochs": (epochs,), "kinship": (True, False)}
-    sees = "training transitions and cluster vectors"
-    return tune("choice_model", lambda **c: Teacher(choices, seed, **c), space, validation, sees=sees)
+    return tune(
+        "choice_model",
+        "Choice model, the planner's teacher",
+        lambda **c: Teacher(choices, seed, **c),
+        space,
+        validation,
+        reads_context=True,
+        sees="training transitions and cluster vectors",
+    )
 
 
-def ranker_rival(ranker: ItemScorer, catalogue: Catalogue, validation: Events) -> Baseline:
-    """The decisive rival: the ranker restricted to never-consumed clusters, its pooling chosen on validation users."""
+def ranker_baseline(ranker: ItemScorer, catalogue: Catalogue, validation: Events) -> Baseline:
+    """The decisive one: the ranker restricted to never-consumed clusters, its pooling chosen on validation users."""
     pools = ClusterPools(ranker, catalogue)
     return tune(
         "ranker_novel",
+        "Ranker, never-consumed clusters",
         lambda **c: RankerNovel(pools, **c),
         {"pool": ClusterPools.NAMES},
         validation,

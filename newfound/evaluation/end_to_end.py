@@ -1,4 +1,4 @@
-"""Where the levels meet: the ranker alone, the ranker inside clusters, slates end to end, and the quota curve.
+"""Ranks of items: the ranker alone, the ranker inside clusters, slates end to end, and the quota curve.
 
 The item policy is asked for scores of all items and everything else is set arithmetic on them, so that each method of
 choosing clusters is judged with the very same ranker.

@@ -1,4 +1,4 @@
-"""What is asked at test time: which events, with which history, which contexts, and which slices.
+"""Moments of the test: events at which methods are asked, with their histories, contexts and slices.
 
 Nothing here is learned from. A user's history at test is everything that they consumed before the very event, including
 what lies after the cut: that is what serving would know at that moment.

@@ -1,4 +1,4 @@
-"""The planner and its transition table as scorers of clusters, beside the rivals."""
+"""The planner and its transition table as scorers of clusters, beside the baselines."""
 
 from __future__ import annotations
 

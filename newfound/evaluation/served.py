@@ -1,4 +1,4 @@
-"""The served slate against its simplest rival, by the code that serves: one decision for each moment and draw."""
+"""The served slate beside its simplest baseline, by the code that serves: one decision for each moment and draw."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Pair frequencies with back-off: what followed this context, what followed its interests, what is popular.
 
-The simplest thing that can be learned from transitions. It is the table of last resort where no planner can be had, the
-smoothing of what the planner is taught, and its rival.
+The simplest thing that can be learned from transitions. It makes the table where no planner can be had, ranks the
+clusters that a table leaves open, and is a baseline of the planner.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the report shows, gathered into plain JSON: facts, examples, curves, and how to read the figures."""
+"""Findings of an evaluation for the report, in plain JSON: facts, examples, curves, and how to read the figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The section on the next new interest: the planner and its rivals, by slice, in breadth, and how each was tuned."""
+"""The section on the next new interest: the planner and its baselines, by slice, in breadth, and how each was tuned."""
 
 from __future__ import annotations
 

@@ -36,6 +36,8 @@ def serve_s3(folder: Path) -> Iterator[dict[str, str]]:
     command = [str(Path(sys.executable).with_name("weed")), "server", "-s3", f"-dir={folder / 'data'}"]
     command += [f"-s3.port={port}", f"-s3.config={folder / 's3.json'}", "-ip=127.0.0.1"]
     command += [f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}"]
+    # Two more services of S3's listen on fixed ports, which a second server on this machine could not have.
+    command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"]
     # A bucket takes seven volumes at its first object.
     command += ["-master.volumeSizeLimitMB=64", "-volume.max=500"]
     with (folder / "weed.log").open("wb") as log:

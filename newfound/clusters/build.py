@@ -81,6 +81,7 @@ def build_clusters(
     ids, next_numbers = _ids(draft, old, changes)
     describer = Describer(items, embedding.items, embedding.text, load, traffic, config.keywords, encoder_of(embedding))
     texts = _describe(describer, levels, config, _kept_texts(old, draft, changes))
+    log.info("descriptions: %s", describer.means())
     clusters = _finish(draft, ids, texts, embedding, load, order, config, seed, next_numbers, changes)
     clusters.save(out)
     measures = _measures(clusters, changes)

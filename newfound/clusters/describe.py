@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from newfound import schema
-from newfound.clusters.keyphrases import Keyphrases
+from newfound.clusters.keyphrases import TEXT_AT_MOST, Keyphrases
 from newfound.clusters.tree import Labels, Weights
 from newfound.types import Bools, Floats, Ints
 
@@ -79,6 +79,7 @@ class Describer:
         texts = bodies if self.by_name else [f"{title}\n{body}" for title, body in zip(titles, bodies, strict=True)]
         categories = [list(found) for found in items[schema.CATEGORIES]]
         self._text, self._encode = text, encode
+        self._texts, self._categories = texts, categories
         self._phrases = Keyphrases(texts, categories, load, text, encode)
 
     def level(
@@ -127,6 +128,16 @@ class Describer:
             texts[label] = text
             taken.add(text)
         return [text for text in texts if text is not None]
+
+    def means(self) -> str:
+        """What descriptions are made of on these items, in a sentence for the log."""
+        said = sum(bool(one) for one in map(_any_of, self.titles, self._texts, self._categories))
+        if not said:
+            return "item ids, for no item has text"
+        longer = sum(len(text) > TEXT_AT_MOST for text in self._texts)
+        means = "short names of items, and phrases" if self.by_name else "phrases"
+        cut = f"; of {longer} longer texts the first {TEXT_AT_MOST} characters" if longer else ""
+        return f"{means} of the text of {said} of {len(self.ids)} items{cut}"
 
     def keyphrases(self, labels: Labels) -> list[list[str]]:
         """Each cluster's phrases, those that describe it first."""
@@ -241,6 +252,10 @@ class _Taken:
         if not words or words in self._beginnings:
             return False
         return not any(words[:size] in self._whole for size in range(1, len(words) + 1))
+
+
+def _any_of(title: str, text: str, categories: list[str]) -> bool:
+    return bool(title or text.strip() or categories)
 
 
 def _titles(items: pd.DataFrame) -> list[str]:

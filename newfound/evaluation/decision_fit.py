@@ -87,6 +87,7 @@ def fit_decision(
             cluster_terms,
             interest,
             config.policy,
+            timed=config.split.cut == "global",
         )
         people = protocols.read_journeys(dataset, interest, LEARNERS, config.evaluation.users_at_most, config.seed)
         events = protocols.novel_events(people, config.transitions.context)

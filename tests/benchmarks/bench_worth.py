@@ -4,8 +4,9 @@
 
 Every set is run by the main job with the defaults (`python -m pipelines local training`), whose steps are cached, so a
 bench that was stopped goes on where it stood. What follows is measured on the fit before the gates: learned from the
-past, chosen on users who are no test users, judged on test users. A term's worth is what is lost in log-likelihood, in
-nats a choice, when the term is left out and the rest is fitted anew (its interval is paired, over users).
+past, chosen on users who are no test users, judged on test users. On the two small sets planner, teacher and decision
+are fitted anew in four folds, so that every user is a test user once. A term's worth is what is lost in log-likelihood,
+in nats a choice, when the term is left out and the rest is fitted anew (its interval is paired, over users).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from newfound.datasets import Dataset
 from newfound.evaluation import moments as protocols
 from newfound.evaluation.bootstrap import Bootstrap
 from newfound.evaluation.decision_fit import LEARNERS, Source, kept
+from newfound.evaluation.served import coverage
 from newfound.measures import gains, hits
 from newfound.planner.base_model import base_model
 from newfound.ranker import Ranker
@@ -41,6 +43,7 @@ from newfound.recommend.item_terms import FADE, ItemTerms, leading_components
 from newfound.recommend.nested_logit import Coefficients, joint_utilities
 from newfound.table import TransitionTable
 from newfound.types import Floats, Ints
+from tests.benchmarks.folds import fold_parts, outcomes
 from tests.benchmarks.record import machine, write_record
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -52,6 +55,8 @@ CELLS: Final = 1 << 26  # scores of test moments that are held
 METHODS: Final = ("served", "ranker_direct", "table", "planner", "ranker_novel", "choice_model", "pair_frequency",
                   "cluster_sequence", "nearest_embedding", "most_popular", "random_novel")  # fmt: skip
 
+PER_MOMENT: Final = ("served_hits", "served_gains", "direct_hits", "direct_gains", "planner", "teacher")
+
 log = logging.getLogger("newfound.bench")
 
 
@@ -62,11 +67,13 @@ class Set:
     name: str
     config: str
     options: tuple[str, ...]
+    folds: int = 1
+    """of the users; more than one where a quarter of them are too few"""
 
 
 SETS: Final = (
-    Set("movielens", "local", ()),
-    Set("movietweetings", "movietweetings", ("--folder", str(DATA / "movietweetings-100k"))),
+    Set("movielens", "local", (), folds=4),
+    Set("movietweetings", "movietweetings", ("--folder", str(DATA / "movietweetings-100k")), folds=4),
     Set(
         "toys",
         "local",
@@ -106,15 +113,15 @@ def run(one: Set) -> Path:
     return runs
 
 
-def source_of(runs: Path, config: TrainingConfig) -> Source:
-    """The measured fit's parts."""
-    clusters = Clusters.load(runs / "clusters")
-    ranker = Ranker.load(runs / "ranker")
+def source_of(parts: Mapping[str, Path], config: TrainingConfig) -> Source:
+    """What a fold's decision reads."""
+    clusters = Clusters.load(parts["clusters"])
+    ranker = Ranker.load(parts["ranker"])
     return Source(
         ranker=ranker,
-        table=TransitionTable.load(runs / "table", clusters),
-        items=ItemTerms.load(runs / "decision", len(ranker.items)),
-        clusters=ClusterTerms.load(runs / "decision", len(clusters.interface)),
+        table=TransitionTable.load(parts["table"], clusters),
+        items=ItemTerms.load(parts["decision"], len(ranker.items)),
+        clusters=ClusterTerms.load(parts["decision"], len(clusters.interface)),
         interest=clusters,
         policy=config.policy,
         timed=config.split.cut == "global",
@@ -224,28 +231,62 @@ def measure(one: Set, runs: Path) -> dict[str, float]:
             coverage = metrics.get(f"{key}.slate_coverage", metrics.get(f"{key}.label_coverage@10"))
             if coverage is not None:
                 record[f"{one.name}.{method}.coverage"] = coverage
-    for key, value in metrics.items():
-        if key.startswith("served.minus."):
-            record[f"{one.name}.{key}"] = value
-    for key in ("planner.match_rate", "planner.minus.choice_model.novel_recall@10"):
-        record |= {f"{one.name}.{key}{end}": metrics[f"{key}{end}"] for end in ("", ".lower", ".upper")
-                   if f"{key}{end}" in metrics}  # fmt: skip
-    return record | {f"{one.name}.{key}": value for key, value in worth(runs, config).items()}
+    if "planner.match_rate" in metrics:
+        record[f"{one.name}.planner.match_rate"] = metrics["planner.match_rate"]
+    folds = [fold_parts(runs, config, fold) for fold in range(one.folds)]
+    found = shown(runs, folds, config) | worth(runs, folds, config)
+    return record | {f"{one.name}.{key}": value for key, value in found.items()}
 
 
-def worth(runs: Path, config: TrainingConfig) -> dict[str, float]:
+def shown(runs: Path, folds: Sequence[Mapping[str, Path]], config: TrainingConfig) -> dict[str, float]:
+    """Slates as served beside the ranker with a filter, and planner beside teacher, over all folds."""
+    found = [outcomes(parts, config, runs / "folds" / f"{fold}.npz") for fold, parts in enumerate(folds)]
+    users = np.concatenate([one.users for one in found])
+    boot = Bootstrap(users, resamples=config.evaluation.bootstrap, confidence=0.95, seed=config.seed)
+    record: dict[str, float] = {"test_moments": len(users), "test_users": len(np.unique(users))}
+    values = {name: np.concatenate([getattr(one, name) for one in found]) for name in PER_MOMENT}
+    for of, name in (("hits", "novel_hr@10"), ("gains", "novel_ndcg@10")):
+        _put(record, f"served.{name}", boot.mean(values[f"served_{of}"]))
+        _put(record, f"ranker_direct.{name}", boot.mean(values[f"direct_{of}"]))
+        difference = boot.difference(values[f"served_{of}"], values[f"direct_{of}"])
+        _put(record, f"served.minus.ranker_direct.{name}", difference)
+    record["served.coverage"] = coverage(sum(one.served_shown for one in found))
+    record["ranker_direct.coverage"] = coverage(sum(one.direct_shown for one in found))
+    for name in ("planner", "teacher"):
+        _put(record, f"{name}.novel_recall@10", boot.mean(values[name]))
+    _put(record, "planner.minus.teacher.novel_recall@10", boot.difference(values["planner"], values["teacher"]))
+    return record
+
+
+def worth(runs: Path, folds: Sequence[Mapping[str, Path]], config: TrainingConfig) -> dict[str, float]:
     """What each term is worth on test users, and slates of rivals that pool what they know."""
-    source = source_of(runs, config)
-    more = {"states": Language(runs, source.interest)}
+    interest = Clusters.load(runs / "clusters")
+    more = {"states": Language(runs, interest)}
     more["states_permuted"] = more["states"].permuted()
-    more["states_random"] = Language(runs, source.interest, random=True)
-    size, items = config.transitions.context, len(source.ranker.items)
+    more["states_random"] = Language(runs, interest, random=True)
+    parts = [_judged(source_of(fold, config), fold["dataset"], config, more) for fold in folds]
+    users, held = (np.concatenate([part[at] for part in parts]) for at in (0, 1))
+    likely = {name: np.concatenate([part[2][name] for part in parts]) for name in parts[0][2]}
+    ranks = {name: np.concatenate([part[3][name] for part in parts]) for name in parts[0][3]}
+    boot = Bootstrap(users[held], resamples=1000, confidence=0.95, seed=config.seed)
+    whole = Bootstrap(users, resamples=1000, confidence=0.95, seed=config.seed)
+    record: dict[str, float] = {"moments": len(users), "moments_fitted": sum(part[4] for part in parts)}
+    for key, (ours, theirs) in WORTHS.items():
+        _put(record, key, boot.difference(likely[ours], likely[theirs]))
+    for name in ("full", "ranker_and_teacher"):
+        _put(record, f"coldest_{name}.novel_hr@10", whole.mean(hits(ranks[name], 10)))
+        _put(record, f"coldest_{name}.novel_ndcg@10", whole.mean(gains(ranks[name], 10)))
+    return record
+
+
+def _judged(
+    source: Source, dataset: Path, config: TrainingConfig, more: Mapping[str, Language]
+) -> tuple[Any, Any, dict[str, Floats], dict[str, Ints], int]:
+    """Users and held moments of a fold, log-likelihoods and ranks by variant, and the moments fitted to."""
+    size, items, limits = config.transitions.context, len(source.ranker.items), config.evaluation
     learn, test = (
         protocols.novel_events(
-            protocols.read_journeys(
-                runs / "dataset", source.interest, groups, config.evaluation.users_at_most, config.seed
-            ),
-            size,
+            protocols.read_journeys(dataset, source.interest, groups, limits.users_at_most, config.seed), size
         )
         for groups in (LEARNERS, ["test"])
     )
@@ -253,57 +294,57 @@ def worth(runs: Path, config: TrainingConfig) -> dict[str, float]:
     if len(test) * items > CELLS:
         test = test.take(np.sort(np.random.default_rng(config.seed).choice(len(test), CELLS // items, replace=False)))
     fitting, judging = stored(source, learn, more), stored(source, test, more)
-    every, clusters = source.item_names, ("planner", "choice", "demand")
-    plain = [name for name in every if name != "text"]
-    variants: dict[str, tuple[list[str], tuple[str, ...]]] = {
-        "full": (every, clusters),
-        "without_planner": (every, ("choice", "demand")),
-        "without_teacher": (every, ("planner", "demand")),
-        "without_text": (plain, clusters),
-        "without_counts": (["ranker", "cooccurrence", *(["text"] if "text" in every else [])], clusters),
-        "ranker_and_teacher": (plain, ("choice", "demand")),
-        "states": ([*plain, "states"], ("choice", "demand")),
-        "states_permuted": ([*plain, "states_permuted"], ("choice", "demand")),
-        "states_random": ([*plain, "states_random"], ("choice", "demand")),
-        "text": (every, ("choice", "demand")),
-        "text_and_states": ([*every, "states"], ("choice", "demand")),
-    }
-    likely, shown = {}, {}
-    for name, (of_items, of_clusters) in variants.items():
+    likely, ranks = {}, {}
+    for name, (of_items, of_clusters) in variants(source.item_names).items():
         of_items = [term for term in of_items if term in fitting[0].items]
         found = fit_nested_logit(lambda: fitting, source.bounds, of_items, of_clusters)
         likely[name] = log_likelihoods(judging, source.bounds, found.coefficients)
-        shown[name] = slates(judging, source.bounds, found.coefficients)
+        ranks[name] = slates(judging, source.bounds, found.coefficients)
         log.info("%s: log-likelihood %.4f", name, likely[name].mean())
     users = np.concatenate([batch.users for batch in judging])
     held = np.concatenate([b.allowed[np.arange(len(b.targets)), b.targets] for b in judging])
-    boot = Bootstrap(users[held], resamples=1000, confidence=0.95, seed=config.seed)
-    whole = Bootstrap(users, resamples=1000, confidence=0.95, seed=config.seed)
-    differences = {
-        "llm.worth": ("full", "without_planner"),
-        "teacher.worth": ("full", "without_teacher"),
-        "text.worth": ("full", "without_text"),
-        "counts.worth": ("full", "without_counts"),
-        "llm_states.worth": ("states", "ranker_and_teacher"),
-        "llm_states_permuted.worth": ("states_permuted", "ranker_and_teacher"),
-        "llm_states_random.worth": ("states_random", "ranker_and_teacher"),
-        "sentence_encoder.worth": ("text", "ranker_and_teacher"),
-        "llm_states_beside_encoder.worth": ("text_and_states", "text"),
+    return users, held, likely, ranks, len(learn)
+
+
+def variants(every: list[str]) -> dict[str, tuple[list[str], tuple[str, ...]]]:
+    """Terms of items and of clusters of each fit that is compared."""
+    clusters = ("planner", "choice", "demand")
+    plain = [name for name in every if name != "text"]
+    behind = ("choice", "demand")
+    return {
+        "full": (every, clusters),
+        "without_planner": (every, behind),
+        "without_teacher": (every, ("planner", "demand")),
+        "without_text": (plain, clusters),
+        "without_counts": (["ranker", "cooccurrence", *(["text"] if "text" in every else [])], clusters),
+        "ranker_and_teacher": (plain, behind),
+        "states": ([*plain, "states"], behind),
+        "states_permuted": ([*plain, "states_permuted"], behind),
+        "states_random": ([*plain, "states_random"], behind),
+        "text": (every, behind),
+        "text_and_states": ([*every, "states"], behind),
     }
-    record: dict[str, float] = {"moments": len(users), "moments_fitted": len(learn)}
-    for key, (ours, theirs) in differences.items():
-        _put(record, key, boot.difference(likely[ours], likely[theirs]))
-    for name in ("full", "ranker_and_teacher"):
-        _put(record, f"coldest_{name}.novel_hr@10", whole.mean(hits(shown[name], 10)))
-        _put(record, f"coldest_{name}.novel_ndcg@10", whole.mean(gains(shown[name], 10)))
-    return record
+
+
+WORTHS: Final = {
+    "llm.worth": ("full", "without_planner"),
+    "teacher.worth": ("full", "without_teacher"),
+    "text.worth": ("full", "without_text"),
+    "counts.worth": ("full", "without_counts"),
+    "llm_states.worth": ("states", "ranker_and_teacher"),
+    "llm_states_permuted.worth": ("states_permuted", "ranker_and_teacher"),
+    "llm_states_random.worth": ("states_random", "ranker_and_teacher"),
+    "sentence_encoder.worth": ("text", "ranker_and_teacher"),
+    "llm_states_beside_encoder.worth": ("text_and_states", "text"),
+}
+"""By figure: the fit with the term and the fit without it."""
 
 
 def _put(record: dict[str, float], key: str, found: Any) -> None:
-    record |= {key: found.value, f"{key}.lower": found.lower, f"{key}.upper": found.upper}
+    record.update({key: found.value, f"{key}.lower": found.lower, f"{key}.upper": found.upper})
 
 
-def show(record: Mapping[str, Any]) -> None:
+def show_tables(record: Mapping[str, Any]) -> None:
     """The record as tables."""
     console = Console()
     for one in SETS:
@@ -341,7 +382,7 @@ def main() -> None:
             record = {key: value for key, value in record.items() if not key.startswith(f"{one.name}.")}
             record |= measure(one, run(one))
             write_record(out, {**record, **machine("transformers", "sentence-transformers")})
-    show(record)
+    show_tables(record)
 
 
 if __name__ == "__main__":

@@ -46,8 +46,8 @@ class Authority:
             .add_extension(alternative, critical=False)
             .sign(self._key, hashes.SHA256())
         )
-        file = self.folder / (host or name).replace("/", "_")
-        paths = file.with_suffix(".pem"), file.with_suffix(".key")
+        file = (host or name).replace("/", "_")  # with dots of its own: an ending is added, and replaces nothing
+        paths = self.folder / f"{file}.pem", self.folder / f"{file}.key"
         paths[0].write_bytes(made.public_bytes(serialization.Encoding.PEM))
         plain = serialization.NoEncryption(), serialization.PrivateFormat.PKCS8
         paths[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, plain[1], plain[0]))

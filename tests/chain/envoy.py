@@ -81,6 +81,8 @@ def configuration(mesh: Mesh, gateway: int, outbound: Mapping[tuple[str, str, in
         outbound: ports on which a workload finds a service: by owner, service and the service's port.
         admin: Envoy's own.
     """
+    for policy in of_kind(mesh.documents, "AuthorizationPolicy"):
+        list(rules_in(policy))  # of workloads that do not run here too: nothing is passed over
     listeners, clusters = [_gateway(mesh, gateway)], []
     for rule in _route(mesh)["rules"]:
         for backend in rule["backendRefs"]:

@@ -135,4 +135,4 @@ async def _turns() -> None:
 
 
 TestBreakerStates = BreakerStates.TestCase
-TestBreakerStates.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
+TestBreakerStates.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)

@@ -16,6 +16,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return self._now
 
     def _run_once(self) -> None:
-        if not self._ready and self._scheduled:  # type: ignore[attr-defined]
-            self._now = max(self._now, self._scheduled[0]._when)  # type: ignore[attr-defined]
+        if not self._ready:  # type: ignore[attr-defined]
+            # A cancelled timer may come first: the loop drops it, and would then wait for the next one in real time.
+            waiting = (timer.when() for timer in self._scheduled if not timer.cancelled())  # type: ignore[attr-defined]
+            self._now = max(self._now, min(waiting, default=self._now))
         super()._run_once()  # type: ignore[misc]

@@ -114,7 +114,7 @@ def takedown_start_command(root: Root = "releases") -> None:
 
 @takedown_app.command("show")
 def takedown_show_command(root: Root = "releases") -> None:
-    """What must not be shown any more."""
+    """Items and interests that must not be shown any more."""
     _show_takedown(read_takedown(root))
 
 
@@ -145,7 +145,7 @@ def table_show_command(
     release: Annotated[str | None, typer.Option(help="The current one by default.")] = None,
     root: Root = "releases",
 ) -> None:
-    """What follows two interests; without any, how the table's best answers spread."""
+    """Answers of the table after two interests; without any, the spread of its best answers."""
     from newfound.clusters import Clusters
     from newfound.table import TransitionTable
     from newfound.table.compare import spread_of
@@ -199,7 +199,7 @@ def table_diff_command(
     page: Annotated[Path | None, typer.Option(help="Write it as an HTML page as well, pair by pair.")] = None,
     root: Root = "releases",
 ) -> None:
-    """What changed from one release's table to another's."""
+    """Changes from one release's table to another's."""
     from newfound.clusters import Clusters
     from newfound.table import compare_tables
 

@@ -28,7 +28,7 @@ Model = TypeVar("Model", bound=Settings)
 
 
 class DataConfig(Settings):
-    """Where interactions come from, and what a rating means."""
+    """Source of the interactions, and the meaning of a rating."""
 
     loader: Literal["movielens-100k", "movielens", "movietweetings", "files"] = "movielens-100k"
     folder: str | None = None  # for movielens and movietweetings
@@ -77,7 +77,7 @@ class SplitConfig(Settings):
 
 
 class FeaturesConfig(Settings):
-    """What Feast keeps of a user's history."""
+    """A user's history as Feast keeps it."""
 
     history_length: Positive = 1000  # events a row; the paper's look-back
 

@@ -81,7 +81,7 @@ class SlotEvent(_Event):
 
 
 class AnswersEvent(_Event):
-    """What table and planner answered for one request, before anything was taken out.
+    """Answers of table and planner for one request, before anything was taken out.
 
     Attributes:
         successors: clusters answered.
@@ -146,7 +146,7 @@ class RecommendationEvent(_Event):
 
 
 class FeedbackEvent(_Event):
-    """What a user did with an item.
+    """Feedback of a user on an item.
 
     Attributes:
         id: of this event.

@@ -253,7 +253,7 @@ def _put_in_place(made: Path, out: Path, aside: Path) -> None:
 
 
 def _aside(work: Path, out: Path) -> Path:
-    """Where the old folder waits while the new one is renamed, on file systems that cannot exchange them."""
+    """Place of the old folder while the new one is renamed, on file systems that cannot exchange them."""
     return work / f"{out.name}.old"
 
 

@@ -190,7 +190,7 @@ def label_coverage(answers: Ints, n: int) -> float:
 
 
 def answer_counts(answers: Ints, n: int) -> NDArray[np.int64]:
-    """How often each of N labels is answered; negative entries are padding.
+    """Answers of each of N labels, counted; negative entries are padding.
 
     >>> answer_counts(np.array([[0, 1], [1, -1]]), 3)
     array([1, 2, 0])

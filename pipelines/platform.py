@@ -35,7 +35,7 @@ class Toleration(Settings):
 
 
 class Resources(Settings):
-    """Where a step runs and what it may take.
+    """Place and resources of a step.
 
     Attributes:
         cpu: cores requested.
@@ -93,7 +93,7 @@ class TrainJobs(Settings):
 
 
 class Canary(Settings):
-    """How a release that passed its gates is deployed.
+    """Deployment of a release that passed its gates.
 
     Attributes:
         namespace: where the InferenceServices are.
@@ -179,7 +179,7 @@ class Platform(Settings):
         return task
 
     def train_job(self, step: str) -> str:
-        """What a step needs to know to make a TrainJob, as JSON; empty where it is to be none."""
+        """Everything that a step must know to make a TrainJob, as JSON; empty where it is to be none."""
         job = getattr(self.train_jobs, step)
         if job is None:
             return ""

@@ -219,6 +219,19 @@ def test_every_module_says_what_it_is() -> None:
     assert riddles == set()
 
 
+def test_docstrings_name_their_subject() -> None:
+    """A function or class is a noun or does something; "What ..." leaves the reader to guess of what kind it is."""
+    documented = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    found = {
+        (_name(file), node.name)
+        for file in _every_module()
+        for node in ast.walk(_parse(file))
+        if isinstance(node, documented)
+        if re.match(r"(What|Who|Whose|How|Which|Where)\b", ast.get_docstring(node) or "")
+    }
+    assert found == set()
+
+
 def test_tests_mirror_the_tree() -> None:
     by_name: dict[str, set[str]] = {}
     for file in _every_module():

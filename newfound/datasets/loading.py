@@ -164,7 +164,7 @@ def _counts(kept: Any, items: Any, users: Any) -> dict[str, int]:
 
 
 def _meaning(staged: Staged, source: Source, data: DataConfig) -> dict[str, object]:
-    """How rows of this source became engagement and positive."""
+    """Derivation of engagement and positive from this source's rows."""
     positive_at = source.positive_at if data.positive_at is None else data.positive_at
     scale = data.rating_scale or source.rating_scale
     if ENGAGEMENT in staged.columns:

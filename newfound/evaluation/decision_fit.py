@@ -104,7 +104,7 @@ def fit_decision(
 
 @dataclass(frozen=True)
 class Source:
-    """What terms are read from."""
+    """Sources of the terms."""
 
     ranker: Ranker
     table: TransitionTable

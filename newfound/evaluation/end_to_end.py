@@ -201,7 +201,7 @@ def end_to_end_ranks(
 def quota_curve(
     ranker: ItemScorer, catalogue: Catalogue, events: Events, clusters: Ints, k: int
 ) -> tuple[Floats, Bools]:
-    """What each novelty quota finds of the next item that a user liked.
+    """Hits of each novelty quota on the next item that a user liked.
 
     A slate of k with q novel slots holds, as the policy lays it out, the ranker's best items of consumed clusters, and
     in its novel slots the best item of each of the first q novel clusters in turn.

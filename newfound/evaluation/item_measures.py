@@ -29,7 +29,7 @@ from newfound.measures import Ints
 
 SLATE: Final = 10
 WIDTHS: Final = (1, 2, 3, 5, 10)
-"""How many clusters may share a slate of ten; each method's number is chosen on validation users."""
+"""Numbers of clusters that may share a slate of ten; each method's number is chosen on validation users."""
 
 
 def ranker_measures(
@@ -80,7 +80,7 @@ def end_to_end_measures(
 
 
 def slate_widths(ranker: Any, catalogue: Catalogue, validation: Events, methods: Sequence[Method]) -> dict[str, int]:
-    """How many clusters share a slate, for each method: what finds most on validation users, the fewest of equals."""
+    """Number of clusters that share a slate, by method: what finds most on validation users, the fewest of equals."""
     if not len(validation):
         return {method.key: 5 for method in methods}
     best = {m.key: best_clusters(m.scorer.scores(validation), validation.seen, max(WIDTHS)) for m in methods}

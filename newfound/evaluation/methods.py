@@ -57,7 +57,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class Answers:
-    """What one method said at the moments."""
+    """Answers of one method at the moments."""
 
     ranks: dict[str, Ints]
     """by slice, [B] ranks of the truth; meaningless outside the slice's mask"""
@@ -162,7 +162,7 @@ def judge(
 
 
 def _breadth(key: str, found: Answers, raw: Ints, events: Events, frequency: Ints, n: int) -> dict[str, float]:
-    """How far a method's answers spread, and how many of them the user knew already."""
+    """Spread of a method's answers, and the share of them that the user knew already."""
     first = measures.answer_counts(found.best[:, :1], n)
     figures = {
         "label_coverage": measures.label_coverage(found.best[:, :1], n),

@@ -155,7 +155,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class _Fit:
-    """What several measures read of a fit."""
+    """The parts of a fit that several measures read."""
 
     dataset: Path
     histories: Path
@@ -246,7 +246,7 @@ def _load_planner(folder: Path, clusters: Clusters, config: TrainingConfig) -> t
 
 
 def _answer_live(planner: Any, contexts: Sequence[Context]) -> list[list[tuple[str, float]]]:
-    """What the planner's table would hold for some contexts that it does not, best first."""
+    """Answers to contexts that the planner's table does not hold, best first."""
     best, values = planner.top_k(contexts, len(planner))
     return [
         [(planner.nodes[at], value) for at, value in zip(row, scores, strict=True) if at >= 0]

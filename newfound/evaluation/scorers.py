@@ -13,7 +13,7 @@ from newfound.measures import Floats, Ints
 
 
 class Policy(Protocol):
-    """What is needed of the planner: `newfound.planner.planner.Planner.log_probs`."""
+    """The planner's part that scoring needs: `newfound.planner.planner.Planner.log_probs`."""
 
     def log_probs(self, contexts: Sequence[Context]) -> Floats:
         """Natural-log probabilities of all clusters, [B, N]."""

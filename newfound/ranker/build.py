@@ -160,7 +160,7 @@ def _rank(ordered: Floats, earlier: Floats, own: Floats) -> Ints:
 
 
 def _before(values: Floats, own: Floats, earlier: Bools) -> Ints:
-    """How many values [found, 1 or W] come before each of `own` [W]: higher ones, of equal ones those `earlier`."""
+    """Number of values [found, 1 or W] before each of `own` [W]: higher ones, of equal ones those `earlier`."""
     before: Ints = ((values > own) | ((values == own) & earlier)).sum(axis=0)
     return before
 
@@ -214,7 +214,7 @@ def train_ranker(
 
 @dataclass(frozen=True)
 class Material:
-    """What the ranker learns from, in cluster order.
+    """Training data of the ranker, in cluster order.
 
     Attributes:
         items: item ids.
@@ -282,7 +282,7 @@ def assemble(learned: Learned, material: Material, config: RankerConfig, seed: i
 
 
 def best_settings(tuned: Path) -> dict[str, Any]:
-    """What `tune_ranker` found, as settings of `RankerConfig`.
+    """Best trial of `tune_ranker`, as settings of `RankerConfig`.
 
     Raises:
         DataError: best.json is missing or broken.

@@ -86,7 +86,7 @@ class Block(nn.Module):
         return fed
 
     def at(self, x: Tensor, last: Tensor, buckets: Tensor, future: Tensor) -> Tensor:
-        """What `forward` gives at one position of each sequence, [B, dim]: its own keys and values, a single query."""
+        """`forward` at one position of each sequence, [B, dim]: its own keys and values, a single query."""
         batch, length, dim = x.shape
         own = torch.arange(batch, device=x.device), last
         normed, query_key_value = self.norm_attention(x), self.query_key_value.weight
@@ -140,7 +140,7 @@ class Encoder(nn.Module):
         return queries
 
     def _read(self, vectors: Tensor, sequences: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What the first block gets: [B, L, dim], and the buckets and the mask, [L, L] each."""
+        """Input of the first block: [B, L, dim], and the buckets and the mask, [L, L] each."""
         length = sequences.shape[1]
         x: Tensor = self.dropout(vectors[sequences.clamp_min(0)] * math.sqrt(self.dim))
         return x, self.buckets[:length, :length], self.future[:length, :length]

@@ -39,7 +39,7 @@ POPULAR_EACH: Final = 3  # items of an interest on the shortlist that stands in 
 
 @dataclass(frozen=True, slots=True)
 class PlannerQuery:
-    """What a live planner is asked: the clusters that follow a context."""
+    """Query to a live planner: the clusters that follow a context."""
 
     context: Context
 
@@ -49,7 +49,7 @@ PlannerAnswer = Mapping[str, float]
 
 
 class AnswerCache:
-    """What live planners answered, the latest `size` contexts; an answer holds for every user."""
+    """Answers of live planners to the latest `size` contexts; an answer holds for every user."""
 
     def __init__(self, size: int = 100_000) -> None:
         self._size = size
@@ -72,7 +72,7 @@ class AnswerCache:
 
 @dataclass(frozen=True, slots=True)
 class SlateRequest:
-    """What a request asks for."""
+    """A request for a slate."""
 
     k: int
     novel: int | float | None = None
@@ -120,7 +120,7 @@ class Decision:
         return bool(self._held.any())
 
     def ask(self) -> PlannerQuery | None:
-        """What a live planner should be asked, or None where nothing needs asking.
+        """Query for a live planner; None where nothing needs asking.
 
         It is asked for the likeliest context where the table holds none of the user's: for a single interest, and for
         contexts outside a partial table.
@@ -194,7 +194,7 @@ class Decision:
         return row
 
     def query(self, plan: Plan) -> JointQuery:
-        """What the ranker is asked."""
+        """Query for the ranker."""
         return JointQuery(
             history=self.history.item_ids,
             offsets=plan.offsets,
@@ -206,7 +206,7 @@ class Decision:
         )
 
     def popular(self, plan: Plan) -> Offer:
-        """What stands in for the ranker: interests by their offsets alone, each with its most popular items."""
+        """Stand-in for the ranker's answer: interests by their offsets alone, each with its most popular items."""
         order = sorted(plan.offsets, key=lambda cluster: -plan.offsets[cluster])
         shortlist: list[tuple[str, float]] = []
         for cluster in order[: max(self.config.shortlist // POPULAR_EACH, 1)]:
@@ -253,7 +253,7 @@ class Decision:
         )
 
     def answers_event(self, answer: PlannerAnswer | None = None, generated: int = 0) -> AnswersEvent:
-        """What table or planner answered to the likeliest context, before anything was taken out."""
+        """Answer of table or planner to the likeliest context, before anything was taken out."""
         told: list[str] = []
         if answer is not None:
             told = list(answer)

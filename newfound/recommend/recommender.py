@@ -35,13 +35,13 @@ REMEMBERED: Final = 10_000  # answers of the planner that are kept
 
 
 class Planner(Protocol):
-    """What recommending needs of the language policy."""
+    """The language policy's part that recommending needs."""
 
     def answers(self, asks: Sequence[PlannerQuery]) -> Sequence[PlannerAnswer]: ...
 
 
 class ItemPolicy(Protocol):
-    """What recommending needs of the ranker."""
+    """The ranker's part that recommending needs."""
 
     def top_k(self, queries: Sequence[JointQuery]) -> Sequence[JointAnswer]: ...
 

@@ -36,7 +36,7 @@ Id = Annotated[str, AfterValidator(_check_id)]
 
 
 class Pointer(BaseModel):
-    """What `current` holds.
+    """Content of `current`.
 
     Attributes:
         release: the release that serves.

@@ -116,7 +116,7 @@ def pooled_lifts(rows: Sequence[Mapping[str, Any]], over: str = BASELINE) -> dic
 
 
 def verdict(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What came of newfound, in words, from the intervals alone."""
+    """Outcome of newfound in words, from the intervals alone."""
     arms = {row["arm"] for row in rows}
     if "newfound" not in arms:
         return "newfound was not run."

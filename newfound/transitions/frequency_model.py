@@ -18,7 +18,7 @@ Weights = npt.NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Backoff:
-    """How much each coarser estimate weighs, in observations."""
+    """Weights of the coarser estimates, in observations."""
 
     context: float = 100.0  # the single interests' estimate against the very context's counts
     single: float = 400.0  # popularity against a single interest's counts

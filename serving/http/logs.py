@@ -21,7 +21,7 @@ from serving.metrics import LOG_DROPPED
 ACCESS = logging.getLogger("newfound.serving.access")
 STDERR: Final = 2
 FLUSH_S: Final = 1.0
-"""How long the end of the process waits for lines to be written."""
+"""Seconds that the end of the process waits for lines to be written."""
 
 
 class JsonLines(logging.Handler):

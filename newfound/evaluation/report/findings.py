@@ -258,7 +258,7 @@ def _tuning(folder: Path | None) -> list[dict[str, Any]]:
 
 
 def _notes(evidence: Evidence) -> list[str]:
-    """How the figures came to be, and what they do not say."""
+    """Notes on how the figures came to be, and on what they do not say."""
     info, metrics = evidence.dataset.info, evidence.metrics
     split = info.get("split", {})
     planner = (

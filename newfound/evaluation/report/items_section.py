@@ -59,7 +59,7 @@ def _whole_slates(findings: Findings, measure: str) -> list[Dot]:
 
 
 def _decision(findings: Findings) -> str:
-    """What planner and ranker weigh in the one decision."""
+    """Weights of planner and ranker in the one decision."""
     decision = findings.get("decision") or {}
     if not decision.get("intervals"):
         return ""

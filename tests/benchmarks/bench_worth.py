@@ -228,7 +228,7 @@ def measure(one: Set, runs: Path) -> dict[str, float]:
                 for end in ("", ".lower", ".upper"):
                     if f"{key}.{name}{end}" in metrics:
                         record[f"{one.name}.{method}.{name}{end}"] = metrics[f"{key}.{name}{end}"]
-            coverage = metrics.get(f"{key}.slate_coverage", metrics.get(f"{key}.label_coverage@10"))
+            coverage = metrics.get(f"{key}.slate_coverage", metrics.get(f"{key}.label_coverage"))
             if coverage is not None:
                 record[f"{one.name}.{method}.coverage"] = coverage
     if "planner.match_rate" in metrics:
@@ -246,14 +246,15 @@ def shown(runs: Path, folds: Sequence[Mapping[str, Path]], config: TrainingConfi
     record: dict[str, float] = {"test_moments": len(users), "test_users": len(np.unique(users))}
     values = {name: np.concatenate([getattr(one, name) for one in found]) for name in PER_MOMENT}
     for of, name in (("hits", "novel_hr@10"), ("gains", "novel_ndcg@10")):
-        _put(record, f"served.{name}", boot.mean(values[f"served_{of}"]))
-        _put(record, f"ranker_direct.{name}", boot.mean(values[f"direct_{of}"]))
+        _put(record, f"folds.served.{name}", boot.mean(values[f"served_{of}"]))
+        _put(record, f"folds.ranker_direct.{name}", boot.mean(values[f"direct_{of}"]))
         difference = boot.difference(values[f"served_{of}"], values[f"direct_{of}"])
         _put(record, f"served.minus.ranker_direct.{name}", difference)
-    record["served.coverage"] = coverage(sum(one.served_shown for one in found))
-    record["ranker_direct.coverage"] = coverage(sum(one.direct_shown for one in found))
+    record["folds.served.coverage"] = coverage(sum(one.served_shown for one in found))
+    record["folds.ranker_direct.coverage"] = coverage(sum(one.direct_shown for one in found))
+    record["folds"] = len(folds)
     for name in ("planner", "teacher"):
-        _put(record, f"{name}.novel_recall@10", boot.mean(values[name]))
+        _put(record, f"folds.{name}.novel_recall@10", boot.mean(values[name]))
     _put(record, "planner.minus.teacher.novel_recall@10", boot.difference(values["planner"], values["teacher"]))
     return record
 

@@ -190,7 +190,7 @@ class Ranker:
         return answer
 
     def bonus(self, history: Ints, spans: Sequence[Span]) -> Bonus:
-        """Part of items' scores beside their product with the query; after an empty history, those of the spans alone."""
+        """Part of the score beside the product with the query; after an empty history, of the spans' items alone."""
         if not len(history):
             items = np.concatenate([NO_ITEMS, *(np.arange(*span) for span in disjoint(spans, len(self.items)))])
             return Bonus(items, self.popularity[items])

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from newfound.errors import NewfoundError
+from newfound.files import write_text
 from newfound.release import store as releases
 from newfound.release.storage import Storage
 from newfound.release.takedown import Takedown, change_takedown, read_takedown, start_takedown
@@ -217,7 +218,7 @@ def table_diff_command(
     if page is not None:
         from newfound.evaluation.report.table_changes import render_changes
 
-        page.write_text(render_changes(diff, clusters), encoding="utf-8")
+        write_text(page, render_changes(diff, clusters))
         console.print(f"{escape(str(page))} written")
 
 

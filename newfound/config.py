@@ -155,7 +155,7 @@ class TableConfig(Settings):
 
 
 class RankerConfig(Settings):
-    """The item policy: a transformer over the item sequence, and a memory of what was consumed together."""
+    """The item policy: a transformer over the item sequence, and counts of what was consumed together."""
 
     dim: Positive = 64
     blocks: Positive = 2

@@ -210,6 +210,24 @@ def test_files_are_replaced_in_one_place_alone() -> None:
     assert {name for name, _ in found} == {"newfound/files.py"}, found
 
 
+def test_types_of_arrays_have_one_home() -> None:
+    found = {
+        (_name(file), ast.unparse(node))
+        for file in _every_module()
+        for node in _parse(file).body
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None
+        if re.match(r"(\w+\.)?NDArray\[|tuple\[str, \.\.\.\]", ast.unparse(node.value))
+    }
+    assert {name for name, _ in found} == {"newfound/types.py"}, found
+
+
+def test_transitions_are_read_by_their_artifact_alone() -> None:
+    """Its tables by name, and the contracts of their columns."""
+    named = re.compile(r"\b(ALL_FILE|BALANCED_FILE|WITHHELD_FILE)\b|\"(transitions|balanced|held_out)\.parquet\"")
+    found = {_name(file) for file in _every_module() if named.search(file.read_text(encoding="utf-8"))}
+    assert found == {"newfound/transitions/artifact.py", "newfound/transitions/mine.py"}
+
+
 def test_every_module_says_what_it_is() -> None:
     headers = {_name(file): ast.get_docstring(_parse(file)) for file in _every_module() if file.stat().st_size}
     assert {name for name, header in headers.items() if not header} == set()

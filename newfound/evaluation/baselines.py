@@ -15,17 +15,18 @@ import numpy as np
 
 from newfound.clusters import Clusters
 from newfound.evaluation.end_to_end import Catalogue, ItemScorer, scored
-from newfound.evaluation.moments import Context, Events
-from newfound.measures import Floats, Ints, mean_reciprocal_rank, ranks_of
+from newfound.evaluation.moments import Events
+from newfound.measures import mean_reciprocal_rank, ranks_of
 from newfound.transitions.artifact import Counts
 from newfound.transitions.choice_model import Choices, fit_choices
 from newfound.transitions.frequency_model import Backoff, FrequencyModel
+from newfound.types import Context, Ints, Reals
 
 
 class Scorer(Protocol):
     """Anything that ranks the clusters at a moment."""
 
-    def scores(self, events: Events) -> Floats:
+    def scores(self, events: Events) -> Reals:
         """[B, N], higher is better."""
 
 
@@ -63,7 +64,7 @@ class Teacher:
     def __init__(self, choices: Choices, seed: int, *, penalty: float, epochs: int, kinship: bool) -> None:
         self._model = fit_choices(choices if kinship else replace(choices, kinship=None), penalty, epochs, seed)
 
-    def scores(self, events: Events) -> Floats:
+    def scores(self, events: Events) -> Reals:
         return self._model.scores(_indices(events.contexts, events.journeys.order))
 
 
@@ -73,7 +74,7 @@ class RandomNovel:
     def __init__(self, seed: int) -> None:
         self._seed = seed
 
-    def scores(self, events: Events) -> Floats:
+    def scores(self, events: Events) -> Reals:
         n = len(events.journeys.order)
         return np.stack([np.random.default_rng([self._seed, int(e)]).random(n) for e in events.at])
 
@@ -84,7 +85,7 @@ class Popular:
     def __init__(self, counts: Counts) -> None:
         self._scores = counts.frequency.astype(np.float64)
 
-    def scores(self, events: Events) -> Floats:
+    def scores(self, events: Events) -> Reals:
         return np.tile(self._scores, (len(events), 1))
 
 
@@ -94,7 +95,7 @@ class PairFrequency:
     def __init__(self, counts: Counts, *, context: float, single: float) -> None:
         self._model = FrequencyModel(counts.contexts, counts.labels, counts.n, backoff=Backoff(context, single))
 
-    def scores(self, events: Events) -> Floats:
+    def scores(self, events: Events) -> Reals:
         return self._model.distribution(_indices(events.contexts, events.journeys.order))
 
 
@@ -107,9 +108,9 @@ class Nearest:
         unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         self._cosine, self._pool = unit @ unit.T, pool
 
-    def scores(self, events: Events) -> Floats:
+    def scores(self, events: Events) -> Reals:
         near = self._cosine[_indices(events.contexts, events.journeys.order)]  # [B, K, N]
-        pooled: Floats = near[:, -1] if self._pool == "last" else getattr(near, self._pool)(axis=1)
+        pooled: Reals = near[:, -1] if self._pool == "last" else getattr(near, self._pool)(axis=1)
         return pooled
 
 
@@ -185,7 +186,7 @@ class RankerNovel:
     def __init__(self, item_scores: ClusterPools, *, pool: str) -> None:
         self._pools, self._pool = item_scores, pool
 
-    def scores(self, events: Events) -> Floats:
+    def scores(self, events: Events) -> Reals:
         return self._pools.of(events)[self._pool]
 
 
@@ -196,9 +197,9 @@ class ClusterPools:
 
     def __init__(self, ranker: ItemScorer, catalogue: Catalogue) -> None:
         self._ranker, self._catalogue = ranker, catalogue
-        self._known: dict[tuple[int, bytes], dict[str, Floats]] = {}
+        self._known: dict[tuple[int, bytes], dict[str, Reals]] = {}
 
-    def of(self, events: Events) -> dict[str, Floats]:
+    def of(self, events: Events) -> dict[str, Reals]:
         """By name of the pooling, [B, N]; minus infinity for a cluster without an item to show."""
         key = (id(events.journeys), events.at.tobytes())
         if key not in self._known:

@@ -19,9 +19,9 @@ from newfound import schema
 from newfound.config import RankerConfig
 from newfound.evaluation.baselines import Baseline, tune
 from newfound.evaluation.moments import Events
-from newfound.measures import Floats
 from newfound.transitions.artifact import Transitions
 from newfound.transitions.mine import interest_events
+from newfound.types import Reals
 
 SPACE: dict[str, Sequence[Any]] = {"dropout": (0.3, 0.5)}
 LENGTH = 100
@@ -76,7 +76,7 @@ class ClusterSequence:
         with _quietly("newfound.ranker"):
             self._model = fit(Sequences.of(walks), n, config, seed).model
 
-    def scores(self, events: Events) -> Floats:
+    def scores(self, events: Events) -> Reals:
         import torch
 
         from newfound.ranker.data import Sequences

@@ -25,7 +25,7 @@ from newfound.evaluation.end_to_end import (
 from newfound.evaluation.methods import Answers, Method, put
 from newfound.evaluation.moments import Events, next_item_events, read_journeys
 from newfound.evaluation.scorers import TableScorer
-from newfound.measures import Ints
+from newfound.types import Ints
 
 SLATE: Final = 10
 WIDTHS: Final = (1, 2, 3, 5, 10)

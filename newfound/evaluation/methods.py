@@ -13,8 +13,8 @@ from newfound.config import PolicyConfig
 from newfound.evaluation.baselines import Baseline, Scorer
 from newfound.evaluation.bootstrap import Bootstrap, Interval
 from newfound.evaluation.end_to_end import best_clusters
-from newfound.evaluation.moments import Context, Events, light_users, sampled_contexts, withheld_contexts
-from newfound.measures import Bools, Ints
+from newfound.evaluation.moments import Events, light_users, sampled_contexts, withheld_contexts
+from newfound.types import Bools, Context, Ints
 
 KS = (1, 10)
 

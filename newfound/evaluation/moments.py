@@ -17,10 +17,8 @@ from newfound import schema
 from newfound.clusters import Clusters
 from newfound.config import PolicyConfig
 from newfound.datasets import Dataset
-from newfound.measures import Array, Bools, Floats, Ints
 from newfound.recommend import policy
-
-Context = tuple[str, ...]
+from newfound.types import Array, Bools, Context, Ints, Reals
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Journeys:
     items: Array
     clusters: Ints
     positives: Bools
-    engagements: Floats
+    engagements: Reals
     order: list[str]
     """interface clusters, by index"""
 

@@ -24,7 +24,7 @@ from newfound.evaluation.cluster_sequence import sequence_baseline
 from newfound.evaluation.end_to_end import Catalogue
 from newfound.evaluation.item_measures import SLATE, end_to_end_measures, quota_measures, ranker_measures
 from newfound.evaluation.methods import Answers, Method, judge, method_of, paired, slices_of
-from newfound.evaluation.moments import Context, Events
+from newfound.evaluation.moments import Events
 from newfound.evaluation.report import findings
 from newfound.evaluation.report.page import write_report
 from newfound.evaluation.scorers import Live, PlannerScorer, TableScorer
@@ -32,6 +32,7 @@ from newfound.evaluation.served import open_recommender, served_measures
 from newfound.files import new_folder
 from newfound.planner.prompt import has_planner
 from newfound.transitions.artifact import Transitions
+from newfound.types import Context
 
 if TYPE_CHECKING:
     from newfound.ranker import Ranker

@@ -5,7 +5,7 @@ What it computes, for a history i_1 .. i_t (oldest first):
     u_i = unit(e_i + W x_i)                          item vector: id embedding plus projected text vector, length 1
     h   = blocks(sqrt(d) u_{i_1}, ..., sqrt(d) u_{i_t})   causal self-attention; positions only as learned distances
     q   = exp(s) unit(layer_norm(h_t))               the query; exp(s) is a learned inverse temperature
-    score(i) = q . u_i  +  m_i                       m: what other histories held near the user's last items (memory.py)
+    score(i) = q . u_i  +  m_i                       m: co-occurrence with the user's last items
 
 Bounded scores are what lets the softmax over all items be trained for long without long vectors for frequent items. An
 item that nobody has consumed has no id part: its text alone places it.

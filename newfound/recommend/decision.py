@@ -89,10 +89,10 @@ class Decision:
         wish: SlateRequest,
         seed: int,
         config: PolicyConfig,
-        memory: AnswerCache | None,
+        cache: AnswerCache | None,
     ) -> None:
         self.shelf, self.catalogue, self.wish, self.seed, self.config = shelf, shelf.catalogue, wish, seed, config
-        self.history, self._memory = history, memory
+        self.history, self._cache = history, cache
         self.past, self.stale = self.catalogue.past_of(history)
         self.hidden = wish.exclude.union(history.item_ids)
         self.interests: list[Interest] = [
@@ -125,12 +125,12 @@ class Decision:
         It is asked for the likeliest context where the table holds none of the user's: for a single interest, and for
         contexts outside a partial table.
         """
-        if not self.slots or not self.contexts or self.from_table or self._remembered() is not None:
+        if not self.slots or not self.contexts or self.from_table or self._cached() is not None:
             return None
         return PlannerQuery(self.context)
 
-    def _remembered(self) -> PlannerAnswer | None:
-        return self._memory.get(self.context) if self._memory is not None else None
+    def _cached(self) -> PlannerAnswer | None:
+        return self._cache.get(self.context) if self._cache is not None else None
 
     def plan(self, answer: PlannerAnswer | None = None) -> Plan:
         """Weighs the interests that are new, and draws what exploration shows.
@@ -157,7 +157,7 @@ class Decision:
         weights = [probability for _, probability in self.contexts]
         answers, reason = self._table, catalogue.table_reason
         if not self.from_table and self.contexts:
-            live = answer if answer is not None else self._remembered()
+            live = answer if answer is not None else self._cached()
             if live is not None:
                 at = [context for context, _ in self.contexts].index(self.context)
                 answers = answers.copy()
@@ -275,7 +275,7 @@ def draft(
     wish: SlateRequest,
     seed: int,
     config: PolicyConfig,
-    memory: AnswerCache | None = None,
+    cache: AnswerCache | None = None,
 ) -> Decision:
     """Reads a history under one release, and looks up what follows the user's interests.
 
@@ -285,6 +285,6 @@ def draft(
         wish: what the request asks for.
         seed: of every random choice; same seed, same slate.
         config: the policy's.
-        memory: earlier answers of a live planner.
+        cache: earlier answers of a live planner.
     """
-    return Decision(shelf, history, wish, seed, config, memory)
+    return Decision(shelf, history, wish, seed, config, cache)

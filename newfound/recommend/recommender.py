@@ -135,9 +135,9 @@ class Recommender:
         """
         wish = SlateRequest(k or self.policy.k, novel, frozenset(exclude))
         asking = planner and self.planner is not None
-        memory = self.answer_cache if asking else None
+        cache = self.answer_cache if asking else None
         drafts = [
-            draft(self.shelf, history, wish, seed, self.policy, memory)
+            draft(self.shelf, history, wish, seed, self.policy, cache)
             for history, seed in zip(histories, seeds, strict=True)
         ]
         if asking:

@@ -9,11 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from newfound.types import Floats, Ints
-
-Weights = npt.NDArray[np.floating]
+from newfound.types import Floats, Ints, Reals
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class FrequencyModel:
     """
 
     def __init__(
-        self, contexts: Ints, labels: Ints, n: int, weights: Weights | None = None, backoff: Backoff | None = None
+        self, contexts: Ints, labels: Ints, n: int, weights: Reals | None = None, backoff: Backoff | None = None
     ) -> None:
         self.n = n
         self.width = contexts.shape[1]

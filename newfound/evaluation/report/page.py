@@ -24,7 +24,7 @@ from newfound.evaluation.report.training_section import training_section
 
 def write_report(findings: Findings, path: Path) -> None:
     """Writes the page."""
-    Path(path).write_text(render(findings), encoding="utf-8")
+    path.write_text(render(findings), encoding="utf-8")
 
 
 def render(findings: Findings) -> str:

@@ -44,6 +44,7 @@ from newfound.recommend.nested_logit import Coefficients, joint_utilities
 from newfound.table import TransitionTable
 from newfound.types import Floats, Ints
 from tests.benchmarks.folds import fold_parts, outcomes
+from tests.benchmarks.new_shelves import new_shelves
 from tests.benchmarks.record import machine, write_record
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -234,7 +235,7 @@ def measure(one: Set, runs: Path) -> dict[str, float]:
     if "planner.match_rate" in metrics:
         record[f"{one.name}.planner.match_rate"] = metrics["planner.match_rate"]
     folds = [fold_parts(runs, config, fold) for fold in range(one.folds)]
-    found = shown(runs, folds, config) | worth(runs, folds, config)
+    found = shown(runs, folds, config) | worth(runs, folds, config) | shelves(runs, config)
     return record | {f"{one.name}.{key}": value for key, value in found.items()}
 
 
@@ -257,6 +258,17 @@ def shown(runs: Path, folds: Sequence[Mapping[str, Path]], config: TrainingConfi
         _put(record, f"folds.{name}.novel_recall@10", boot.mean(values[name]))
     _put(record, "planner.minus.teacher.novel_recall@10", boot.difference(values["planner"], values["teacher"]))
     return record
+
+
+def shelves(runs: Path, config: TrainingConfig) -> dict[str, float]:
+    """Interests that opened today, found by their words."""
+    clusters = Clusters.load(runs / "clusters")
+    texts = {
+        "encoder": leading_components(clusters.vectors["text"], 64),
+        "language": Language(runs, clusters).vectors,
+        "language_random": Language(runs, clusters, random=True).vectors,
+    }
+    return new_shelves(runs, config, texts, config.evaluation.confidence)
 
 
 def worth(runs: Path, folds: Sequence[Mapping[str, Path]], config: TrainingConfig) -> dict[str, float]:

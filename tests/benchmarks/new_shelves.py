@@ -33,6 +33,7 @@ from newfound.transitions.artifact import Transitions
 from newfound.transitions.choice_model import Choices, fit_choices
 from newfound.transitions.mine import mine_transitions
 from newfound.types import Floats, Ints
+from tests.benchmarks.folds import measured_parts
 
 SHARE: Final = 0.1
 KS: Final = (1, 3, 10)
@@ -139,7 +140,8 @@ def pulled(vectors: Floats, choices: Choices, withheld: Ints) -> Floats:
 
 def _withhold(runs: Path, config: TrainingConfig) -> tuple[dict[str, Path], Ints]:
     """Folders without what happened in the withheld interests, made where they are not there; and those interests."""
-    interests = Clusters.load(runs / "clusters")
+    measured = measured_parts(runs)
+    interests = Clusters.load(measured["clusters"])
     n = len(interests.interface)
     drawn = np.random.default_rng(config.seed).choice(n, max(round(SHARE * n), 2), replace=False)
     withheld = np.sort(drawn).astype(np.int64)
@@ -150,9 +152,9 @@ def _withhold(runs: Path, config: TrainingConfig) -> tuple[dict[str, Path], Ints
     histories = folder / "histories.parquet"
     folder.mkdir(exist_ok=True)
     if not histories.exists():
-        _drop_items(runs / "histories", gone, histories)
+        _drop_items(measured["histories"], gone, histories)
     if not (parts["dataset"] / RECORD).exists():
-        _drop_past(runs / "dataset", gone, parts["dataset"])
+        _drop_past(measured["dataset"], gone, parts["dataset"])
     if not parts["clusters"].exists():
         by_text(interests).save(parts["clusters"])
     fine = config.planner.finetune.model_copy(update={"minutes": 0.0})
@@ -161,7 +163,7 @@ def _withhold(runs: Path, config: TrainingConfig) -> tuple[dict[str, Path], Ints
     if not parts["transitions"].exists():
         mine_transitions(histories, parts["dataset"], parts["clusters"], config.transitions, config.seed, arguments[0])
     if not parts["planner"].exists():
-        finetune_planner(*arguments, of_words, config.seed, parts["planner"], runs / "planner", config.threads)
+        finetune_planner(*arguments, of_words, config.seed, parts["planner"], measured["planner"], config.threads)
     if not parts["table"].exists():
         build_table(parts["planner"], parts["clusters"], parts["transitions"], config.table, parts["table"])
     return parts, withheld

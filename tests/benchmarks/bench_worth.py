@@ -386,14 +386,16 @@ def main() -> None:
     """Runs, measures, writes `runs/bench/worth.json`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", nargs="+", choices=[one.name for one in SETS], default=[one.name for one in SETS])
-    chosen = parser.parse_args().sets
+    parser.add_argument("--measure-only", action="store_true", help="what the last runs left, without running anew")
+    options = parser.parse_args()
+    chosen = options.sets
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     out = ROOT / "runs" / "bench" / "worth.json"
     record: dict[str, Any] = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
     for one in SETS:
         if one.name in chosen:
             record = {key: value for key, value in record.items() if not key.startswith(f"{one.name}.")}
-            record |= measure(one, run(one))
+            record |= measure(one, RUNS / one.name if options.measure_only else run(one))
             write_record(out, {**record, **machine("transformers", "sentence-transformers")})
     show_tables(record)
 

@@ -50,7 +50,7 @@ def test_known_truth_is_recovered_from_logged_propensities(sqlite_url: str, tmp_
                 position=place,
                 item=entry.item,
                 cluster=entry.cluster,
-                kind=entry.kind.value,
+                kind=entry.slot_kind.value,
                 propensity=entry.propensity,
                 reason=entry.reason.value,
                 candidates=dict(entry.candidates or {}),

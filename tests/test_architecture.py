@@ -29,6 +29,7 @@ STATIONS: Final = (
     ("schema", "measures", "events"),
     ("config", "files"),
     ("gates",),
+    ("service",),
     ("compute",),
     ("datasets",),
     ("features",),

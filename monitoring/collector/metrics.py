@@ -31,6 +31,17 @@ class Metrics:
         self.corrected = Counter(
             "newfound_collector_corrected_clocks", "Events from clocks that were too far ahead", registry=self.registry
         )
+        self.closed = Counter(
+            "newfound_collector_connections_closed",
+            "Connections closed by a bound: headers late, peer at its cap",
+            ["why"],
+            registry=self.registry,
+        )
+        self.lines = Counter(
+            "newfound_collector_log_lines_dropped",
+            "Log lines dropped, because nobody reads them fast enough",
+            registry=self.registry,
+        )
         self.commit = Histogram("newfound_collector_commit_seconds", "One transaction", registry=self.registry)
         self.size = Histogram(
             "newfound_collector_commit_events",
@@ -57,6 +68,10 @@ class Metrics:
             self.bad.labels(status)
         for outcome in ("duplicate", "erased"):
             self.events.labels("any", outcome)
+
+    def close(self, why: str) -> None:
+        """Counts a connection that was closed by a bound."""
+        self.closed.labels(why).inc()
 
     def refuse(self, status: int, events: int) -> None:
         """Counts a refused request, and the events in it that were at fault."""

@@ -240,7 +240,9 @@ def erase_command(
 
     if again == (user is not None):
         raise typer.BadParameter("expected either --user or --replay")
-    written = [str(out or OUT)] if out is not None or OUT.is_dir() else []
+    place = out or OUT  # our own, where nothing may have been exported yet
+    named = out is not None and not out.is_dir()
+    written = [str(place)] if named or any(place.rglob("*.parquet")) else []
     feast = open_feast(repository=features) if features else None
     places = Places([*(files or []), *written], spool or [], feast)
     if user is None:

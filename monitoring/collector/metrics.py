@@ -18,6 +18,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._of_the_server()
         self.events = Counter(
             "newfound_collector_events", "Events by table and outcome", ["table", "outcome"], registry=self.registry
         )
@@ -30,17 +31,6 @@ class Metrics:
         )
         self.corrected = Counter(
             "newfound_collector_corrected_clocks", "Events from clocks that were too far ahead", registry=self.registry
-        )
-        self.closed = Counter(
-            "newfound_collector_connections_closed",
-            "Connections closed by a bound: headers late, peer at its cap",
-            ["why"],
-            registry=self.registry,
-        )
-        self.lines = Counter(
-            "newfound_collector_log_lines_dropped",
-            "Log lines dropped, because nobody reads them fast enough",
-            registry=self.registry,
         )
         self.commit = Histogram("newfound_collector_commit_seconds", "One transaction", registry=self.registry)
         self.size = Histogram(
@@ -68,6 +58,19 @@ class Metrics:
             self.bad.labels(status)
         for outcome in ("duplicate", "erased"):
             self.events.labels("any", outcome)
+
+    def _of_the_server(self) -> None:
+        self.closed = Counter(
+            "newfound_collector_connections_closed",
+            "Connections closed by a bound: headers late, peer at its cap",
+            ["why"],
+            registry=self.registry,
+        )
+        self.lines = Counter(
+            "newfound_collector_log_lines_dropped",
+            "Log lines dropped, because nobody reads them fast enough",
+            registry=self.registry,
+        )
 
     def close(self, why: str) -> None:
         """Counts a connection that was closed by a bound."""

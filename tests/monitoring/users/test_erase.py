@@ -215,11 +215,14 @@ def test_the_command_line(sqlite_url: str, tmp_path: Path, tiny: Path, monkeypat
     out = ["--out", str(tmp_path)]
     assert "8 users" in run.invoke(app, ["import-past", str(tiny)]).output
     erasing = [*out, "--ledger", str(tmp_path / "erasures")]
-    assert "store.pasts: 1 removed" in run.invoke(app, ["erase", "--user", "u0", *erasing]).output
+    erased = run.invoke(app, ["erase", "--user", "u0", *erasing])
+    assert erased.exit_code == 0 and "store.pasts: 1 removed" in erased.output, "nothing was exported yet"
     assert "store.pasts: 0 removed" in run.invoke(app, ["erase", "--replay", *erasing]).output
     failed = run.invoke(app, ["erase", "--user", "u1", "--files", str(tmp_path / "absent"), *erasing])
     assert failed.exit_code == 1 and "is not there" in failed.output
     assert run.invoke(app, ["erase", *erasing]).exit_code == 2
+    gone = ["--out", str(tmp_path / "absent"), "--ledger", str(tmp_path / "erasures")]
+    assert run.invoke(app, ["erase", "--user", "u1", *gone]).exit_code == 1
     assert "store.feedback: 0 removed" in run.invoke(app, ["retain", *out]).output
     assert "nothing is due" in run.invoke(app, ["decide"]).output
     assert (

@@ -83,7 +83,7 @@ def is_selected(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
 
 
 def namespace_of(document: Document) -> str:
-    """Where an object lives; empty for what belongs to the whole cluster."""
+    """Namespace of an object; empty for what belongs to the whole cluster."""
     return str(document["metadata"].get("namespace", ""))
 
 
@@ -154,7 +154,7 @@ def _of_inference_service(document: Document, runtimes: Mapping[str, Any]) -> It
 
 
 def _set_default_resources(container: dict[str, Any]) -> None:
-    """What the webhook adds to a transformer's container, with the values of KServe's own ConfigMap.
+    """The webhook's additions to a transformer's container, with the values of KServe's own ConfigMap.
 
     kserve/kserve, pkg/apis/serving/v1beta1/transformer_custom.go and inference_service_defaults.go.
     """

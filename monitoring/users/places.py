@@ -79,7 +79,7 @@ def _erase_from(stream: Any, target: str, erasures: Erasures, key_of: KeyOf) -> 
 
 
 def _kept(table: pa.Table, erasures: Erasures, key_of: KeyOf) -> pa.Array | None:
-    """Which rows stay; None where all do."""
+    """Rows that stay; None where all do."""
     if not table.num_rows:
         return None
     name = USER_KEY if USER_KEY in table.column_names else USER

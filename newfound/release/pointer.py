@@ -32,11 +32,11 @@ def _check_id(release_id: str) -> str:
         raise ValueError(str(error)) from error
 
 
-Id = Annotated[str, AfterValidator(_check_id)]
+ReleaseId = Annotated[str, AfterValidator(_check_id)]
 
 
 class Pointer(BaseModel):
-    """What `current` holds.
+    """Content of `current`.
 
     Attributes:
         release: the release that serves.
@@ -48,8 +48,8 @@ class Pointer(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")  # what a later version adds must not stop this one
 
-    release: Id
-    parent: Id | None = None
+    release: ReleaseId
+    parent: ReleaseId | None = None
     move: Annotated[int, Field(ge=0, lt=2**53)] = 0
     held: bool = False
     at: Annotated[str, Field(max_length=64)] = ""

@@ -66,7 +66,7 @@ def check_signature(manifest: bytes, read: Callable[[], bytes | None], where: st
 
 
 def _content(told: str) -> tuple[bytes, str]:
-    """What a variable holds or names, and how errors call it; a key is never part of them.
+    """Bytes that a variable holds or names, and their name in errors; a key is never part of that.
 
     Raises:
         OSError: the file cannot be read.

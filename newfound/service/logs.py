@@ -18,7 +18,7 @@ from typing import Any, Final
 
 STDERR: Final = 2
 FLUSH_S: Final = 1.0
-"""How long the end of the process waits for lines to be written."""
+"""Seconds that the end of the process waits for lines to be written."""
 
 
 def _dumps(line: dict[str, Any]) -> bytes:

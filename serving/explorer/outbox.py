@@ -41,7 +41,7 @@ DISK_PAUSE_S: Final = 1.0
 
 
 class Outcome(Enum):
-    """What became of a batch."""
+    """Fate of a batch."""
 
     TAKEN = "taken"  # or set aside, event by event
     LATER = "later"  # the collector's clock is behind the events'

@@ -134,10 +134,20 @@ class FinetuneConfig(Settings):
 class PlannerConfig(Settings):
     """The language policy."""
 
-    model: str | None = None  # a Hugging Face folder; None: the packaged SmolLM2-135M-Instruct
+    model: str | None = None  # a Hugging Face folder, or its URL; None: the packaged SmolLM2-135M-Instruct
+    # at a URL: the sha256 of the folder's SHA256SUMS, which names the sha256 of every file
+    model_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     precision: Literal["auto", "bfloat16", "float32"] = "auto"  # of matrix products; auto: bfloat16 where it is fast
     finetune: FinetuneConfig = FinetuneConfig()
     match_rate_contexts: Positive = 64  # free answers behind the match rate
+
+    @model_validator(mode="after")
+    def _is_verified(self) -> PlannerConfig:
+        if self.model and "://" in self.model and self.model_sha256 is None:
+            raise ValueError(
+                "planner.model at a URL needs `model_sha256`, the sha256 of the SHA256SUMS beside the model"
+            )
+        return self
 
 
 class TableConfig(Settings):

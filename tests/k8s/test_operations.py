@@ -10,6 +10,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -71,7 +72,7 @@ def test_every_command_is_one_that_is_followed_here() -> None:
     """A command of another kind needs a check of its own."""
     verbs = {" ".join(word for word in words if not word.startswith("-"))[:60].split()[0] for words in commands()}
     verbs = {verb for verb in verbs if "=" not in verb}
-    assert verbs == {"kubectl", "python", "curl"}
+    assert verbs == {"kubectl", "python", "curl", "cd", "sha256sum", "aws"}
     known = {"create", "set", "apply", "logs", "delete", "scale", "wait"}
     for words in commands():
         if words[0] == "kubectl":
@@ -196,7 +197,9 @@ def test_objects_that_are_named_exist(production: Documents, rendered: Any) -> N
         named = [word.split(":")[1] for word in words if word.startswith("--serviceaccount=newfound:")]
         assert named and set(named) <= accounts
     submits = {
-        one.owner.split("/")[1] for one in workloads(production) if "--submit" in one.containers[0].get("args", ())
+        one.owner.split("/")[1]
+        for one in workloads(production)
+        if {"--submit", "--host"} & set(one.containers[0].get("args", ())) and one.owner.startswith("CronJob/")
     }
     assert submits == set(named), "who submits has the right to"
 
@@ -213,6 +216,23 @@ def test_newfounds_own_commands_are_understood() -> None:
             _click(get_command(newfound_app), words[1:])
         elif words[3:] != ["submit", "interests"]:  # named without its options
             _click(get_command(pipelines_app), words[3:])
+
+
+def test_a_base_planner_is_put_where_it_is_fetched_from(tmp_path: Path) -> None:
+    """The block's own commands in a shell, with a folder for the bucket; then what `planner.model` at a URL does."""
+    from newfound.planner.fetched_model import fetch_model
+
+    (block,) = [one for one in BLOCKS if "SHA256SUMS" in one]
+    base, bucket = tmp_path / "base", tmp_path / "bucket"
+    base.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (base / name).write_text(name)
+    aws = f'aws() {{ [ "$1 $2 $3" = "s3 cp --recursive" ] && mkdir -p "{bucket}" && cp -r "$4/." "{bucket}/"; }}'
+    command = ["bash", "-ec", f"{aws}\n{block}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    fetched = fetch_model(bucket.as_uri(), done.stdout.split()[0], tmp_path / "fetched")
+    assert (fetched / "model.safetensors").read_text() == "model.safetensors"
+    assert "planner.model_sha256" in TEXT and "`planner.model` is the URL" in TEXT
 
 
 def test_the_request_is_one_that_is_let_in(production: Documents) -> None:

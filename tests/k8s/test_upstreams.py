@@ -73,7 +73,7 @@ def test_kubeflows_api_admits_what_submits(production: Documents) -> None:
         template["metadata"]["labels"]["app.kubernetes.io/component"]
         for one in of_kind(production, "CronJob")
         for template in [one["spec"]["jobTemplate"]["spec"]["template"]]
-        if "--submit" in template["spec"]["containers"][0].get("args", ())
+        if {"--submit", "--host"} & set(template["spec"]["containers"][0].get("args", ()))
     }
     assert set(expression["values"]) == submits
     assert rule["ports"] == [{"protocol": "TCP", "port": 8888}]

@@ -17,6 +17,7 @@ import pytest
 import yaml
 from typer.main import get_command
 
+from components._canary import MANAGER
 from k8s.kustomize import ROOT, kubectl
 from k8s.workloads import of_kind, services, workloads
 from tests.k8s.conftest import Documents
@@ -73,7 +74,7 @@ def test_every_command_is_one_that_is_followed_here() -> None:
     verbs = {" ".join(word for word in words if not word.startswith("-"))[:60].split()[0] for words in commands()}
     verbs = {verb for verb in verbs if "=" not in verb}
     assert verbs == {"kubectl", "python", "curl", "cd", "sha256sum", "aws"}
-    known = {"create", "set", "apply", "logs", "delete", "scale", "wait"}
+    known = {"create", "set", "apply", "logs", "delete", "scale", "wait", "patch"}
     for words in commands():
         if words[0] == "kubectl":
             plain = words[3:] if words[1] == "-n" else words[1:]
@@ -185,7 +186,13 @@ def test_objects_that_are_named_exist(production: Documents, rendered: Any) -> N
         "newfound-submits",
         "newfound-object-store",
     }
-    there |= {name for _, name in _made_secrets()} | {"newfound-tls", "newfound-train", "newfound-vllm", *EXAMPLES}
+    there |= {name for _, name in _made_secrets()} | {
+        "newfound-tls",
+        "newfound-train",
+        "newfound-vllm",
+        MANAGER,
+        *EXAMPLES,
+    }
     there = {re.sub(r"-[a-z0-9]{10}$", "", name) for name in there} | there
     there |= {service.name for service in services(production)} | {"newfound-canary"}
     for name in set(re.findall(r"\bnewfound-[a-z0-9-]+[a-z0-9]\b", TEXT)) - {"newfound-monitor", "newfound-serve"}:

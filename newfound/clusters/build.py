@@ -83,10 +83,10 @@ def build_clusters(
     texts = _describe(describer, levels, config, _kept_texts(old, draft, changes))
     log.info("descriptions: %s", describer.means())
     clusters = _finish(draft, ids, texts, embedding, load, order, config, seed, next_numbers, changes)
+    fidelity = description_fidelity(describer, levels.labels[:, levels.interface], embedding, seed)
+    clusters.info["description_fidelity"] = fidelity
     clusters.save(out)
-    measures = _measures(clusters, changes)
-    labels = levels.labels[:, levels.interface]
-    measures |= description_fidelity(describer, labels, embedding, seed)
+    measures = _measures(clusters, changes) | fidelity
     log.info("clusters described and written, %.1f s in all", time.monotonic() - began)
     return measures
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -28,7 +29,7 @@ from newfound.files import new_file
 from newfound.ranker.data import Sequences, epoch_batches
 from newfound.ranker.losses import full_softmax, sampled_softmax
 from newfound.ranker.model import SequenceModel
-from newfound.ranker.validation import figures, rank_held_out
+from newfound.ranker.validation import figures, held_out_users, rank_held_out
 from newfound.types import Ints
 
 log = logging.getLogger("newfound.ranker")
@@ -40,6 +41,7 @@ SHARED_NEGATIVES: Final = 8192  # drawn for a batch of larger ones
 WARM_UP: Final = 100  # steps, a twentieth of all where that is less
 LEAST_STEPS: Final = 25  # an epoch
 LEAST_TOKENS: Final = 256  # a batch
+VALIDATED: Final = 10_000  # users at most by whom an epoch is chosen
 CHECKPOINT: Final = "checkpoint.safetensors"
 Watch = Callable[[int, dict[str, float]], bool]
 
@@ -142,9 +144,15 @@ def fit(
 
 
 def validate(model: SequenceModel, past: Sequences, targets: Ints) -> dict[str, float]:
-    """NDCG@10 and HR@10 of held-out items among all, those of the past filtered; processes share the users."""
+    """NDCG@10 and HR@10 of held-out items among all, those of the past filtered; processes share the users.
+
+    Of more than `VALIDATED` users so many are asked, the same in every epoch and process.
+    """
     model.eval()
-    return figures(rank_held_out(model, past, targets))
+    users = held_out_users(past, targets)
+    if len(users) > VALIDATED:
+        users = np.sort(np.random.default_rng(0).choice(users, VALIDATED, replace=False))
+    return figures(rank_held_out(model, past, targets, users))
 
 
 class _Run:

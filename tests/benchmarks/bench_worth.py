@@ -44,6 +44,7 @@ from newfound.recommend.nested_logit import Coefficients, joint_utilities
 from newfound.table import TransitionTable
 from newfound.types import Floats, Ints
 from tests.benchmarks.folds import fold_parts, outcomes
+from tests.benchmarks.new_shelves import new_shelves
 from tests.benchmarks.record import machine, write_record
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -228,13 +229,13 @@ def measure(one: Set, runs: Path) -> dict[str, float]:
                 for end in ("", ".lower", ".upper"):
                     if f"{key}.{name}{end}" in metrics:
                         record[f"{one.name}.{method}.{name}{end}"] = metrics[f"{key}.{name}{end}"]
-            coverage = metrics.get(f"{key}.slate_coverage", metrics.get(f"{key}.label_coverage@10"))
+            coverage = metrics.get(f"{key}.slate_coverage", metrics.get(f"{key}.label_coverage"))
             if coverage is not None:
                 record[f"{one.name}.{method}.coverage"] = coverage
     if "planner.match_rate" in metrics:
         record[f"{one.name}.planner.match_rate"] = metrics["planner.match_rate"]
     folds = [fold_parts(runs, config, fold) for fold in range(one.folds)]
-    found = shown(runs, folds, config) | worth(runs, folds, config)
+    found = shown(runs, folds, config) | worth(runs, folds, config) | shelves(runs, config)
     return record | {f"{one.name}.{key}": value for key, value in found.items()}
 
 
@@ -246,16 +247,28 @@ def shown(runs: Path, folds: Sequence[Mapping[str, Path]], config: TrainingConfi
     record: dict[str, float] = {"test_moments": len(users), "test_users": len(np.unique(users))}
     values = {name: np.concatenate([getattr(one, name) for one in found]) for name in PER_MOMENT}
     for of, name in (("hits", "novel_hr@10"), ("gains", "novel_ndcg@10")):
-        _put(record, f"served.{name}", boot.mean(values[f"served_{of}"]))
-        _put(record, f"ranker_direct.{name}", boot.mean(values[f"direct_{of}"]))
+        _put(record, f"folds.served.{name}", boot.mean(values[f"served_{of}"]))
+        _put(record, f"folds.ranker_direct.{name}", boot.mean(values[f"direct_{of}"]))
         difference = boot.difference(values[f"served_{of}"], values[f"direct_{of}"])
         _put(record, f"served.minus.ranker_direct.{name}", difference)
-    record["served.coverage"] = coverage(sum(one.served_shown for one in found))
-    record["ranker_direct.coverage"] = coverage(sum(one.direct_shown for one in found))
+    record["folds.served.coverage"] = coverage(sum(one.served_shown for one in found))
+    record["folds.ranker_direct.coverage"] = coverage(sum(one.direct_shown for one in found))
+    record["folds"] = len(folds)
     for name in ("planner", "teacher"):
-        _put(record, f"{name}.novel_recall@10", boot.mean(values[name]))
+        _put(record, f"folds.{name}.novel_recall@10", boot.mean(values[name]))
     _put(record, "planner.minus.teacher.novel_recall@10", boot.difference(values["planner"], values["teacher"]))
     return record
+
+
+def shelves(runs: Path, config: TrainingConfig) -> dict[str, float]:
+    """Interests that opened today, found by their words."""
+    clusters = Clusters.load(runs / "clusters")
+    texts = {
+        "encoder": leading_components(clusters.vectors["text"], 64),
+        "language": Language(runs, clusters).vectors,
+        "language_random": Language(runs, clusters, random=True).vectors,
+    }
+    return new_shelves(runs, config, texts, config.evaluation.confidence)
 
 
 def worth(runs: Path, folds: Sequence[Mapping[str, Path]], config: TrainingConfig) -> dict[str, float]:
@@ -373,14 +386,16 @@ def main() -> None:
     """Runs, measures, writes `runs/bench/worth.json`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", nargs="+", choices=[one.name for one in SETS], default=[one.name for one in SETS])
-    chosen = parser.parse_args().sets
+    parser.add_argument("--measure-only", action="store_true", help="what the last runs left, without running anew")
+    options = parser.parse_args()
+    chosen = options.sets
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     out = ROOT / "runs" / "bench" / "worth.json"
     record: dict[str, Any] = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
     for one in SETS:
         if one.name in chosen:
             record = {key: value for key, value in record.items() if not key.startswith(f"{one.name}.")}
-            record |= measure(one, run(one))
+            record |= measure(one, RUNS / one.name if options.measure_only else run(one))
             write_record(out, {**record, **machine("transformers", "sentence-transformers")})
     show_tables(record)
 

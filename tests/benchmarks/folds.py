@@ -46,7 +46,7 @@ def fold_parts(runs: Path, config: TrainingConfig, fold: int) -> dict[str, Path]
         config: of the run.
         fold: which quarter of the users are its test users.
     """
-    parts = {name: runs / name for name in ("dataset", *KEPT, *MADE)}
+    parts = measured_parts(runs)
     if fold == 0:
         return parts
     folder = runs / "folds" / str(fold)
@@ -71,6 +71,13 @@ def fold_parts(runs: Path, config: TrainingConfig, fold: int) -> dict[str, Path]
         inputs = (parts[name] for name in ("dataset", "histories", "clusters", "transitions", "table", "ranker"))
         fit_decision(*inputs, config, parts["decision"])
     return parts
+
+
+def measured_parts(runs: Path) -> dict[str, Path]:
+    """Folders of the fit that was measured: what the fit on all data made again has other names."""
+    found = {name: runs / name for name in ("dataset", *KEPT, *MADE)}
+    before = {name: folder.with_name(f"{name}-evaluated") for name, folder in found.items()}
+    return {name: before[name] if before[name].exists() else folder for name, folder in found.items()}
 
 
 def _move_groups(source: Path, out: Path, config: TrainingConfig, fold: int) -> None:

@@ -266,3 +266,4 @@ def test_the_record_says_how_it_was_made(built: Path):
     assert record["source"] == "learned"
     assert record["embedding"]["content_dim"] > 0
     assert record["embedding"]["behaviour_dim"] > 0
+    assert 0 < record["description_fidelity"]["description_fidelity@10"] <= 1

@@ -46,6 +46,15 @@ def whole() -> Fit:
     return fit(walks(), ITEMS, CONFIG, seed=3)
 
 
+def test_an_epoch_is_chosen_by_so_many_users_and_the_same_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(train, "VALIDATED", 30)
+    monkeypatch.setattr(train, "rank_held_out", lambda *given: asked.append(given[3]) or np.zeros(1, dtype=np.int64))
+    fit(walks(), ITEMS, CONFIG, seed=3, epochs=2)
+    assert len(asked) == 2 and len(set(asked[0].tolist())) == 30
+    assert asked[0].tolist() == asked[1].tolist()
+
+
 def test_it_learns_what_follows_what(whole: Fit) -> None:
     assert whole.ndcg > 0.6
     assert whole.curve[-1]["loss"] < whole.curve[0]["loss"] - 0.5

@@ -13,6 +13,7 @@ import numpy as np
 
 from newfound import schema
 from newfound.clusters import Clusters
+from newfound.clusters.fidelity import WARN_BELOW
 from newfound.config import TrainingConfig
 from newfound.datasets import Dataset
 from newfound.evaluation.methods import Method, Slice
@@ -98,7 +99,17 @@ def _facts(evidence: Evidence) -> list[list[str]]:
         ["interests", f"{len(evidence.clusters.interface):,}"],
         ["test users", f"{counts['test_users']:,}"],
         ["cut", cut],
+        *_fidelity(evidence.clusters.info.get("description_fidelity", {})),
     ]
+
+
+def _fidelity(found: dict[str, float]) -> list[list[str]]:
+    """How well descriptions lead to their interests; nothing where no item has text."""
+    if not found:
+        return []
+    at_ten, ids = found["description_fidelity@10"], found["description_fidelity.ids@10"]
+    warned = " (little language is in the descriptions)" if at_ten < WARN_BELOW else ""
+    return [["descriptions find their items' interest among ten", f"{at_ten:.0%}, by ids {ids:.0%}{warned}"]]
 
 
 def _slices(evidence: Evidence) -> list[dict[str, Any]]:

@@ -83,7 +83,7 @@ def run_train_job(
 
 
 def _output_of(job: Mapping[str, Any]) -> str:
-    """Where a TrainJob writes: the one that is found may have been made by an attempt with another place."""
+    """Output of a TrainJob: the one that is found may have been made by an attempt with another place."""
     variables = {one["name"]: one.get("value") for one in job["spec"]["trainer"]["env"]}
     return str(json.loads(str(variables[TASK]))["output"])
 
@@ -148,7 +148,7 @@ def manifest(name: str, given: Mapping[str, Any], task: Mapping[str, Any]) -> di
 
 
 def _patch(pod: dict[str, Any]) -> dict[str, Any]:
-    """What the runtime's job of the training pods, called node, is to have beside.
+    """Additions to the runtime's job of the training pods, called node.
 
     The pods stay out of the mesh of a Kubeflow profile: its proxies break the connections of torchrun's processes.
     """

@@ -112,7 +112,7 @@ def ungoverned(documents: Sequence[Document]) -> list[str]:
 
 
 def why(flow: Flow) -> str | None:
-    """What a flow is for; None for one that nobody wants."""
+    """Purpose of a flow; None for one that nobody wants."""
     pair = flow.source, flow.target
     if flow.target == IDENTITIES:
         return "credentials for the object store" if (flow.source, STORE) in WHY else None

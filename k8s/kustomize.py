@@ -58,7 +58,7 @@ def _carried(carrier: importlib.metadata.Distribution) -> bytes:
 
 
 def render(folder: Path) -> str:
-    """What `kubectl apply -k` would send.
+    """The objects that `kubectl apply -k` would send.
 
     Raises:
         RenderError: the folder is no kustomization, or does not build.

@@ -83,7 +83,7 @@ def is_selected(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
 
 
 def namespace_of(document: Document) -> str:
-    """Where an object lives; empty for what belongs to the whole cluster."""
+    """Namespace of an object; empty for what belongs to the whole cluster."""
     return str(document["metadata"].get("namespace", ""))
 
 
@@ -158,7 +158,7 @@ def _of_inference_service(document: Document, runtimes: Mapping[str, Any]) -> It
 
 
 def _set_default_resources(container: dict[str, Any]) -> None:
-    """What the webhook adds to the first container of a transformer or of a predictor that is no model.
+    """The webhook's additions to the first container of a transformer, or of a predictor that is no model.
 
     kserve/kserve, pkg/apis/serving/v1beta1/inference_service_defaults.go, transformer_custom.go, predictor_custom.go,
     with the values of KServe's own ConfigMap (config/configmap/inferenceservice.yaml). A model has none added

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from newfound.errors import NewfoundError
+from newfound.files import write_text
 from newfound.release import store as releases
 from newfound.release.storage import Storage
 from newfound.release.takedown import Takedown, change_takedown, read_takedown, start_takedown
@@ -114,7 +115,7 @@ def takedown_start_command(root: Root = "releases") -> None:
 
 @takedown_app.command("show")
 def takedown_show_command(root: Root = "releases") -> None:
-    """What must not be shown any more."""
+    """Items and interests that must not be shown any more."""
     _show_takedown(read_takedown(root))
 
 
@@ -145,7 +146,7 @@ def table_show_command(
     release: Annotated[str | None, typer.Option(help="The current one by default.")] = None,
     root: Root = "releases",
 ) -> None:
-    """What follows two interests; without any, how the table's best answers spread."""
+    """Answers of the table after two interests; without any, the spread of its best answers."""
     from newfound.clusters import Clusters
     from newfound.table import TransitionTable
     from newfound.table.compare import spread_of
@@ -199,7 +200,7 @@ def table_diff_command(
     page: Annotated[Path | None, typer.Option(help="Write it as an HTML page as well, pair by pair.")] = None,
     root: Root = "releases",
 ) -> None:
-    """What changed from one release's table to another's."""
+    """Changes from one release's table to another's."""
     from newfound.clusters import Clusters
     from newfound.table import compare_tables
 
@@ -217,7 +218,7 @@ def table_diff_command(
     if page is not None:
         from newfound.evaluation.report.table_changes import render_changes
 
-        page.write_text(render_changes(diff, clusters), encoding="utf-8")
+        write_text(page, render_changes(diff, clusters))
         console.print(f"{escape(str(page))} written")
 
 

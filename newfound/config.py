@@ -7,12 +7,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from newfound.errors import ConfigError
+from newfound.files import read_yaml
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
@@ -28,7 +28,7 @@ Model = TypeVar("Model", bound=Settings)
 
 
 class DataConfig(Settings):
-    """Where interactions come from, and what a rating means."""
+    """Source of the interactions, and the meaning of a rating."""
 
     loader: Literal["movielens-100k", "movielens", "movietweetings", "files"] = "movielens-100k"
     folder: str | None = None  # for movielens and movietweetings
@@ -77,7 +77,7 @@ class SplitConfig(Settings):
 
 
 class FeaturesConfig(Settings):
-    """What Feast keeps of a user's history."""
+    """A user's history as Feast keeps it."""
 
     history_length: Positive = 1000  # events a row; the paper's look-back
 
@@ -165,7 +165,7 @@ class TableConfig(Settings):
 
 
 class RankerConfig(Settings):
-    """The item policy: a transformer over the item sequence, and a memory of what was consumed together."""
+    """The item policy: a transformer over the item sequence, and counts of what was consumed together."""
 
     dim: Positive = 64
     blocks: Positive = 2
@@ -174,9 +174,7 @@ class RankerConfig(Settings):
     id_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1  # of id embeddings, where items have text
     max_length: Positive = 200
     epochs: Positive = 30
-    average_epochs: Annotated[float, Field(ge=0)] = (
-        1.0  # the model that is kept averages about so many; 0: the last step
-    )
+    average_epochs: Annotated[float, Field(ge=0)] = 1.0  # that the kept model averages about; 0: the last step
     patience: Positive = 6  # epochs without a better validation NDCG@10
     batch_tokens: Positive = 4096
     negatives: Annotated[int, Field(ge=0)] | None = None  # shared by a batch; 0: all items; None: by catalogue size
@@ -260,7 +258,7 @@ class EvaluationConfig(Settings):
     validation_contexts: Positive = 400  # and of validation users, to choose how many clusters fill a slate
     users_at_most: Positive = 5000  # users behind any figure; where there are more, a seeded choice
     liked_items: Positive = 8  # liked items of a test user behind the curve over the novelty quota
-    sequence_epochs: Annotated[int, Field(ge=0)] = 16  # of the rival that is a sequence model over clusters; 0: none
+    sequence_epochs: Annotated[int, Field(ge=0)] = 16  # of the baseline that is a sequence model over clusters; 0: none
     examples: Annotated[int, Field(ge=0)] = 6  # slates and transitions shown in the report
     min_match_rate: Share = 0.9
     min_recall_over_chance: Annotated[float, Field(ge=0)] = 3.0  # NovelRecall@1 / chance, by the interval's lower bound
@@ -314,7 +312,7 @@ def load_config(path: str | Path, overrides: dict[str, object] | None = None) ->
     Raises:
         ConfigError: the file is missing or no YAML mapping, or a key is unknown or its value does not fit.
     """
-    raw = _read(path)
+    raw = read_yaml(path)
     for dotted, value in (overrides or {}).items():
         *parents, leaf = dotted.split(".")
         target = raw
@@ -345,20 +343,7 @@ def load_settings(model: type[Model], path: str | Path | None) -> Model:
     Raises:
         ConfigError: the file is missing or no YAML mapping, or a key is unknown or its value does not fit.
     """
-    return model() if path is None else _checked(model, _read(path), str(path))
-
-
-def _read(path: str | Path) -> dict[str, Any]:
-    try:
-        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); expected a YAML file") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
-    raw = {} if raw is None else raw
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: holds a {type(raw).__name__}; expected a mapping of settings")
-    return raw
+    return model() if path is None else _checked(model, read_yaml(path), str(path))
 
 
 def _checked(model: type[Model], raw: object, source: str) -> Model:

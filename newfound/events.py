@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias, get_args
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, FailFast, Field, model_validator
 
@@ -20,9 +20,8 @@ RECOMMENDATION_TYPE: Final = "newfound.recommendation.v1"
 FEEDBACK_TYPE: Final = "newfound.feedback.v1"
 STRUCTURED: Final = "application/cloudevents+json"
 BATCH: Final = "application/cloudevents-batch+json"
-
-# Kinds of feedback, and those that mean that the user saw the item.
-FEEDBACK_KINDS: Final = ("shown", "clicked", "watched", "liked", "dismissed")
+FeedbackKind: TypeAlias = Literal["shown", "clicked", "watched", "liked", "dismissed"]
+FEEDBACK_KINDS: Final[tuple[FeedbackKind, ...]] = get_args(FeedbackKind)
 
 EventId: TypeAlias = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._:-]+$")]
 Key: TypeAlias = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
@@ -81,7 +80,7 @@ class SlotEvent(_Event):
 
 
 class AnswersEvent(_Event):
-    """What table and planner answered for one request, before anything was taken out.
+    """Answers of table and planner for one request, before anything was taken out.
 
     Attributes:
         successors: clusters answered.
@@ -146,7 +145,7 @@ class RecommendationEvent(_Event):
 
 
 class FeedbackEvent(_Event):
-    """What a user did with an item.
+    """Feedback of a user on an item.
 
     Attributes:
         id: of this event.
@@ -161,7 +160,7 @@ class FeedbackEvent(_Event):
     recommendation_id: EventId | None = None
     user_id: Id
     item: Id
-    kind: Literal["shown", "clicked", "watched", "liked", "dismissed"]
+    kind: FeedbackKind
     share: Unit | None = None
 
     @model_validator(mode="after")

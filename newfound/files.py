@@ -1,4 +1,6 @@
-"""Crash-safe writing: a file or folder appears whole or not at all, and stays when the machine loses power.
+"""Files: crash-safe writing, and settings in YAML.
+
+A file or folder appears whole or not at all, and stays when the machine loses power.
 
 What is new is made in a hidden work folder beside its place, flushed to the disk and renamed into place; then the
 folder around it is flushed as well. A writer that is killed leaves the old or the new, never neither. The next writer
@@ -23,8 +25,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import fsspec
+import yaml
 
-from newfound.errors import OutputError
+from newfound.errors import ConfigError, OutputError
 
 _TOKEN: Final = re.compile(r"[0-9a-f]{16}")
 _AT_FDCWD: Final = -100
@@ -95,6 +98,24 @@ def write_json(out: str | Path, content: Any, *, sort_keys: bool = False) -> Non
         ValueError: a number is not finite.
     """
     write_text(out, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False, sort_keys=sort_keys) + "\n")
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """A YAML file's mapping; an empty file holds an empty one.
+
+    Raises:
+        ConfigError: the file cannot be read, or is no YAML mapping.
+    """
+    try:
+        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); expected a YAML file") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
+    raw = {} if raw is None else raw
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: holds a {type(raw).__name__}; expected a mapping of settings")
+    return raw
 
 
 def put_file(source: Path, url: str) -> None:
@@ -232,7 +253,7 @@ def _put_in_place(made: Path, out: Path, aside: Path) -> None:
 
 
 def _aside(work: Path, out: Path) -> Path:
-    """Where the old folder waits while the new one is renamed, on file systems that cannot exchange them."""
+    """Place of the old folder while the new one is renamed, on file systems that cannot exchange them."""
     return work / f"{out.name}.old"
 
 

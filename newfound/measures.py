@@ -7,18 +7,13 @@ mean over events, its per-event values come from a function of their own, so tha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
-Ints = NDArray[Any]
-Floats = NDArray[Any]
-Bools = NDArray[np.bool_]
+from newfound.types import Array, Bools, Doubles, Ints, Reals
 
 
-def ranks_of(scores: Floats, labels: Ints, excluded: Bools | None = None) -> NDArray[np.int64]:
+def ranks_of(scores: Reals, labels: Ints, excluded: Bools | None = None) -> Ints:
     """Rank of every label among the answers that are left after `excluded` is taken out; the one rank of the project.
 
     Equal scores are ordered by index: the order in which serving shows them (`argsort` of the negated scores, stable).
@@ -54,11 +49,11 @@ def ranks_of(scores: Floats, labels: Ints, excluded: Bools | None = None) -> NDA
     ranks = above.sum(axis=1)
     for row in np.flatnonzero(answered & (tied.sum(axis=1) > 1)):
         ranks[row] += tied[row, : labels[row]].sum()
-    found: NDArray[np.int64] = np.where(answered, ranks, scores.shape[1]).astype(np.int64)
+    found: Ints = np.where(answered, ranks, scores.shape[1]).astype(np.int64)
     return found
 
 
-def hits(ranks: Ints, k: int) -> Floats:
+def hits(ranks: Ints, k: int) -> Doubles:
     """1 where the answer is within the first k, else 0: the per-event values of every recall and hit rate.
 
     >>> hits(np.array([0, 1, 9, 10]), 10)
@@ -67,7 +62,7 @@ def hits(ranks: Ints, k: int) -> Floats:
     return (np.asarray(ranks) < k).astype(np.float64)
 
 
-def gains(ranks: Ints, k: int) -> Floats:
+def gains(ranks: Ints, k: int) -> Doubles:
     """1 / log2(rank + 2) within the first k, else 0: NDCG@k where one answer is right (the ideal gain is then 1).
 
     Source: Järvelin and Kekäläinen, "Cumulated gain-based evaluation of IR techniques", TOIS 2002.
@@ -79,7 +74,7 @@ def gains(ranks: Ints, k: int) -> Floats:
     return np.where(ranks < k, 1.0 / np.log2(ranks + 2.0), 0.0)
 
 
-def _mean(values: Floats) -> float:
+def _mean(values: Reals) -> float:
     return float(np.mean(values)) if len(values) else float("nan")
 
 
@@ -112,28 +107,28 @@ def mean_reciprocal_rank(ranks: Ints, answers: int | None = None) -> float:
     return _mean(reciprocal_ranks(ranks, answers))
 
 
-def reciprocal_ranks(ranks: Ints, answers: int | None = None) -> Floats:
+def reciprocal_ranks(ranks: Ints, answers: int | None = None) -> Reals:
     """1 / (rank + 1) of every event, 0 from rank `answers` on.
 
     >>> reciprocal_ranks(np.array([0, 3]), 3)
     array([1., 0.])
     """
-    values: Floats = 1.0 / (np.asarray(ranks) + 1.0)
+    values: Reals = 1.0 / (np.asarray(ranks) + 1.0)
     return values if answers is None else values * (np.asarray(ranks) < answers)
 
 
-def chance(k: int, n: int, history_sizes: Ints) -> Floats:
+def chance(k: int, n: int, history_sizes: Ints) -> Doubles:
     """NovelRecall@k of a blind draw, per event: min(1, k / (N - |history|)).
 
     >>> chance(10, 120, np.array([20, 115]))
     array([0.1, 1. ])
     """
-    left: Floats = np.maximum(n - np.asarray(history_sizes), 1)
-    blind: Floats = np.minimum(1.0, k / left)
+    left: Ints = np.maximum(n - np.asarray(history_sizes), 1)
+    blind: Doubles = np.minimum(1.0, k / left)
     return blind
 
 
-def label_deciles(frequency: Ints) -> NDArray[np.int64]:
+def label_deciles(frequency: Ints) -> Ints:
     """Decile of every label by its frequency in training: 0 the rarest tenth, 9 the most frequent; ties by index.
 
     >>> label_deciles(np.array([5, 1, 9, 3, 7]))
@@ -146,7 +141,7 @@ def label_deciles(frequency: Ints) -> NDArray[np.int64]:
     return deciles
 
 
-def recall_by_decile(ranks: Ints, labels: Ints, frequency: Ints, k: int) -> Floats:
+def recall_by_decile(ranks: Ints, labels: Ints, frequency: Ints, k: int) -> Doubles:
     """Macro recall by label-frequency decile: recall@k per label, averaged over the labels of each decile.
 
     Args:
@@ -189,8 +184,8 @@ def label_coverage(answers: Ints, n: int) -> float:
     return len(np.unique(flat[flat >= 0])) / n
 
 
-def answer_counts(answers: Ints, n: int) -> NDArray[np.int64]:
-    """How often each of N labels is answered; negative entries are padding.
+def answer_counts(answers: Ints, n: int) -> Ints:
+    """Answers of each of N labels, counted; negative entries are padding.
 
     >>> answer_counts(np.array([[0, 1], [1, -1]]), 3)
     array([1, 2, 0])

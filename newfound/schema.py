@@ -89,7 +89,7 @@ INTERESTS = pa.schema(
         pa.field(CLUSTERS_DIGEST, pa.string(), nullable=False),  # the clusters that the leaves belong to
     ]
 )
-"""What Feast's `user_interests` view is fed from: one row a user, over the whole look-back, sorted by user_id."""
+"""Source of Feast's `user_interests` view: one row a user, over the whole look-back, sorted by user_id."""
 
 NODE: Final = "node"
 PARENT: Final = "parent"

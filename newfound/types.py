@@ -22,5 +22,8 @@ Span: TypeAlias = tuple[int, int]
 Array: TypeAlias = NDArray[Any]
 Bools: TypeAlias = NDArray[np.bool_]
 Ints: TypeAlias = NDArray[np.int64]
+Ints32: TypeAlias = NDArray[np.int32]
 Floats: TypeAlias = NDArray[np.float32]
 Doubles: TypeAlias = NDArray[np.float64]
+Reals: TypeAlias = NDArray[np.floating[Any]]
+"""Floats of any precision."""

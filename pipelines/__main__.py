@@ -128,7 +128,7 @@ def batch_command(
 
 @app.command("profile")
 def profile_command(runs: Runs = Path("runs/local")) -> None:
-    """What every step of the last local run took: seconds, processor seconds, peak memory."""
+    """Usage of every step of the last local run: seconds, processor seconds, peak memory."""
     from pipelines.profile import profile_table, read_profile
 
     console.print(profile_table(read_profile(runs)))

@@ -29,7 +29,7 @@ class ContainerError(NewfoundError):
 
 @dataclass(frozen=True)
 class Containers:
-    """What the containers of a run may see beside its own folders.
+    """Files and folders that a run's containers may see beside its own folders.
 
     Attributes:
         read: files and folders that they may read.

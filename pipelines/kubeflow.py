@@ -42,7 +42,7 @@ class RunError(NewfoundError):
 
 @dataclass(frozen=True)
 class Access:
-    """How the Kubeflow Pipelines API is reached.
+    """Access to the Kubeflow Pipelines API.
 
     Attributes:
         host: its URL.

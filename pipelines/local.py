@@ -48,7 +48,7 @@ class StepError(NewfoundError):
 
 @dataclass
 class Run:
-    """What a run came to.
+    """Outcome of a run.
 
     Attributes:
         artifacts: path of every artifact by name; those of the evaluated fit that were made again by the refit are

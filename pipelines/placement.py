@@ -22,7 +22,7 @@ REFIT = " (refit)"
 
 
 class Placement:
-    """Where the steps of one pipeline run.
+    """Places of one pipeline's steps.
 
     Args:
         platform: the cluster; None means this machine.

@@ -10,13 +10,10 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
-from newfound.config import Settings
-from newfound.errors import ConfigError
+from newfound.config import Positive, Settings, load_settings
 
-Positive = Annotated[int, Field(gt=0)]
 Quantity = Annotated[str, Field(pattern=r"^\d+(\.\d+)?(m|[KMGT]i?)?$")]
 DIGEST: Final = "@sha256:"
 
@@ -38,7 +35,7 @@ class Toleration(Settings):
 
 
 class Resources(Settings):
-    """Where a step runs and what it may take.
+    """Place and resources of a step.
 
     Attributes:
         cpu: cores requested.
@@ -96,7 +93,7 @@ class TrainJobs(Settings):
 
 
 class Canary(Settings):
-    """How a release that passed its gates is deployed.
+    """Deployment of a release that passed its gates.
 
     Attributes:
         namespace: where the InferenceServices are.
@@ -182,7 +179,7 @@ class Platform(Settings):
         return task
 
     def train_job(self, step: str) -> str:
-        """What a step needs to know to make a TrainJob, as JSON; empty where it is to be none."""
+        """Everything that a step must know to make a TrainJob, as JSON; empty where it is to be none."""
         job = getattr(self.train_jobs, step)
         if job is None:
             return ""
@@ -197,16 +194,7 @@ def load_platform(file: Path) -> Platform:
     Raises:
         ConfigError: it cannot be read, or a key or value is not one; the message names it.
     """
-    try:
-        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file}: cannot be read ({error}); expected YAML") from error
-    try:
-        return Platform.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "platform"
-        raise ConfigError(f"{file}: {where}: {first['msg']}") from error
+    return load_settings(Platform, file)
 
 
 def _component(task: Any) -> str:

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from components import CPU_SECONDS, PEAK_MEGABYTES, WALL_SECONDS
 from newfound.errors import ConfigError
+from newfound.files import write_text
 from pipelines.progress import duration, measures_of, title
 
 FILE: Final = "profile.json"
@@ -49,7 +50,7 @@ def usage_of(task: str, artifacts: dict[str, Path], cached: bool) -> StepUsage:
 
 def write_profile(steps: list[StepUsage], runs: Path) -> None:
     """Keeps the profile of a run in its folder."""
-    (runs / FILE).write_text(json.dumps([asdict(step) for step in steps], indent=2), encoding="utf-8")
+    write_text(runs / FILE, json.dumps([asdict(step) for step in steps], indent=2))
 
 
 def read_profile(runs: Path) -> list[StepUsage]:
@@ -101,7 +102,7 @@ def write_report(evaluated: Path, steps: list[StepUsage], report: Path) -> None:
     """
     page = evaluated.read_text(encoding="utf-8")
     before, end, after = page.rpartition("</main>")
-    report.write_text(before + profile_section(steps) + end + after, encoding="utf-8")
+    write_text(report, before + profile_section(steps) + end + after)
 
 
 def _rows(steps: list[StepUsage]) -> list[tuple[str, str, str, str, str]]:

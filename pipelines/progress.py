@@ -131,7 +131,7 @@ class Narrator(io.TextIOBase):
         super().close()
 
     def log_of(self, task: str) -> Path:
-        """Where everything is that a task printed."""
+        """File of everything that a task printed."""
         return self._logs / f"{task}.log"
 
     def _tell(self, line: str) -> None:
@@ -194,7 +194,7 @@ class Narrator(io.TextIOBase):
 
 
 def _event(line: str) -> dict[str, Any] | None:
-    """What a step says of itself, if this line is that."""
+    """A step's own record, if this line is one."""
     if not line.startswith(f'{{"{EVENT}": '):
         return None
     told: dict[str, Any] = json.loads(line)

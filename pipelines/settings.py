@@ -92,7 +92,7 @@ def _digest_of_setting(values: dict[str, Any], key: str) -> str | None:
 
 
 def _state_of(url: str) -> str:
-    """What an object store says of a file's content; where it says nothing, no cached result may stand for it."""
+    """An object store's word on a file's content; where it has none, no cached result may stand for it."""
     import fsspec
 
     try:

@@ -142,27 +142,7 @@ def define_training(platform: Platform | None = None, shards: int = 1) -> Any:
         fit, evaluated = _prove(steps, given, dataset, store)
         passed = steps.place(check_gates(evaluation=evaluated, settings=gates))
         refit = _refit(steps, given, dataset, store, fit, passed)
-        verdict = passed.outputs["gates"]
-        published = publish_release(
-            dataset=dataset,
-            clusters=refit.clusters,
-            planner=refit.planner,
-            table=refit.table,
-            ranker=refit.ranker,
-            decision=refit.decision,
-            evaluation=evaluated,
-            gates=verdict,
-            settings=release,
-            releases=releases,
-            promote=not steps.has_canary,
-        )
-        published = steps.place_always(published)
-        if steps.has_canary:
-            # Feast keeps the interests for the release that serves nearly everybody; `pipelines.interests` follows.
-            steps.deploy(published=published.outputs["release"], gates=verdict, settings=gates)
-            return
-        written = publish_interests(dataset=dataset, features=store, clusters=refit.clusters, settings=interests)
-        steps.place_always(written).after(published)
+        _publish(steps, given, dataset, store, refit, evaluated, passed.outputs["gates"])
 
     return training
 
@@ -209,6 +189,32 @@ def _refit(steps: Placement, given: dict[str, Any], dataset: Any, store: Any, fi
     )
     decided = steps.place(decided, refit=True)
     return Fit(**parts, planner=planner, tuned=fit.tuned, decision=decided.outputs["decision"])
+
+
+def _publish(
+    steps: Placement, given: dict[str, Any], dataset: Any, store: Any, fit: Fit, evaluated: Any, verdict: Any
+) -> None:
+    """The release of a fit, and what Feast keeps for it."""
+    published = publish_release(
+        dataset=dataset,
+        clusters=fit.clusters,
+        planner=fit.planner,
+        table=fit.table,
+        ranker=fit.ranker,
+        decision=fit.decision,
+        evaluation=evaluated,
+        gates=verdict,
+        settings=given["release"],
+        releases=given["releases"],
+        promote=not steps.has_canary,
+    )
+    published = steps.place_always(published)
+    if steps.has_canary:
+        # Feast keeps the interests for the release that serves nearly everybody; `pipelines.interests` follows.
+        steps.deploy(published=published.outputs["release"], gates=verdict, settings=given["gates"])
+        return
+    written = publish_interests(dataset=dataset, features=store, clusters=fit.clusters, settings=given["interests"])
+    steps.place_always(written).after(published)
 
 
 training = define_training()

@@ -75,7 +75,7 @@ class Releases(Generic[T]):
         return self._takedown or Takedown()
 
     def get(self) -> T | None:
-        """What serves now; None before the first release, and until the takedown list was read once."""
+        """The serving release; None before the first release, and until the takedown list was read once."""
         if self.active is None or self._takedown is None:
             return None
         return self.loaded.get(self.active)

@@ -190,7 +190,7 @@ def _event(envelope: _AnyEnvelope) -> Stored:
 
 
 def _instances(data: Any) -> int:
-    """How many rows an inference request or response holds, in the v1 or the v2 protocol."""
+    """Number of rows of an inference request or response, in the v1 or the v2 protocol."""
     if not isinstance(data, dict):
         return 0
     for name in ("instances", "predictions"):

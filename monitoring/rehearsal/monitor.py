@@ -136,7 +136,7 @@ def _cohort(people: Population, first: int, size: int) -> list[str]:
 
 
 def _renamed(successors: Mapping[str, Sequence[str]], clusters: Sequence[str], seed: int) -> dict[str, list[str]]:
-    """What follows an interest after the drift: every successor is another cluster than it was, and no less popular."""
+    """Successors of an interest after the drift: each another cluster than it was, and no less popular."""
     shuffled = random.Random(seed).sample(list(clusters), len(clusters))
     other = dict(zip(shuffled, shuffled[1:] + shuffled[:1], strict=True))
     return {cluster: [other[after] for after in followers] for cluster, followers in successors.items()}

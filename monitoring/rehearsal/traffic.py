@@ -129,7 +129,7 @@ def items_by_cluster(clusters: Clusters) -> dict[str, list[str]]:
 
 
 def successors_of(table: Path, top: int = 5) -> dict[str, list[str]]:
-    """What a release's table says follows each interest, most answered first: latent interests are drawn from it."""
+    """Successors of each interest by a release's table, most answered first: latent interests are drawn from it."""
     import numpy as np
 
     from newfound.table.artifact import read_arrays, read_record

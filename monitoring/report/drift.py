@@ -86,7 +86,7 @@ def chance(
 
 @dataclass(frozen=True)
 class _Column:
-    """How users make the difference of a column's two distributions.
+    """Contributions of users to the difference of a column's two distributions.
 
     Attributes:
         users: [values, users], each user's share of each value, in the window less that in the reference.

@@ -151,7 +151,7 @@ def drift_page(
 
 
 def _users(frame: pd.DataFrame, column: str) -> int:
-    """How many users have values of a column."""
+    """Number of users with values of a column."""
     return int(frame.loc[frame[column].notna(), USER_KEY].nunique())
 
 

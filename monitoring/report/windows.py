@@ -253,7 +253,7 @@ def _measure_slates(db: duckdb.DuckDBPyConnection, values: Values, start: dateti
 
 
 def _measure_exposure(db: duckdb.DuckDBPyConnection, values: Values, clusters: int | None) -> None:
-    """How evenly impressions lie over clusters."""
+    """Evenness of impressions over clusters."""
     exposure_of: dict[str, list[int]] = defaultdict(list)
     for row in _rows(db, _EXPOSURE, {}):
         exposure_of[row["release"]].append(row["impressions"])

@@ -28,7 +28,7 @@ _SIGNS: Final = ("novelty_ratio", "novel_positive_rate", "leak", "drift_share")
 
 @dataclass(frozen=True)
 class Decision:
-    """What is due, and why (or why not).
+    """The pipeline that is due, and why (or why not).
 
     Attributes:
         action: the pipeline; None where nothing is due.

@@ -147,7 +147,7 @@ class Store:
     # --- readers' progress, measures ----------------------------------------------------------------------------------
 
     def progress_of(self, name: str) -> int:
-        """How far a reader came; 0 before its first step."""
+        """A reader's place; 0 before its first step."""
         with self.engine.connect() as connection:
             return connection.scalar(select(progress.c.value).where(progress.c.name == name)) or 0
 

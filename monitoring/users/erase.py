@@ -33,7 +33,7 @@ _PUSHER_S = 60  # how long to wait for a pusher to end its write
 
 @dataclass(frozen=True)
 class Places:
-    """Where users are, beside the store of events.
+    """Places that hold users, beside the store of events.
 
     Attributes:
         files: Parquet files and folders of them, paths or URLs: exports, interactions for the pipelines, Feast's

@@ -20,7 +20,7 @@ from newfound.files import is_local, write_text
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a place.
+    """Outcome of an erasure at a place.
 
     Attributes:
         place: table, file, URL or `feast.online`.

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from newfound import schema
 from newfound.errors import DataError
 from newfound.files import new_folder
-from newfound.types import Floats, Ints
+from newfound.types import Floats, Ints, Ints32
 
 FORMAT: Final = 1
 RECORD: Final = "clusters.json"
@@ -273,7 +273,7 @@ class Clusters:
     def _error(self, file: str, problem: str, expected: str) -> DataError:
         return DataError(f"{self._name}/{file}", problem, expected=expected)
 
-    def _read_paths(self) -> npt.NDArray[np.int32]:
+    def _read_paths(self) -> Ints32:
         """[items, depth]: rows of `nodes`."""
         paths = self.items[schema.PATH].combine_chunks()
         lengths = pc.list_value_length(paths).to_numpy(zero_copy_only=False)
@@ -282,7 +282,7 @@ class Clusters:
         rows = pc.index_in(paths.flatten(), value_set=self.tree[schema.NODE].combine_chunks())
         if rows.null_count:
             raise self._error(ITEMS_FILE, "a path names a node that the tree lacks", "nodes of tree.parquet")
-        matrix: npt.NDArray[np.int32] = rows.to_numpy().astype(np.int32).reshape(-1, max(self.depth, 1))
+        matrix: Ints32 = rows.to_numpy().astype(np.int32).reshape(-1, max(self.depth, 1))
         return matrix
 
     def _check(self) -> tuple[Ints, Ints]:

@@ -130,7 +130,7 @@ class Describer:
         return [text for text in texts if text is not None]
 
     def means(self) -> str:
-        """What descriptions are made of on these items, in a sentence for the log."""
+        """The parts of descriptions on these items, in a sentence for the log."""
         said = sum(bool(one) for one in map(_any_of, self.titles, self._texts, self._categories))
         if not said:
             return "item ids, for no item has text"

@@ -152,7 +152,7 @@ def embed_new(clusters: Clusters, items: pd.DataFrame) -> Floats:
 
 
 def sentences(items: pd.DataFrame) -> list[str]:
-    """What the text model reads of each item; empty for an item without content."""
+    """Text of each item for the text model; empty for an item without content."""
     out = []
     for item, title, text, categories in zip(
         *(items[name] for name in (schema.ITEM, schema.TITLE, schema.TEXT, schema.CATEGORIES)), strict=True
@@ -187,7 +187,7 @@ def text_vectors(texts: Sequence[str], model: str | None) -> Floats:
 
 
 def encoder_of(embedding: Embedding) -> Callable[[Sequence[str]], Floats] | None:
-    """What turns texts into unit vectors [m, dim] as the items' text was; None where no item has text."""
+    """Encoder of texts into unit vectors [m, dim], as the items' text was; None where no item has text."""
     if embedding.text is None:
         return None
     model = embedding.record["text_model"]

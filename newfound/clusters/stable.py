@@ -17,7 +17,7 @@ DENSE_AT_MOST: Final = 4_000_000  # cells of an overlap matrix that is matched o
 
 @dataclass(frozen=True)
 class Changes:
-    """What a refit did to the interface clusters.
+    """Fate of the interface clusters in a refit.
 
     Attributes:
         kept: new node -> old node, at every level; ids are renamed by it.

@@ -10,9 +10,8 @@ import logging
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-from newfound.types import Doubles, Floats, Ints
+from newfound.types import Doubles, Floats, Ints, Ints32
 
 log = logging.getLogger("newfound.clusters")
 
@@ -196,7 +195,7 @@ def weighted_means(vectors: Floats, labels: Labels, load: Weights, k: int, befor
     return np.asarray(means, dtype=np.float32)
 
 
-def _nearest(vectors: Floats, centroids: Floats, most: int = NEAREST) -> tuple[npt.NDArray[np.int32], Floats]:
+def _nearest(vectors: Floats, centroids: Floats, most: int = NEAREST) -> tuple[Ints32, Floats]:
     """Each item's nearest centroids, nearest first, and their squared distances: [n, m] both."""
     m = min(most, len(centroids))
     near = np.empty((len(vectors), m), dtype=np.int32)
@@ -213,7 +212,7 @@ def _nearest(vectors: Floats, centroids: Floats, most: int = NEAREST) -> tuple[n
     return near, distance
 
 
-def _within(near: npt.NDArray[np.int32], distance: Floats, load: Weights, limit: float, k: int) -> Labels:
+def _within(near: Ints32, distance: Floats, load: Weights, limit: float, k: int) -> Labels:
     """Labels by the nearest centroid, no cluster above `limit` unless its items have nowhere to go."""
     labels = near[:, 0].astype(np.int64)
     if not np.isfinite(limit):

@@ -36,7 +36,7 @@ def processes(threads: int | None = None) -> Iterator[int]:
 
 @contextmanager
 def on_accelerator() -> Iterator[None]:
-    """What is made within lies on this process's GPU, where the machine has one."""
+    """Puts tensors that are made within on this process's GPU, where the machine has one."""
     if not torch.cuda.is_available():
         yield
         return
@@ -50,7 +50,7 @@ def rank() -> int:
 
 
 def size() -> int:
-    """How many processes there are."""
+    """Number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 

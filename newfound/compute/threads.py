@@ -16,7 +16,7 @@ _alone = Lock()  # the number of threads is the process's
 
 
 def workers() -> int:
-    """How many tasks run at a time: the cores are shared out evenly, at most one is left over."""
+    """Number of tasks that run at a time: the cores are shared out evenly, at most one is left over."""
     threads = torch.get_num_threads()
     return max(count for count in range(1, AT_MOST + 1) if threads // count * count >= threads - 1 and count <= threads)
 

@@ -75,7 +75,7 @@ class BadRows:
         return sum(self._kinds.values())
 
     def record(self) -> dict[str, object]:
-        """What dataset.json says of them."""
+        """Their record in dataset.json."""
         return {"rows": self._staged.rows, "dropped": self.count, "kinds": dict(sorted(self._kinds.items()))}
 
     def sift(self, con: Any, name: str, table: Any, checks: Sequence[Check]) -> Any:
@@ -233,7 +233,7 @@ def _whole(number: Any) -> Any:
 
 
 def _unit(middle: float | None) -> str:
-    """What integers around this one count."""
+    """The unit of time of integers around this one."""
     if middle is None or middle >= _LATEST:
         return "milliseconds"
     return "seconds" if middle >= _EARLIEST else "ordinal"

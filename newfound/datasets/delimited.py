@@ -21,7 +21,7 @@ _HEADER_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class Layout:
-    """How a delimited file is to be read."""
+    """Dialect of a delimited file."""
 
     delimiter: str = ","
     names: tuple[str, ...] | None = None  # None: the first line is a header
@@ -82,7 +82,7 @@ def open_delimited(
 
 
 def first_invalid_line(path: Path) -> int | None:
-    """How many lines come before the first one that is not UTF-8; None where all are, or the file cannot be read."""
+    """Number of lines before the first one that is not UTF-8; None where all are, or the file cannot be read."""
     decode, lines = codecs.getincrementaldecoder("utf-8")().decode, 0
     try:
         with pa.input_stream(str(path)) as stream:

@@ -65,8 +65,7 @@ def load_interactions(data: DataConfig, split: SplitConfig, seed: int, out: Path
         for group in schema.GROUPS:
             if not counts[f"{group}_users"]:
                 log.warning("%s: nobody is in the %s group; more users or another share would help", source.name, group)
-        record: dict[str, Any] = {
-            "name": source.name,
+        record = {
             "counts": counts,
             "time": kind,
             "engagement": _meaning(staged, source, data),
@@ -79,31 +78,40 @@ def load_interactions(data: DataConfig, split: SplitConfig, seed: int, out: Path
             },
             "bad_rows": {name: rows.record() for name, rows in bad.items()},
             "split": _split_record(split, seed, kind),
-            "sources": [
-                {"file": file.path.name, "bytes": file.path.stat().st_size, "sha256": digest_of(file.path)}
-                for file in (source.interactions, source.items)
-                if file is not None
-            ],
+            "sources": _sources(source),
         }
-        with new_folder(out, RECORD) as folder:
-            position = ibis.row_number().over(group_by=USER, order_by=[TIME, "row"])
-            write_table(
-                kept.mutate(**{POSITION: position}).order_by(USER, POSITION),
-                schema.INTERACTIONS,
-                folder / "interactions.parquet",
-            )
-            write_table(items.order_by(ITEM), schema.ITEMS, folder / "items.parquet")
-            write_table(users.order_by(USER), schema.USERS, folder / "users.parquet")
-            record = {"name": record.pop("name"), "fingerprint": fingerprint(folder), **record}
-            text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-            (folder / RECORD).write_text(text, encoding="utf-8")
+        made = _write(kept, items, users, source.name, record, out)
         con.disconnect()
     log.info(
         "%s: %d users, %d items, %d interactions (%d past, %d future) in %.1f s",
         *(source.name, counts["users"], counts["items"], counts["interactions"], counts["past"], counts["future"]),
         time.perf_counter() - started,
     )
-    return {**counts, "bad_rows": sum(rows.count for rows in bad.values()), "fingerprint": record["fingerprint"]}
+    return {**counts, "bad_rows": sum(rows.count for rows in bad.values()), "fingerprint": made}
+
+
+def _write(kept: Any, items: Any, users: Any, name: str, record: dict[str, Any], out: Path) -> str:
+    """Writes the tables and, behind name and fingerprint, the record; returns the fingerprint."""
+    with new_folder(out, RECORD) as folder:
+        position = ibis.row_number().over(group_by=USER, order_by=[TIME, "row"])
+        events = kept.mutate(**{POSITION: position}).order_by(USER, POSITION)
+        write_table(events, schema.INTERACTIONS, folder / "interactions.parquet")
+        write_table(items.order_by(ITEM), schema.ITEMS, folder / "items.parquet")
+        write_table(users.order_by(USER), schema.USERS, folder / "users.parquet")
+        made = fingerprint(folder)
+        record = {"name": name, "fingerprint": made, **record}
+        text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        (folder / RECORD).write_text(text, encoding="utf-8")
+    return made
+
+
+def _sources(source: Source) -> list[dict[str, object]]:
+    """The files that were read, with their digests."""
+    return [
+        {"file": file.path.name, "bytes": file.path.stat().st_size, "sha256": digest_of(file.path)}
+        for file in (source.interactions, source.items)
+        if file is not None
+    ]
 
 
 def _keep_active(con: Any, events: Any, data: DataConfig, source: Source) -> tuple[Any, int]:
@@ -156,7 +164,7 @@ def _counts(kept: Any, items: Any, users: Any) -> dict[str, int]:
 
 
 def _meaning(staged: Staged, source: Source, data: DataConfig) -> dict[str, object]:
-    """How rows of this source became engagement and positive."""
+    """Derivation of engagement and positive from this source's rows."""
     positive_at = source.positive_at if data.positive_at is None else data.positive_at
     scale = data.rating_scale or source.rating_scale
     if ENGAGEMENT in staged.columns:

@@ -1,7 +1,7 @@
-"""The rivals of the planner: the same training transitions, the same moments, tuned on validation users only.
+"""Baselines of the planner: the same training transitions, the same moments, tuned on validation users only.
 
 Each scores every cluster for every event, [B, N], higher is better; taking the user's history out is left to the
-measure. A rival's choices (smoothing, pooling) are made by the mean reciprocal rank on validation users.
+measure. A baseline's choices (smoothing, pooling) are made by the mean reciprocal rank on validation users.
 """
 
 from __future__ import annotations
@@ -15,26 +15,35 @@ import numpy as np
 
 from newfound.clusters import Clusters
 from newfound.evaluation.end_to_end import Catalogue, ItemScorer, scored
-from newfound.evaluation.moments import Context, Events
-from newfound.measures import Floats, Ints, mean_reciprocal_rank, ranks_of
+from newfound.evaluation.moments import Events
+from newfound.measures import mean_reciprocal_rank, ranks_of
 from newfound.transitions.artifact import Counts
 from newfound.transitions.choice_model import Choices, fit_choices
 from newfound.transitions.frequency_model import Backoff, FrequencyModel
+from newfound.types import Context, Ints, Reals
 
 
 class Scorer(Protocol):
     """Anything that ranks the clusters at a moment."""
 
-    def scores(self, events: Events) -> Floats:
+    def scores(self, events: Events) -> Reals:
         """[B, N], higher is better."""
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """A rival as tuned: what was chosen, out of what, and what it saw."""
+    """A baseline as tuned: what was chosen, out of what, and what it saw.
+
+    Attributes:
+        name: in metrics.json, behind `rival.`.
+        label: in the report.
+        reads_context: whether another context changes its answers; else it reads the history alone, or nothing.
+    """
 
     name: str
+    label: str
     scorer: Scorer
+    reads_context: bool = False
     chosen: dict[str, Any] = field(default_factory=dict)
     tried: list[dict[str, Any]] = field(default_factory=list)
     sees: str = "training transitions"
@@ -55,7 +64,7 @@ class Teacher:
     def __init__(self, choices: Choices, seed: int, *, penalty: float, epochs: int, kinship: bool) -> None:
         self._model = fit_choices(choices if kinship else replace(choices, kinship=None), penalty, epochs, seed)
 
-    def scores(self, events: Events) -> Floats:
+    def scores(self, events: Events) -> Reals:
         return self._model.scores(_indices(events.contexts, events.journeys.order))
 
 
@@ -65,7 +74,7 @@ class RandomNovel:
     def __init__(self, seed: int) -> None:
         self._seed = seed
 
-    def scores(self, events: Events) -> Floats:
+    def scores(self, events: Events) -> Reals:
         n = len(events.journeys.order)
         return np.stack([np.random.default_rng([self._seed, int(e)]).random(n) for e in events.at])
 
@@ -76,7 +85,7 @@ class Popular:
     def __init__(self, counts: Counts) -> None:
         self._scores = counts.frequency.astype(np.float64)
 
-    def scores(self, events: Events) -> Floats:
+    def scores(self, events: Events) -> Reals:
         return np.tile(self._scores, (len(events), 1))
 
 
@@ -86,7 +95,7 @@ class PairFrequency:
     def __init__(self, counts: Counts, *, context: float, single: float) -> None:
         self._model = FrequencyModel(counts.contexts, counts.labels, counts.n, backoff=Backoff(context, single))
 
-    def scores(self, events: Events) -> Floats:
+    def scores(self, events: Events) -> Reals:
         return self._model.distribution(_indices(events.contexts, events.journeys.order))
 
 
@@ -99,18 +108,20 @@ class Nearest:
         unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         self._cosine, self._pool = unit @ unit.T, pool
 
-    def scores(self, events: Events) -> Floats:
+    def scores(self, events: Events) -> Reals:
         near = self._cosine[_indices(events.contexts, events.journeys.order)]  # [B, K, N]
-        pooled: Floats = near[:, -1] if self._pool == "last" else getattr(near, self._pool)(axis=1)
+        pooled: Reals = near[:, -1] if self._pool == "last" else getattr(near, self._pool)(axis=1)
         return pooled
 
 
 def tune(
     name: str,
+    label: str,
     make: Callable[..., Scorer],
     space: dict[str, Sequence[Any]],
     validation: Events,
     *,
+    reads_context: bool = False,
     sees: str = "training transitions",
 ) -> Baseline:
     """Tries every combination of the space on validation users; the best mean reciprocal rank wins, first of equals.
@@ -132,26 +143,30 @@ def tune(
         if not len(validation):
             break
     assert best is not None
-    return Baseline(name, best[2], best[1], tried, sees)
+    return Baseline(name, label, best[2], reads_context, best[1], tried, sees)
 
 
-def simple_rivals(counts: Counts, clusters: Clusters, validation: Events, seed: int) -> list[Baseline]:
-    """The rivals that need nothing but transitions and cluster vectors."""
+def simple_baselines(counts: Counts, clusters: Clusters, validation: Events, seed: int) -> list[Baseline]:
+    """The baselines that need nothing but transitions and cluster vectors."""
     weights = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
     return [
-        Baseline("random_novel", RandomNovel(seed), sees="nothing"),
-        Baseline("most_popular", Popular(counts)),
+        Baseline("random_novel", "Random novel", RandomNovel(seed), sees="nothing"),
+        Baseline("most_popular", "Most popular novel cluster", Popular(counts)),
         tune(
             "pair_frequency",
+            "Pair frequency, backed off",
             lambda **c: PairFrequency(counts, **c),
             {"context": weights, "single": weights},
             validation,
+            reads_context=True,
         ),
         tune(
             "nearest_embedding",
+            "Nearest by embedding",
             lambda **c: Nearest(clusters, **c),
             {"pool": ("mean", "max", "last")},
             validation,
+            reads_context=True,
             sees="cluster vectors",
         ),
     ]
@@ -171,7 +186,7 @@ class RankerNovel:
     def __init__(self, item_scores: ClusterPools, *, pool: str) -> None:
         self._pools, self._pool = item_scores, pool
 
-    def scores(self, events: Events) -> Floats:
+    def scores(self, events: Events) -> Reals:
         return self._pools.of(events)[self._pool]
 
 
@@ -182,9 +197,9 @@ class ClusterPools:
 
     def __init__(self, ranker: ItemScorer, catalogue: Catalogue) -> None:
         self._ranker, self._catalogue = ranker, catalogue
-        self._known: dict[tuple[int, bytes], dict[str, Floats]] = {}
+        self._known: dict[tuple[int, bytes], dict[str, Reals]] = {}
 
-    def of(self, events: Events) -> dict[str, Floats]:
+    def of(self, events: Events) -> dict[str, Reals]:
         """By name of the pooling, [B, N]; minus infinity for a cluster without an item to show."""
         key = (id(events.journeys), events.at.tobytes())
         if key not in self._known:
@@ -208,7 +223,7 @@ class ClusterPools:
         return self._known[key]
 
 
-def teacher_rival(
+def teacher_baseline(
     choices: Choices,
     validation: Events,
     seed: int,
@@ -217,15 +232,23 @@ def teacher_rival(
 ) -> Baseline:
     """The planner's teacher on its own, its penalty chosen on validation users, and whether kinship helps it."""
     space: dict[str, Sequence[Any]] = {"penalty": penalties, "epochs": (epochs,), "kinship": (True, False)}
-    sees = "training transitions and cluster vectors"
-    return tune("choice_model", lambda **c: Teacher(choices, seed, **c), space, validation, sees=sees)
+    return tune(
+        "choice_model",
+        "Choice model, the planner's teacher",
+        lambda **c: Teacher(choices, seed, **c),
+        space,
+        validation,
+        reads_context=True,
+        sees="training transitions and cluster vectors",
+    )
 
 
-def ranker_rival(ranker: ItemScorer, catalogue: Catalogue, validation: Events) -> Baseline:
-    """The decisive rival: the ranker restricted to never-consumed clusters, its pooling chosen on validation users."""
+def ranker_baseline(ranker: ItemScorer, catalogue: Catalogue, validation: Events) -> Baseline:
+    """The decisive one: the ranker restricted to never-consumed clusters, its pooling chosen on validation users."""
     pools = ClusterPools(ranker, catalogue)
     return tune(
         "ranker_novel",
+        "Ranker, never-consumed clusters",
         lambda **c: RankerNovel(pools, **c),
         {"pool": ClusterPools.NAMES},
         validation,

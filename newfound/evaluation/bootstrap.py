@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from newfound.measures import Array, Bools, Floats
+from newfound.types import Array, Bools, Reals
 
 
 class Interval(NamedTuple):
@@ -38,24 +38,24 @@ class Bootstrap:
         generator = np.random.default_rng(seed)
         self._draws = generator.multinomial(self._n, np.full(self._n, 1 / self._n), size=resamples) if self._n else None
 
-    def _sums(self, values: Floats, mask: Bools | None) -> tuple[Floats, Floats]:
+    def _sums(self, values: Reals, mask: Bools | None) -> tuple[Array, Array]:
         """Sum and count of the values of every user, [U] each."""
         weights = np.ones(len(values)) if mask is None else mask.astype(np.float64)
         total = np.bincount(self._user, weights=np.where(weights > 0, values, 0.0), minlength=self._n)
         return total, np.bincount(self._user, weights=weights, minlength=self._n)
 
-    def _interval(self, value: float, samples: Floats) -> Interval:
+    def _interval(self, value: float, samples: Reals) -> Interval:
         samples = samples[np.isfinite(samples)]
         if not np.isfinite(value) or not len(samples):
             return Interval(value, float("nan"), float("nan"))
         lower, upper = np.quantile(samples, [self._tail, 1 - self._tail])
         return Interval(value, float(lower), float(upper))
 
-    def mean(self, values: Floats, mask: Bools | None = None) -> Interval:
+    def mean(self, values: Reals, mask: Bools | None = None) -> Interval:
         """Mean over the events (of the mask) with its interval."""
         return self.ratio(values, np.ones(len(values)), mask)
 
-    def ratio(self, above: Floats, below: Floats, mask: Bools | None = None) -> Interval:
+    def ratio(self, above: Reals, below: Reals, mask: Bools | None = None) -> Interval:
         """Mean of one per-event figure over the mean of another, such as recall over chance, with its interval."""
         top, count = self._sums(above, mask)
         bottom, _ = self._sums(below, mask)
@@ -65,6 +65,6 @@ class Bootstrap:
             samples = (self._draws @ top) / (self._draws @ bottom)
         return self._interval(float(top.sum() / bottom.sum()), samples)
 
-    def difference(self, ours: Floats, theirs: Floats, mask: Bools | None = None) -> Interval:
+    def difference(self, ours: Reals, theirs: Reals, mask: Bools | None = None) -> Interval:
         """Mean of `ours - theirs` over the same events, paired."""
         return self.mean(ours - theirs, mask)

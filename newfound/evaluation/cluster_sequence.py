@@ -1,4 +1,4 @@
-"""The rival that is a sequence model: the ranker's own architecture over clusters instead of items.
+"""Sequence model over clusters, a baseline of the planner: the ranker's architecture over clusters instead of items.
 
 It learns from the training users' walks of newly liked clusters, so that every next cluster is a novel one, and with
 the same contexts withheld: a walk is broken before a transition whose context is held out.
@@ -19,9 +19,9 @@ from newfound import schema
 from newfound.config import RankerConfig
 from newfound.evaluation.baselines import Baseline, tune
 from newfound.evaluation.moments import Events
-from newfound.measures import Floats
 from newfound.transitions.artifact import Transitions
 from newfound.transitions.mine import interest_events
+from newfound.types import Reals
 
 SPACE: dict[str, Sequence[Any]] = {"dropout": (0.3, 0.5)}
 LENGTH = 100
@@ -76,7 +76,7 @@ class ClusterSequence:
         with _quietly("newfound.ranker"):
             self._model = fit(Sequences.of(walks), n, config, seed).model
 
-    def scores(self, events: Events) -> Floats:
+    def scores(self, events: Events) -> Reals:
         import torch
 
         from newfound.ranker.data import Sequences
@@ -99,10 +99,11 @@ class ClusterSequence:
         return found
 
 
-def sequence_rival(
+def sequence_baseline(
     histories: Path, folder: Path, transitions: Transitions, validation: Events, epochs: int, seed: int
 ) -> Baseline:
     """Trains the sequence model with every combination of a small space and keeps what is best on validation users."""
     walks = training_walks(histories, folder, transitions)
     make = partial(ClusterSequence, walks, len(transitions.clusters.interface), epochs, seed)
-    return tune("cluster_sequence", make, SPACE, validation, sees="training users' walks, the whole history")
+    sees = "training users' walks, the whole history"
+    return tune("cluster_sequence", "Sequence model over clusters", make, SPACE, validation, sees=sees)

@@ -104,7 +104,7 @@ def fit_decision(
 
 @dataclass(frozen=True)
 class Source:
-    """What terms are read from."""
+    """Sources of the terms."""
 
     ranker: Ranker
     table: TransitionTable
@@ -124,7 +124,7 @@ class Source:
     def item_names(self) -> list[str]:
         """Item terms that say anything on these data."""
         counts = [name for name in COUNTS if self.timed or name not in TIMED]
-        names = ["ranker", *(["cooccurrence"] if self.ranker.memory.weight else []), *counts]
+        names = ["ranker", *(["cooccurrence"] if self.ranker.cooccurrence.weight else []), *counts]
         return [*names, *(["text"] if self.items.text.shape[1] else [])]
 
     def moments(self, events: Events) -> Iterator[Moments]:
@@ -136,14 +136,14 @@ class Source:
         length = self.ranker.encoder.length
         known = [self.ranker.positions(history[-length:]) for history in events.histories]
         ranked: Floats = self.ranker.queries(known) @ self.ranker.index.vectors.T
-        rows, memory = len(events), np.zeros_like(ranked)
+        rows, cooccurrence = len(events), np.zeros_like(ranked)
         for row, history in enumerate(known):
-            near, values = self.ranker.memory.bonus(history)
-            memory[row, near] = values
+            near, values = self.ranker.cooccurrence.bonus(history)
+            cooccurrence[row, near] = values
         allowed = np.repeat(~events.seen, np.diff(self.bounds), axis=1)
         for row, consumed in enumerate(events.histories):
             allowed[row, self.ranker.positions(consumed)] = False
-        items: dict[str, Floats] = {"ranker": ranked, "cooccurrence": memory}
+        items: dict[str, Floats] = {"ranker": ranked, "cooccurrence": cooccurrence}
         for at, name in enumerate(COUNTS):
             items[name] = np.broadcast_to(self.items.counts[:, at], ranked.shape)
         if "text" in self.item_names:
@@ -195,8 +195,8 @@ def fit_model(source: Source, events: Events, confidence: float, seed: int) -> D
 
 
 def kept(events: Events, items: int, seed: int) -> Events:
-    """As many moments as the memory's bound allows, a seeded choice of all."""
-    most = max(CELLS // (3 * items), ENOUGH)  # the ranker's, the memory's and the texts' scores of every item
+    """As many moments as the bound on memory allows, a seeded choice of all."""
+    most = max(CELLS // (3 * items), ENOUGH)  # the ranker's, the co-occurrence's and the texts' scores of every item
     if len(events) <= most:
         return events
     return events.take(np.sort(np.random.default_rng(seed).choice(len(events), most, replace=False)))

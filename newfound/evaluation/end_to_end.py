@@ -1,4 +1,4 @@
-"""Where the levels meet: the ranker alone, the ranker inside clusters, slates end to end, and the quota curve.
+"""Ranks of items: the ranker alone, the ranker inside clusters, slates end to end, and the quota curve.
 
 The item policy is asked for scores of all items and everything else is set arithmetic on them, so that each method of
 choosing clusters is judged with the very same ranker.
@@ -16,7 +16,8 @@ from newfound import schema
 from newfound.clusters import Clusters
 from newfound.datasets import Dataset
 from newfound.evaluation.moments import Events
-from newfound.measures import Bools, Floats, Ints, ranks_of
+from newfound.measures import ranks_of
+from newfound.types import Bools, Ints, Reals
 
 CHUNK = 256
 CELLS = 1 << 26
@@ -30,7 +31,7 @@ class ItemScorer(Protocol):
     def items(self) -> Sequence[str]:
         """Order of the columns of `score_all`."""
 
-    def score_all(self, histories: list[list[str]]) -> Floats:
+    def score_all(self, histories: list[list[str]]) -> Reals:
         """[B, items], higher is better, one row a history (oldest first)."""
 
 
@@ -44,7 +45,7 @@ class Popularity:
         self.items = items
         self.counts = np.array([known.get(item, 0) for item in items], dtype=np.float64)
 
-    def score_all(self, histories: list[list[str]]) -> Floats:
+    def score_all(self, histories: list[list[str]]) -> Reals:
         return np.tile(self.counts, (len(histories), 1))
 
 
@@ -63,7 +64,7 @@ class Markov:
         for item, after, count in zip(*(counted[name] for name in (schema.ITEM, "after", "n")), strict=True):
             self._next.setdefault(item, {})[after] = count
 
-    def score_all(self, histories: list[list[str]]) -> Floats:
+    def score_all(self, histories: list[list[str]]) -> Reals:
         scores = np.tile(self._popular, (len(histories), 1))
         for row, history in enumerate(histories):
             for item, count in self._next.get(history[-1], {}).items() if history else ():
@@ -98,7 +99,7 @@ class Catalogue:
         return np.array([self.column.get(item, -1) for item in items], dtype=np.int64)
 
 
-def scored(ranker: ItemScorer, catalogue: Catalogue, events: Events) -> Iterator[tuple[slice, Floats]]:
+def scored(ranker: ItemScorer, catalogue: Catalogue, events: Events) -> Iterator[tuple[slice, Reals]]:
     """The ranker's scores chunk by chunk, [b, items] each, consumed items at minus infinity."""
     size = max(1, min(CHUNK, CELLS // max(len(catalogue.items), 1)))
     for start in range(0, len(events), size):
@@ -131,7 +132,7 @@ def item_ranks_in_cluster(ranker: ItemScorer, catalogue: Catalogue, events: Even
     return ranks, offered
 
 
-def best_clusters(scores: Floats, seen: Bools, count: int) -> Ints:
+def best_clusters(scores: Reals, seen: Bools, count: int) -> Ints:
     """The first `count` never-consumed clusters by score, ties by index, -1 where there are fewer, [B, count]."""
     masked = np.where(seen | ~np.isfinite(scores), -np.inf, scores)
     order = np.argsort(-masked, axis=1, kind="stable")[:, :count]
@@ -144,7 +145,7 @@ def best_clusters(scores: Floats, seen: Bools, count: int) -> Ints:
 class Shelves:
     """One moment's items by cluster, best first; sorted when first asked for."""
 
-    def __init__(self, item_scores: Floats, catalogue: Catalogue) -> None:
+    def __init__(self, item_scores: Reals, catalogue: Catalogue) -> None:
         self._scores, self._catalogue = item_scores, catalogue
         self._sorted: dict[int, list[int]] = {}
 
@@ -200,8 +201,8 @@ def end_to_end_ranks(
 
 def quota_curve(
     ranker: ItemScorer, catalogue: Catalogue, events: Events, clusters: Ints, k: int
-) -> tuple[Floats, Bools]:
-    """What each novelty quota finds of the next item that a user liked.
+) -> tuple[Reals, Bools]:
+    """Hits of each novelty quota on the next item that a user liked.
 
     A slate of k with q novel slots holds, as the policy lays it out, the ranker's best items of consumed clusters, and
     in its novel slots the best item of each of the first q novel clusters in turn.

@@ -13,19 +13,10 @@ from newfound.config import PolicyConfig
 from newfound.evaluation.baselines import Baseline, Scorer
 from newfound.evaluation.bootstrap import Bootstrap, Interval
 from newfound.evaluation.end_to_end import best_clusters
-from newfound.evaluation.moments import Context, Events, light_users, sampled_contexts, withheld_contexts
-from newfound.measures import Bools, Ints
+from newfound.evaluation.moments import Events, light_users, sampled_contexts, withheld_contexts
+from newfound.types import Bools, Context, Ints
 
 KS = (1, 10)
-RIVALS = {
-    "most_popular": "Most popular novel cluster",
-    "pair_frequency": "Pair frequency, backed off",
-    "choice_model": "Choice model, the planner's teacher",
-    "nearest_embedding": "Nearest by embedding",
-    "random_novel": "Random novel",
-    "cluster_sequence": "Sequence model over clusters",
-    "ranker_novel": "Ranker, never-consumed clusters",
-}
 
 
 @dataclass(frozen=True)
@@ -36,17 +27,16 @@ class Method:
     label: str
     scorer: Scorer
     kind: str = "rival"
+    """`ours`, or `rival` for a baseline, as metrics.json and the page call them"""
     reads_context: bool = True
     """False where it reads the history alone, so that another context changes nothing"""
     chosen: dict[str, Any] = field(default_factory=dict)
     sees: str = "training transitions"
 
 
-def method_of(rival: Baseline) -> Method:
-    """A rival as one of the methods."""
-    reads_context = rival.name in ("pair_frequency", "nearest_embedding", "choice_model")
-    label = RIVALS.get(rival.name, rival.name)
-    return Method(f"rival.{rival.name}", label, rival.scorer, "rival", reads_context, rival.chosen, rival.sees)
+def method_of(one: Baseline) -> Method:
+    """A baseline as one of the methods."""
+    return Method(f"rival.{one.name}", one.label, one.scorer, "rival", one.reads_context, one.chosen, one.sees)
 
 
 @dataclass(frozen=True)
@@ -67,7 +57,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class Answers:
-    """What one method said at the moments."""
+    """Answers of one method at the moments."""
 
     ranks: dict[str, Ints]
     """by slice, [B] ranks of the truth; meaningless outside the slice's mask"""
@@ -133,7 +123,7 @@ def judge(
     boot: Bootstrap,
     raw: Mapping[str, Ints],
 ) -> tuple[dict[str, float], dict[str, Answers], dict[str, list[float | None]]]:
-    """Every cluster measure of METHOD for every method and slice.
+    """Every measure of clusters, for every method and slice.
 
     Args:
         methods: who is asked.
@@ -172,7 +162,7 @@ def judge(
 
 
 def _breadth(key: str, found: Answers, raw: Ints, events: Events, frequency: Ints, n: int) -> dict[str, float]:
-    """How far a method's answers spread, and how many of them the user knew already."""
+    """Spread of a method's answers, and the share of them that the user knew already."""
     first = measures.answer_counts(found.best[:, :1], n)
     figures = {
         "label_coverage": measures.label_coverage(found.best[:, :1], n),
@@ -188,7 +178,7 @@ def _breadth(key: str, found: Answers, raw: Ints, events: Events, frequency: Int
 def paired(
     metrics: dict[str, float], ours: str, answers: Mapping[str, Answers], slices: Sequence[Slice], boot: Bootstrap
 ) -> None:
-    """Adds how far `ours` is ahead of each rival, over the same resamples: `<ours>.minus.<rival>.novel_recall@k`."""
+    """Adds how far `ours` is ahead of each baseline, over the same resamples: `<ours>.minus.<name>.novel_recall@k`."""
     for other, theirs in answers.items():
         if other == ours:
             continue

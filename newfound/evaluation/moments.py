@@ -1,4 +1,4 @@
-"""What is asked at test time: which events, with which history, which contexts, and which slices.
+"""Moments of the test: events at which methods are asked, with their histories, contexts and slices.
 
 Nothing here is learned from. A user's history at test is everything that they consumed before the very event, including
 what lies after the cut: that is what serving would know at that moment.
@@ -17,10 +17,8 @@ from newfound import schema
 from newfound.clusters import Clusters
 from newfound.config import PolicyConfig
 from newfound.datasets import Dataset
-from newfound.measures import Array, Bools, Floats, Ints
 from newfound.recommend import policy
-
-Context = tuple[str, ...]
+from newfound.types import Array, Bools, Context, Ints, Reals
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Journeys:
     items: Array
     clusters: Ints
     positives: Bools
-    engagements: Floats
+    engagements: Reals
     order: list[str]
     """interface clusters, by index"""
 

@@ -14,12 +14,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[Any]
+from newfound.types import Array
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class Estimate:
     clipped: float
 
 
-def along_slates(probabilities: Floats, slates: Floats) -> Floats:
+def along_slates(probabilities: Array, slates: Array) -> Array:
     """Probability of each slot together with those above it: products along the slate.
 
     Args:
@@ -80,7 +78,7 @@ def at_temperature(candidates: Mapping[str, float], floor: float, ratio: float) 
     return {cluster: floor + decided * value / total for cluster, value in raised.items()}
 
 
-def weights(target: Floats, propensities: Floats, clip: float | None = None) -> Floats:
+def weights(target: Array, propensities: Array, clip: float | None = None) -> Array:
     """Importance weights target / propensity, at most `clip`.
 
     Args:
@@ -99,11 +97,11 @@ def weights(target: Floats, propensities: Floats, clip: float | None = None) -> 
         raise ValueError("propensities must lie in (0, 1]: an action without one was never on offer")
     if not ((target >= 0) & (target <= 1)).all():
         raise ValueError("target probabilities must lie in [0, 1]")
-    ratio: Floats = target / propensities
+    ratio: Array = target / propensities
     return ratio if clip is None else np.minimum(ratio, clip)
 
 
-def effective_sample_size(w: Floats) -> float:
+def effective_sample_size(w: Array) -> float:
     """(sum w)^2 / sum w^2: the number of weights where all are equal, 1 where one has everything.
 
     >>> effective_sample_size(np.array([1.0, 1.0])), effective_sample_size(np.array([4.0, 0.0]))
@@ -114,7 +112,7 @@ def effective_sample_size(w: Floats) -> float:
 
 
 def ips(
-    rewards: Floats, target: Floats, propensities: Floats, *, clip: float | None = None, groups: Floats | None = None
+    rewards: Array, target: Array, propensities: Array, *, clip: float | None = None, groups: Array | None = None
 ) -> Estimate:
     """Inverse propensity scoring: the mean of weight times reward. Unbiased without a clip, and restless.
 
@@ -134,7 +132,7 @@ def ips(
 
 
 def snips(
-    rewards: Floats, target: Floats, propensities: Floats, *, clip: float | None = None, groups: Floats | None = None
+    rewards: Array, target: Array, propensities: Array, *, clip: float | None = None, groups: Array | None = None
 ) -> Estimate:
     """Self-normalised IPS: the mean of the rewards, weighted. A little biased, steadier, and never out of range.
 
@@ -154,14 +152,14 @@ def snips(
 
 
 def doubly_robust(
-    rewards: Floats,
-    target: Floats,
-    propensities: Floats,
-    predicted: Floats,
-    expected: Floats,
+    rewards: Array,
+    target: Array,
+    propensities: Array,
+    predicted: Array,
+    expected: Array,
     *,
     clip: float | None = None,
-    groups: Floats | None = None,
+    groups: Array | None = None,
 ) -> Estimate:
     """Doubly robust: a reward model's expectation under the target, corrected where the log shows it wrong.
 
@@ -188,13 +186,13 @@ def doubly_robust(
 
 
 def _estimate(
-    terms: Floats, w: Floats, target: Floats, propensities: Floats, clip: float | None, groups: Floats | None
+    terms: Array, w: Array, target: Array, propensities: Array, clip: float | None, groups: Array | None
 ) -> Estimate:
     count = len(terms)
     if count == 0:
         return Estimate(float("nan"), float("nan"), 0.0, 0, 0.0)
     value = float(terms.mean())
-    sums: Floats = terms - value
+    sums: Array = terms - value
     if groups is not None:
         sums = np.bincount(np.unique(groups, return_inverse=True)[1], weights=sums)
     clusters = len(sums)

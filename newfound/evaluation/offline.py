@@ -1,4 +1,4 @@
-"""The proof: the planner, its table and the ranker on what came after the cut, beside chance and the rivals."""
+"""The proof: the planner, its table and the ranker on what came after the cut, beside chance and the baselines."""
 
 from __future__ import annotations
 
@@ -9,44 +9,36 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from newfound import measures, schema
 from newfound.clusters import Clusters
-from newfound.config import EvaluationConfig, TrainingConfig
+from newfound.config import TrainingConfig
 from newfound.datasets import Dataset
-from newfound.evaluation import moments as protocols
-from newfound.evaluation.baselines import Baseline, ranker_rival, simple_rivals, teacher_rival
+from newfound.errors import DataError
+from newfound.evaluation import moments as moments_of
+from newfound.evaluation.baselines import Baseline, ranker_baseline, simple_baselines, teacher_baseline
 from newfound.evaluation.bootstrap import Bootstrap
-from newfound.evaluation.cluster_sequence import sequence_rival
-from newfound.evaluation.end_to_end import (
-    Catalogue,
-    Markov,
-    Popularity,
-    best_clusters,
-    end_to_end_ranks,
-    item_ranks,
-    item_ranks_in_cluster,
-    quota_curve,
-)
-from newfound.evaluation.methods import Answers, Method, judge, method_of, paired, put, slices_of
-from newfound.evaluation.moments import Context, Events
+from newfound.evaluation.cluster_sequence import sequence_baseline
+from newfound.evaluation.end_to_end import Catalogue
+from newfound.evaluation.item_measures import SLATE, end_to_end_measures, quota_measures, ranker_measures
+from newfound.evaluation.methods import Answers, Method, judge, method_of, paired, slices_of
+from newfound.evaluation.moments import Events
 from newfound.evaluation.report import findings
 from newfound.evaluation.report.page import write_report
 from newfound.evaluation.scorers import Live, PlannerScorer, TableScorer
 from newfound.evaluation.served import open_recommender, served_measures
 from newfound.files import new_folder
-from newfound.measures import Ints
 from newfound.planner.prompt import has_planner
 from newfound.transitions.artifact import Transitions
+from newfound.types import Context
+
+if TYPE_CHECKING:
+    from newfound.ranker import Ranker
+    from newfound.recommend.recommender import Recommender
 
 log = logging.getLogger("newfound.evaluation")
-
-SLATE = 10
-WIDTHS = (1, 2, 3, 5, 10)
-"""How many clusters may share a slate of ten; each method's number is chosen on validation users."""
 
 T = TypeVar("T")
 
@@ -69,13 +61,23 @@ class Moments:
 
 
 def gather_moments(dataset: Path, clusters: Clusters, config: TrainingConfig) -> Moments:
-    """Reads the journeys of test and validation users and finds the moments at which they liked something new."""
+    """Reads the journeys of test and validation users and finds the moments at which they liked something new.
+
+    Raises:
+        DataError: there is no such moment of a test user.
+    """
     size, limits = config.transitions.context, config.evaluation
-    journeys = protocols.read_journeys(dataset, clusters, ["test"], limits.users_at_most, config.seed)
-    test = protocols.at_most(protocols.novel_events(journeys, size), limits.contexts_at_most, config.seed)
-    others = protocols.read_journeys(dataset, clusters, ["validation"], limits.users_at_most, config.seed)
-    tuning = protocols.novel_events(others, size)
-    short = protocols.at_most(tuning, limits.validation_contexts, config.seed)
+    journeys = moments_of.read_journeys(dataset, clusters, ["test"], limits.users_at_most, config.seed)
+    test = moments_of.at_most(moments_of.novel_events(journeys, size), limits.contexts_at_most, config.seed)
+    if not len(test):
+        raise DataError(
+            str(dataset),
+            "no test user likes anything of a new cluster after the cut",
+            expected="more test users, a larger future, or more clusters",
+        )
+    others = moments_of.read_journeys(dataset, clusters, ["validation"], limits.users_at_most, config.seed)
+    tuning = moments_of.novel_events(others, size)
+    short = moments_of.at_most(tuning, limits.validation_contexts, config.seed)
     return Moments(test, tuning, short)
 
 
@@ -113,62 +115,23 @@ def evaluate(
     Raises:
         DataError: an input is missing, or no test user liked anything new after the cut.
     """
-    from newfound.errors import DataError
-    from newfound.ranker import Ranker
-    from newfound.table import TransitionTable
-
-    interests = Clusters.load(clusters)
+    interests, limits = Clusters.load(clusters), config.evaluation
     moments = _timed("moments", lambda: gather_moments(dataset, interests, config))
-    if not len(moments.test):
-        raise DataError(
-            str(dataset), "no test user likes anything of a new cluster after the cut",
-            expected="more test users, a larger future, or more clusters",
-        )  # fmt: skip
-    mined = Transitions.load(transitions, interests)
-    counts = mined.counts()
-    answers_of_table = TransitionTable.load(table, interests)
-    item_policy = Ranker.load(ranker)
-    catalogue = Catalogue(item_policy.items, interests)
-    limits = config.evaluation
+    fit = _Fit.open(dataset, histories, clusters, interests, transitions, ranker)
     boot = Bootstrap(moments.test.users, resamples=limits.bootstrap, confidence=limits.confidence, seed=config.seed)
-    rivals = _timed("simple rivals", lambda: simple_rivals(counts, interests, moments.validation, config.seed))
-    choices, epochs = mined.choices(), config.planner.finetune.teacher_epochs
-    rivals.append(_timed("choice model", lambda: teacher_rival(choices, moments.validation, config.seed, epochs)))
-    if limits.sequence_epochs:
-        arguments = (histories, clusters, mined, moments.validation, limits.sequence_epochs)
-        rivals.append(_timed("sequence model over clusters", lambda: sequence_rival(*arguments, config.seed)))
-    rivals.append(_timed("ranker by cluster", lambda: ranker_rival(item_policy, catalogue, moments.validation)))
-    backup = next(r.scorer for r in rivals if r.name == "pair_frequency")
-    metrics: dict[str, float] = {"planner.present": 0.0}
-    ours: list[Method] = []
-    live: Live | None = None
-    if has_planner(planner):
-        policy, scorer = _timed("planner loaded", lambda: _load_planner(planner, interests, config))
-        metrics |= {"planner.present": 1.0, "planner.match_rate": _match_rate(policy, moments.test, config)}
-        ours.append(Method("planner", "Planner, fine-tuned", scorer, "ours"))
-        live = partial(_answer_live, policy)
-    served = TableScorer(answers_of_table, interests.interface, backup, live)
-    sees = "the planner; pair frequency below it"
-    ours.append(Method("table", "Transition table, as served", served, "ours", sees=sees))
-    methods = ours + [method_of(rival) for rival in rivals]
-    withheld = mined.withheld()
+    baselines = _baselines(fit, moments.validation, config)
+    ours, served, metrics = _ours(fit, planner, table, baselines, moments.test, config)
+    methods = [*ours, *(method_of(baseline) for baseline in baselines)]
+    withheld = fit.mined.withheld()
     slices = slices_of(moments.test, withheld, config.policy, config.transitions.context, config.seed)
     raw = {method.key: served.raw(moments.test.contexts, SLATE) for method in ours}
-    judged, answers, deciles = _timed(
-        "methods judged",
-        lambda: judge(methods, moments.test, slices, counts.frequency, boot, raw),
-    )
+    judging = partial(judge, methods, moments.test, slices, fit.mined.counts().frequency, boot, raw)
+    judged, answers, deciles = _timed("methods judged", judging)
     metrics |= judged
     paired(metrics, methods[0].key, answers, slices, boot)
-    metrics |= _timed("items", lambda: _item_measures(dataset, interests, item_policy, catalogue, limits, config.seed))
-    metrics |= _timed("end to end", lambda: _composed(item_policy, catalogue, moments, methods, answers, boot))
     serving = open_recommender(dataset, clusters, table, ranker, decision, config.policy)
-    metrics |= _timed("slates as served", lambda: served_measures(serving, item_policy, moments.test, boot))
-    metrics |= {name: metrics[f"served.{name}"] for name in ("novel_hr@10", "novel_ndcg@10")}
-    users = max(1, limits.users_at_most // limits.liked_items)
-    walks = protocols.read_journeys(dataset, interests, ["test"], users, config.seed)
-    liked = protocols.next_positive_events(walks, config.transitions.context, limits.liked_items)
-    curve = _timed("quota curve", lambda: _quota(item_policy, catalogue, liked, served))
+    metrics |= _item_figures(fit, serving, moments, methods, answers, boot, config)
+    curve = _timed("quota curve", lambda: _quota(fit, served, config))
     metrics |= {f"quota.{q}.hr@10": value for q, value in enumerate(curve.get("hr", []))}
     metrics |= {"events": len(moments.test), "users": len(np.unique(moments.test.users))}
     metrics = {key: float(value) for key, value in metrics.items() if np.isfinite(value)}
@@ -187,9 +150,93 @@ def evaluate(
         recommender=serving,
         folders={"planner": planner, "ranker": ranker, "tuned": tuned},
     )
-    page = findings.gather(evidence)
-    _write(out, metrics, rivals, page)
+    _write(out, metrics, baselines, findings.gather(evidence))
     return metrics
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """The parts of a fit that several measures read."""
+
+    dataset: Path
+    histories: Path
+    folder: Path
+    """of the clusters"""
+    clusters: Clusters
+    mined: Transitions
+    ranker: Ranker
+    catalogue: Catalogue
+
+    @classmethod
+    def open(
+        cls, dataset: Path, histories: Path, folder: Path, clusters: Clusters, transitions: Path, ranker: Path
+    ) -> _Fit:
+        from newfound.ranker import Ranker
+
+        policy = Ranker.load(ranker)
+        mined = Transitions.load(transitions, clusters)
+        return cls(dataset, histories, folder, clusters, mined, policy, Catalogue(policy.items, clusters))
+
+
+def _baselines(fit: _Fit, validation: Events, config: TrainingConfig) -> list[Baseline]:
+    """Every baseline of the planner, tuned."""
+    counts, seed, clusters = fit.mined.counts(), config.seed, fit.clusters
+    found = _timed("simple baselines", lambda: simple_baselines(counts, clusters, validation, seed))
+    choices, epochs = fit.mined.choices(), config.planner.finetune.teacher_epochs
+    found.append(_timed("choice model", lambda: teacher_baseline(choices, validation, seed, epochs)))
+    if config.evaluation.sequence_epochs:
+        learned = (fit.histories, fit.folder, fit.mined, validation, config.evaluation.sequence_epochs)
+        found.append(_timed("sequence model over clusters", lambda: sequence_baseline(*learned, seed)))
+    found.append(_timed("ranker by cluster", lambda: ranker_baseline(fit.ranker, fit.catalogue, validation)))
+    return found
+
+
+def _ours(
+    fit: _Fit, planner: Path, table: Path, baselines: Sequence[Baseline], events: Events, config: TrainingConfig
+) -> tuple[list[Method], TableScorer, dict[str, float]]:
+    """The planner, where there is one, and its table as served; and what is measured of the planner alone."""
+    from newfound.table import TransitionTable
+
+    methods: list[Method] = []
+    metrics: dict[str, float] = {"planner.present": 0.0}
+    live: Live | None = None
+    if has_planner(planner):
+        policy, scorer = _timed("planner loaded", lambda: _load_planner(planner, fit.clusters, config))
+        metrics |= {"planner.present": 1.0, "planner.match_rate": _match_rate(policy, events, config)}
+        methods.append(Method("planner", "Planner, fine-tuned", scorer, "ours"))
+        live = partial(_answer_live, policy)
+    backup = next(baseline.scorer for baseline in baselines if baseline.name == "pair_frequency")
+    served = TableScorer(TransitionTable.load(table, fit.clusters), fit.clusters.interface, backup, live)
+    sees = "the planner; pair frequency below it"
+    return [*methods, Method("table", "Transition table, as served", served, "ours", sees=sees)], served, metrics
+
+
+def _item_figures(
+    fit: _Fit,
+    serving: Recommender,
+    moments: Moments,
+    methods: Sequence[Method],
+    answers: Mapping[str, Answers],
+    boot: Bootstrap,
+    config: TrainingConfig,
+) -> dict[str, float]:
+    """The ranker alone, slates of every method, and the slate as served."""
+    ranker, catalogue, limits = fit.ranker, fit.catalogue, config.evaluation
+    alone = partial(ranker_measures, fit.dataset, fit.clusters, ranker, catalogue, limits, config.seed)
+    metrics = _timed("items", alone)
+    tested = (moments.test, moments.short_validation, methods, answers, boot)
+    metrics |= _timed("end to end", lambda: end_to_end_measures(ranker, catalogue, *tested))
+    metrics |= _timed("slates as served", lambda: served_measures(serving, ranker, moments.test, boot))
+    return metrics | {name: metrics[f"served.{name}"] for name in ("novel_hr@10", "novel_ndcg@10")}
+
+
+def _quota(fit: _Fit, served: TableScorer, config: TrainingConfig) -> dict[str, Any]:
+    """The curve over the novelty quota, of the next liked items of test users."""
+    limits = config.evaluation
+    users = max(1, limits.users_at_most // limits.liked_items)
+    walks = moments_of.read_journeys(fit.dataset, fit.clusters, ["test"], users, config.seed)
+    liked = moments_of.next_positive_events(walks, config.transitions.context, limits.liked_items)
+    return quota_measures(fit.ranker, fit.catalogue, liked, served)
 
 
 def _load_planner(folder: Path, clusters: Clusters, config: TrainingConfig) -> tuple[Any, PlannerScorer]:
@@ -200,7 +247,7 @@ def _load_planner(folder: Path, clusters: Clusters, config: TrainingConfig) -> t
 
 
 def _answer_live(planner: Any, contexts: Sequence[Context]) -> list[list[tuple[str, float]]]:
-    """What the planner's table would hold for some contexts that it does not, best first."""
+    """Answers to contexts that the planner's table does not hold, best first."""
     best, values = planner.top_k(contexts, len(planner))
     return [
         [(planner.nodes[at], value) for at, value in zip(row, scores, strict=True) if at >= 0]
@@ -215,105 +262,9 @@ def _match_rate(planner: Any, events: Events, config: TrainingConfig) -> float:
     return float(planner.match_rate([unique[at] for at in wanted]))
 
 
-def _item_measures(
-    dataset: Path, clusters: Clusters, ranker: Any, catalogue: Catalogue, limits: EvaluationConfig, seed: int
-) -> dict[str, float]:
-    """The ranker's own figures, leave one out, beside most popular and Markov."""
-    metrics: dict[str, float] = {}
-    everyone = protocols.read_journeys(dataset, clusters, schema.GROUPS, limits.users_at_most, seed)
-    events = protocols.next_item_events(everyone)
-    boot = Bootstrap(events.users, resamples=limits.bootstrap, confidence=limits.confidence, seed=seed)
-    popular = Popularity(dataset, catalogue.items)
-    scorers = {"ranker": ranker, "baseline.popular": popular, "baseline.markov": Markov(dataset, popular)}
-    for name, scorer in scorers.items():
-        ranks = item_ranks(scorer, catalogue, events)
-        put(metrics, f"{name}.hr@10", boot.mean(measures.hits(ranks, 10)))
-        put(metrics, f"{name}.ndcg@10", boot.mean(measures.gains(ranks, 10)))
-    metrics["ranker.users"] = len(events)
-    return metrics
-
-
-def _composed(
-    ranker: Any,
-    catalogue: Catalogue,
-    moments: Moments,
-    methods: Sequence[Method],
-    answers: Mapping[str, Answers],
-    boot: Bootstrap,
-) -> dict[str, float]:
-    """The ranker inside the true cluster, and slates end to end with each method's clusters."""
-    metrics: dict[str, float] = {}
-    events = moments.test
-    ranks, offered = item_ranks_in_cluster(ranker, catalogue, events)
-    for k in (1, 10):
-        put(metrics, f"ranker.given_cluster.hr@{k}", boot.mean(measures.hits(ranks, k)))
-        put(metrics, f"ranker.given_cluster.ndcg@{k}", boot.mean(measures.gains(ranks, k)))
-        blind = np.where(offered > 0, np.minimum(1.0, k / np.maximum(offered, 1)), 0.0)
-        put(metrics, f"chance.given_cluster.hr@{k}", boot.mean(blind))
-    metrics |= grounding(ranker, catalogue, events, answers[methods[0].key].best[:, 0])
-    widths = slate_widths(ranker, catalogue, moments.short_validation, methods)
-    chosen = {method.key: answers[method.key].best[:, : widths[method.key]] for method in methods}
-    for key, places in end_to_end_ranks(ranker, catalogue, events, chosen, SLATE).items():
-        name = key if key in chosen else f"rival.{key}"
-        put(metrics, f"{name}.novel_hr@10", boot.mean(measures.hits(places, SLATE)))
-        put(metrics, f"{name}.novel_ndcg@10", boot.mean(measures.gains(places, SLATE)))
-        if key in widths:
-            metrics[f"{name}.slate_clusters"] = widths[key]
-    return metrics
-
-
-def slate_widths(ranker: Any, catalogue: Catalogue, validation: Events, methods: Sequence[Method]) -> dict[str, int]:
-    """How many clusters share a slate, for each method: what finds most on validation users, the fewest of equals."""
-    if not len(validation):
-        return {method.key: 5 for method in methods}
-    best = {m.key: best_clusters(m.scorer.scores(validation), validation.seen, max(WIDTHS)) for m in methods}
-    options = {f"{key}@{width}": found[:, :width] for key, found in best.items() for width in WIDTHS}
-    ranks = end_to_end_ranks(ranker, catalogue, validation, options, SLATE)
-    return {
-        method.key: max(WIDTHS, key=lambda w: (measures.hits(ranks[f"{method.key}@{w}"], SLATE).mean(), -w))
-        for method in methods
-    }
-
-
-def grounding(ranker: Any, catalogue: Catalogue, events: Events, clusters: Ints, sample: int = 200) -> dict[str, float]:
-    """Whether what the ranker's index returns for a cluster belongs to it, consumed items excluded."""
-    order = events.journeys.order
-    rows = [row for row in np.linspace(0, len(events) - 1, min(sample, len(events))).astype(int) if clusters[row] >= 0]
-    histories = [events.histories[row] for row in rows]
-    asked = [[order[clusters[row]]] for row in rows]
-    found = ranker.top_k(histories, asked, SLATE, histories)
-    members = [
-        {catalogue.items[c] for c in catalogue.members[clusters[row]]}.difference(events.histories[row]) for row in rows
-    ]
-    returned = [[item for item, _ in answer] for answer in found]
-    return {
-        "ranker.grounding_precision": measures.grounding_precision(returned, members),
-        "ranker.grounding_recall": measures.grounding_recall(returned, members, SLATE),
-    }
-
-
-def _quota(ranker: Any, catalogue: Catalogue, events: Events, served: TableScorer) -> dict[str, Any]:
-    """Hit rate of the next liked item over the novelty quota, all items and by whether they opened a new cluster."""
-    if not len(events):
-        return {}
-    clusters = best_clusters(served.scores(events), events.seen, SLATE)
-    found, novel = quota_curve(ranker, catalogue, events, clusters, SLATE)
-
-    def rates(mask: Any) -> list[float]:
-        return [float(row[mask].mean()) if mask.any() else 0.0 for row in found]
-
-    return {
-        "hr": rates(np.ones(len(events), dtype=bool)),
-        "novel": rates(novel),
-        "familiar": rates(~novel),
-        "events": len(events),
-        "novel_share": float(novel.mean()),
-    }
-
-
-def _write(out: Path, metrics: Mapping[str, float], rivals: Sequence[Baseline], page: Mapping[str, Any]) -> None:
+def _write(out: Path, metrics: Mapping[str, float], baselines: Sequence[Baseline], page: Mapping[str, Any]) -> None:
     """The folder, known by its metrics.json."""
-    tuned = {r.name: {"chosen": r.chosen, "tried": r.tried, "sees": r.sees} for r in rivals}
+    tuned = {b.name: {"chosen": b.chosen, "tried": b.tried, "sees": b.sees} for b in baselines}
     with new_folder(out, "metrics.json") as folder:
         for name, content in (("rivals", tuned), ("findings", page), ("metrics", dict(metrics))):
             text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)

@@ -1,4 +1,4 @@
-"""The planner and its transition table as scorers of clusters, beside the rivals."""
+"""The planner and its transition table as scorers of clusters, beside the baselines."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from newfound.evaluation.baselines import Scorer
-from newfound.evaluation.moments import Context, Events
-from newfound.measures import Floats, Ints
+from newfound.evaluation.moments import Events
+from newfound.types import Context, Ints, Reals
 
 
 class Policy(Protocol):
-    """What is needed of the planner: `newfound.planner.planner.Planner.log_probs`."""
+    """The planner's part that scoring needs: `newfound.planner.planner.Planner.log_probs`."""
 
-    def log_probs(self, contexts: Sequence[Context]) -> Floats:
+    def log_probs(self, contexts: Sequence[Context]) -> Reals:
         """Natural-log probabilities of all clusters, [B, N]."""
 
 
@@ -25,7 +25,7 @@ class PlannerScorer:
     def __init__(self, planner: Policy) -> None:
         self._planner = planner
 
-    def scores(self, events: Events) -> Floats:
+    def scores(self, events: Events) -> Reals:
         if not len(events):
             return np.zeros((0, len(events.journeys.order)))
         unique = list(dict.fromkeys(events.contexts))
@@ -86,7 +86,7 @@ class TableScorer:
             out[row, : len(answers)] = answers
         return out
 
-    def scores(self, events: Events) -> Floats:
+    def scores(self, events: Events) -> Reals:
         scores = np.full((len(events), len(self._order)), -np.inf)
         if self._backup is not None:
             below = self._backup.scores(events)

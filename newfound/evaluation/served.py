@@ -1,4 +1,4 @@
-"""The served slate against its simplest rival, by the code that serves: one decision for each moment and draw."""
+"""The served slate beside its simplest baseline, by the code that serves: one decision for each moment and draw."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ K: Final = 10
 
 @dataclass(frozen=True)
 class Shown:
-    """What slates of `K` novel slots held at some moments.
+    """Outcome of slates of `K` novel slots at some moments.
 
     Attributes:
         hits: [B], share of the draws whose slate held the moment's item.
@@ -92,7 +92,7 @@ def served_slates(recommender: Recommender, events: Events, draws: int = DRAWS) 
 
 
 def history_before(events: Events, row: int) -> UserHistory:
-    """What serving would know at a moment."""
+    """The history that serving would know at a moment."""
     journeys, event = events.journeys, int(events.at[row])
     start = int(journeys.offsets[journeys.row[event]])
     return UserHistory(

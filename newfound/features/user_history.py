@@ -85,7 +85,7 @@ def write_user_history(dataset: Path, length: int, out: Path) -> dict[str, float
 
 
 def entity_rows(dataset: Path, at: Literal["cut", "end"] = "cut") -> pd.DataFrame:
-    """Whose history to fetch by point in time, and as of when: columns user_id and event_timestamp (UTC).
+    """Entity rows of a point-in-time join, one a user and moment: columns user_id and event_timestamp (UTC).
 
     Feast answers with the newest row *up to and including* the asked time, and an event at the cut belongs to the
     future: so "cut" asks for the microsecond before it.

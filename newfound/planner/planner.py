@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from newfound.clusters import Clusters
@@ -16,9 +15,7 @@ from newfound.errors import DataError, VocabularyError
 from newfound.planner.decoding.backbone import Backbone, likeliest, load_backbone, read_prompts
 from newfound.planner.prompt import RECORD, PromptCodec, Tokens
 from newfound.planner.states import CONTEXTS_FILE, States, read_states
-from newfound.types import Bools, Context, Floats
-
-Ints32 = npt.NDArray[np.int32]
+from newfound.types import Bools, Context, Floats, Ints32
 
 
 class Planner:

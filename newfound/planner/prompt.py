@@ -26,7 +26,6 @@ TOKENIZER = "tokenizer.json"
 MAX_CHARACTERS = 200  # of a description as the planner reads it
 MAX_TOKENS = 48
 
-Context = tuple[int, ...]
 Tokens = tuple[int, ...]
 
 
@@ -122,15 +121,15 @@ class PromptCodec:
         content = json.dumps([asdict(self.template), self.texts, self.words, self.first_token])
         return hashlib.sha256(content.encode()).hexdigest()
 
-    def segments(self, context: Context) -> list[Tokens]:
+    def segments(self, context: Sequence[int]) -> list[Tokens]:
         """The prompt's tokens in pieces: the opening, then one piece an interest."""
         return [self.opening, *(self.words[cluster] + self.separator for cluster in context)]
 
-    def tokens(self, context: Context) -> Tokens:
+    def tokens(self, context: Sequence[int]) -> Tokens:
         """The whole prompt."""
         return sum(self.segments(context), ())
 
-    def text(self, context: Context) -> str:
+    def text(self, context: Sequence[int]) -> str:
         """The prompt as text; `tokens` is what models are given."""
         return self.template.opening + "".join(f" {self.texts[c]}{self.template.separator}" for c in context)
 

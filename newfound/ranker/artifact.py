@@ -1,7 +1,7 @@
 """The ranker as an artifact: what serving and evaluation load.
 
-A folder of `ranker.safetensors` (encoder, item vectors in cluster order, memory) and `ranker.json` (configuration, item
-order, each node's slice, digests), by which the folder is known.
+A folder of `ranker.safetensors` (encoder, item vectors in cluster order, co-occurrence) and `ranker.json`
+(configuration, item order, each node's slice, digests), by which the folder is known.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Ranker:
         encoder: the transformer.
         vectors: unit item vectors, float32 [items, dim], in the order of `items`.
         popularity: float32 [items], what items score after an empty history.
-        memory: the count part of the score.
+        cooccurrence: the count part of the score.
         items: item ids, in cluster order.
         slices: each node's (start, stop) in `items`, at every level of the tree.
         info: the record.
@@ -52,13 +52,13 @@ class Ranker:
         encoder: Encoder,
         vectors: Floats,
         popularity: Floats,
-        memory: CoOccurrence,
+        cooccurrence: CoOccurrence,
         items: list[str],
         slices: dict[str, Span],
         info: dict[str, Any],
     ) -> None:
         self.items, self.slices, self.info = items, slices, info
-        self.encoder, self.memory, self.popularity = encoder.eval(), memory, popularity
+        self.encoder, self.cooccurrence, self.popularity = encoder.eval(), cooccurrence, popularity
         self.index = ItemIndex(vectors)
         self._vectors = torch.from_numpy(vectors)
         self._position = {item: at for at, item in enumerate(items)}
@@ -80,7 +80,7 @@ class Ranker:
             encoder.load_state_dict(
                 {n.removeprefix("encoder."): t for n, t in tensors.items() if n.startswith("encoder.")}
             )
-            memory = CoOccurrence(
+            cooccurrence = CoOccurrence(
                 *(tensors[f"memory.{name}"].numpy() for name in ("offsets", "neighbours", "strengths")),
                 **info["memory"],
             )
@@ -91,9 +91,9 @@ class Ranker:
         except (OSError, RuntimeError, SafetensorError, ValueError, KeyError, TypeError) as error:
             problem = f"cannot be read ({' '.join(str(error).split())})"
             raise DataError(str(folder), problem, expected="a ranker artifact") from error
-        if not len(items) == len(vectors) == len(popularity) == len(memory.offsets) - 1:
+        if not len(items) == len(vectors) == len(popularity) == len(cooccurrence.offsets) - 1:
             raise DataError(str(folder), "tensors and item order differ in length", expected="files made together")
-        return cls(encoder, vectors, popularity, memory, items, slices, info)
+        return cls(encoder, vectors, popularity, cooccurrence, items, slices, info)
 
     def save(self, out: str | Path, training: Mapping[str, Any] | None = None) -> None:
         """Writes the artifact folder, whole or not at all.
@@ -105,9 +105,9 @@ class Ranker:
         tensors = {f"encoder.{name}": value.contiguous() for name, value in self.encoder.state_dict().items()}
         tensors |= {"vectors": self._vectors, "popularity": torch.from_numpy(self.popularity)}
         for name in MEMORY:
-            tensors[f"memory.{name}"] = torch.from_numpy(getattr(self.memory, name))
-        memory = {name: getattr(self.memory, name) for name in ("recent", "decay", "weight", "rarity")}
-        record = {**self.info, "format": FORMAT, "memory": memory, "slices": self.slices, "items": self.items}
+            tensors[f"memory.{name}"] = torch.from_numpy(getattr(self.cooccurrence, name))
+        counts = {name: getattr(self.cooccurrence, name) for name in ("recent", "decay", "weight", "rarity")}
+        record = {**self.info, "format": FORMAT, "memory": counts, "slices": self.slices, "items": self.items}
         with new_folder(out, RECORD) as folder:
             save_file(tensors, folder / TENSORS)
             (folder / RECORD).write_text(json.dumps(record, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -190,11 +190,11 @@ class Ranker:
         return answer
 
     def bonus(self, history: Ints, spans: Sequence[Span]) -> Bonus:
-        """What items get on top of their product with the query; after an empty history, those of the spans alone."""
+        """Part of the score beside the product with the query; after an empty history, of the spans' items alone."""
         if not len(history):
             items = np.concatenate([NO_ITEMS, *(np.arange(*span) for span in disjoint(spans, len(self.items)))])
             return Bonus(items, self.popularity[items])
-        items, values = self.memory.bonus(history)
+        items, values = self.cooccurrence.bonus(history)
         return Bonus(items, values) if len(items) else NO_BONUS
 
     def _named(self, best: Best) -> list[tuple[str, float]]:

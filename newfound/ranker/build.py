@@ -1,4 +1,4 @@
-"""From the pipeline's artifacts to a ranker: sequences in cluster order, training, memory, the artifact."""
+"""From the pipeline's artifacts to a ranker: sequences in cluster order, training, co-occurrence, the artifact."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from newfound.features.histories import Histories
 from newfound.files import remove_folder
 from newfound.measures import gains
 from newfound.ranker.artifact import Ranker
-from newfound.ranker.cooccurrence import CoOccurrence, remember
+from newfound.ranker.cooccurrence import CoOccurrence, count_cooccurrence
 from newfound.ranker.data import Sequences
 from newfound.ranker.model import SequenceModel
 from newfound.ranker.train import CHECKPOINT, Fit, fit
@@ -39,18 +39,18 @@ USERS_TO_TUNE_ON: Final = 3000
 
 @dataclass
 class Learned:
-    """A model with its memory, how they were chosen, and how they do on the held-out items.
+    """A model with its co-occurrence, how they were chosen, and how they do on the held-out items.
 
     Attributes:
         model: of the last fit: on everything if `refitted`, otherwise on all but the held-out items.
-        memory: counted on the same sequences.
+        cooccurrence: counted on the same sequences.
         fit: the fit that chose the epoch.
         measures: flat, of the choosing fit.
         refitted: whether the held-out items went into training afterwards.
     """
 
     model: SequenceModel
-    memory: CoOccurrence
+    cooccurrence: CoOccurrence
     fit: Fit
     measures: dict[str, float | int | str]
     refitted: bool
@@ -65,7 +65,7 @@ def learn(
     text: Tensor | None = None,
     folder: Path | None = None,
 ) -> Learned:
-    """Fits, chooses the epoch and the memory's weight on each sequence's last item, and refits if so configured.
+    """Fits, chooses the epoch and the co-occurrence's weight on each sequence's last item, and refits if so configured.
 
     Args:
         sequences: items as 0 .. items - 1, oldest first.
@@ -79,21 +79,22 @@ def learn(
     past, targets = sequences.drop_last(least=3)
     found = {"ndcg@10": chosen.ndcg, "hr@10": chosen.hit_rate}
     if not config.use_memory:
-        memory = remember(past, items)
+        cooccurrence = count_cooccurrence(past, items)
     else:
-        memory = tune_memory(chosen.model, [remember(past, items, rarity) for rarity in RARITIES], past, targets)
-        found = figures(rank_held_out(chosen.model, past, targets, memory=memory))
+        counted = [count_cooccurrence(past, items, rarity) for rarity in RARITIES]
+        cooccurrence = tune_cooccurrence(chosen.model, counted, past, targets)
+        found = figures(rank_held_out(chosen.model, past, targets, cooccurrence=cooccurrence))
         log.info(
-            "memory: rarity %g, decay %g, weight %g; NDCG@10 %.4f with it",
-            *(memory.rarity, memory.decay, memory.weight, found["ndcg@10"]),
+            "co-occurrence: rarity %g, decay %g, weight %g; NDCG@10 %.4f with it",
+            *(cooccurrence.rarity, cooccurrence.decay, cooccurrence.weight, found["ndcg@10"]),
         )
     measures: dict[str, float | int | str] = {
         **{f"validation.{name}": value for name, value in found.items()},
         "validation.ndcg@10_without_memory": chosen.ndcg,
         "epoch": chosen.epoch,
-        "memory.weight": memory.weight,
-        "memory.decay": memory.decay,
-        "memory.rarity": memory.rarity,
+        "memory.weight": cooccurrence.weight,
+        "memory.decay": cooccurrence.decay,
+        "memory.rarity": cooccurrence.rarity,
         "parameters": sum(p.numel() for p in chosen.model.parameters()),
         "seconds": chosen.seconds,
     }
@@ -110,30 +111,32 @@ def learn(
             folder=folder and folder / "refit",
         )
         model = again.model
-        again_counted = remember(sequences, items, memory.rarity)
-        memory = replace(again_counted, decay=memory.decay, weight=memory.weight)
+        again_counted = count_cooccurrence(sequences, items, cooccurrence.rarity)
+        cooccurrence = replace(again_counted, decay=cooccurrence.decay, weight=cooccurrence.weight)
         measures["seconds"] = chosen.seconds + again.seconds
-    return Learned(model, memory, chosen, measures, config.refit)
+    return Learned(model, cooccurrence, chosen, measures, config.refit)
 
 
-def tune_memory(model: SequenceModel, memories: list[CoOccurrence], past: Sequences, targets: Ints) -> CoOccurrence:
-    """The memory with the decay and the weight that rank held-out items best; weight 0 where counts do not help.
+def tune_cooccurrence(
+    model: SequenceModel, counted: list[CoOccurrence], past: Sequences, targets: Ints
+) -> CoOccurrence:
+    """The co-occurrence with the decay and the weight that rank held-out items best; weight 0 where counts do not help.
 
-    Only the memory's own items move, so each user's scores are sorted once and every choice is counted from there.
+    Only the items that it knows of move, so each user's scores are sorted once and every choice is counted from there.
     """
     users = held_out_users(past, targets)
     if len(users) > USERS_TO_TUNE_ON:
         users = np.sort(np.random.default_rng(0).choice(users, USERS_TO_TUNE_ON, replace=False))
     weights = np.array(WEIGHTS, dtype=np.float32)
-    choices = [replace(memory, decay=decay) for memory in memories for decay in DECAYS]
+    choices = [replace(cooccurrence, decay=decay) for cooccurrence in counted for decay in DECAYS]
     totals = np.zeros((len(choices), len(weights)))
     for some, scores in held_out_scores(model, past, users):
         ordered = np.sort(scores, axis=1)
         ranks = np.empty((len(choices), len(weights), len(some)), dtype=np.int64)
         for row, user in enumerate(some):
             history, target = past.row(user), targets[user]
-            for at, memory in enumerate(choices):
-                found, strength = memory.strength(history)
+            for at, cooccurrence in enumerate(choices):
+                found, strength = cooccurrence.strength(history)
                 own = scores[row, target] + weights * strength[found == target].sum()  # [weights]
                 plain = scores[row, found][:, None]  # [found, 1]
                 earlier = (found < target)[:, None]
@@ -160,7 +163,7 @@ def _rank(ordered: Floats, earlier: Floats, own: Floats) -> Ints:
 
 
 def _before(values: Floats, own: Floats, earlier: Bools) -> Ints:
-    """How many values [found, 1 or W] come before each of `own` [W]: higher ones, of equal ones those `earlier`."""
+    """Number of values [found, 1 or W] before each of `own` [W]: higher ones, of equal ones those `earlier`."""
     before: Ints = ((values > own) | ((values == own) & earlier)).sum(axis=0)
     return before
 
@@ -214,7 +217,7 @@ def train_ranker(
 
 @dataclass(frozen=True)
 class Material:
-    """What the ranker learns from, in cluster order.
+    """Training data of the ranker, in cluster order.
 
     Attributes:
         items: item ids.
@@ -274,7 +277,7 @@ def assemble(learned: Learned, material: Material, config: RankerConfig, seed: i
         encoder=learned.model.encoder,
         vectors=vectors,
         popularity=np.log((counts + 1) / (counts.sum() + len(counts))).astype(np.float32),
-        memory=learned.memory,
+        cooccurrence=learned.cooccurrence,
         items=material.items,
         slices=material.slices,
         info={**fitted, **material.digests},
@@ -282,7 +285,7 @@ def assemble(learned: Learned, material: Material, config: RankerConfig, seed: i
 
 
 def best_settings(tuned: Path) -> dict[str, Any]:
-    """What `tune_ranker` found, as settings of `RankerConfig`.
+    """Best trial of `tune_ranker`, as settings of `RankerConfig`.
 
     Raises:
         DataError: best.json is missing or broken.

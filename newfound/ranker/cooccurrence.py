@@ -1,4 +1,4 @@
-"""The ranker's memory: which items other histories held near each item, as a sparse matrix.
+"""Co-occurrence: the items that other histories held near each item, as a sparse matrix.
 
 A transformer learns which kinds of items follow each other; that two items of which each was consumed five times were
 consumed together four times, it is slow to learn, and counts know at once. So an item's score has a part that is read
@@ -34,8 +34,8 @@ class CoOccurrence:
         strengths: float32 [entries], not negative.
         recent: how many of the last items of a history are looked up.
         decay: what a strength counts for each step further back in the history.
-        weight: what the memory's part is multiplied by; 0 turns it off.
-        rarity: how much a rare neighbour gains over a frequent one (`remember`).
+        weight: what its part of the score is multiplied by; 0 turns it off.
+        rarity: how much a rare neighbour gains over a frequent one (`count_cooccurrence`).
     """
 
     offsets: Ints
@@ -59,14 +59,14 @@ class CoOccurrence:
         return items, np.log1p(np.bincount(place, self.strengths[rows] * faded)).astype(np.float32)
 
     def bonus(self, history: Ints) -> tuple[Ints, Floats]:
-        """The memory's part of the score: ascending item positions, and what each of them gets."""
+        """Its part of the score: ascending item positions, and what each of them gets."""
         if self.weight == 0:
             return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
         items, values = self.strength(history)
         return items, np.float32(self.weight) * values
 
 
-def remember(sequences: Sequences, items: int, rarity: float = RARITY) -> CoOccurrence:
+def count_cooccurrence(sequences: Sequences, items: int, rarity: float = RARITY) -> CoOccurrence:
     """Counts which items lie near each other in the sequences.
 
     The strength of a for b is the faded count of b near a, over sqrt(1 + count of a) and (1 + count of b) ** rarity:

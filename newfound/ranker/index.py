@@ -21,7 +21,7 @@ from newfound.types import Floats, Ints, Span
 
 
 class Bonus(NamedTuple):
-    """What some items get on top of their product."""
+    """Part of some items' scores beside their product."""
 
     items: Ints  # ascending positions
     values: Floats

@@ -5,7 +5,7 @@ What it computes, for a history i_1 .. i_t (oldest first):
     u_i = unit(e_i + W x_i)                          item vector: id embedding plus projected text vector, length 1
     h   = blocks(sqrt(d) u_{i_1}, ..., sqrt(d) u_{i_t})   causal self-attention; positions only as learned distances
     q   = exp(s) unit(layer_norm(h_t))               the query; exp(s) is a learned inverse temperature
-    score(i) = q . u_i  +  m_i                       m: what other histories held near the user's last items (memory.py)
+    score(i) = q . u_i  +  m_i                       m: co-occurrence with the user's last items
 
 Bounded scores are what lets the softmax over all items be trained for long without long vectors for frequent items. An
 item that nobody has consumed has no id part: its text alone places it.
@@ -86,7 +86,7 @@ class Block(nn.Module):
         return fed
 
     def at(self, x: Tensor, last: Tensor, buckets: Tensor, future: Tensor) -> Tensor:
-        """What `forward` gives at one position of each sequence, [B, dim]: its own keys and values, a single query."""
+        """`forward` at one position of each sequence, [B, dim]: its own keys and values, a single query."""
         batch, length, dim = x.shape
         own = torch.arange(batch, device=x.device), last
         normed, query_key_value = self.norm_attention(x), self.query_key_value.weight
@@ -140,7 +140,7 @@ class Encoder(nn.Module):
         return queries
 
     def _read(self, vectors: Tensor, sequences: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What the first block gets: [B, L, dim], and the buckets and the mask, [L, L] each."""
+        """Input of the first block: [B, L, dim], and the buckets and the mask, [L, L] each."""
         length = sequences.shape[1]
         x: Tensor = self.dropout(vectors[sequences.clamp_min(0)] * math.sqrt(self.dim))
         return x, self.buckets[:length, :length], self.future[:length, :length]

@@ -106,41 +106,40 @@ def fit(
             model = SequenceModel(items, config, text, known)
         model.to(device)
         run = _Run(model, config, train, seed)
-        model = run.average
-        result = Fit(model)
+        result = Fit(run.average)
         best: dict[str, Tensor] = {}
         done = _resume(folder, run, result, best) if folder else 0
         for epoch in range(done, epochs or config.epochs):
             if result.ndcg > 0 and epoch - result.epoch >= config.patience:
                 break
-            started = time.perf_counter()
-            record = {"epoch": epoch + 1, **run.epoch(epoch)}
-            if targets is not None:
-                record |= validate(model, train, targets)
-            record["seconds"] = time.perf_counter() - started
+            record = _epoch(run, epoch, targets)
             result.seconds += record["seconds"]
             result.curve.append(record)
             if targets is None or record["ndcg@10"] > result.ndcg or not best:
                 result.epoch = epoch + 1
                 result.ndcg, result.hit_rate = record.get("ndcg@10", 0.0), record.get("hr@10", 0.0)
-                best = {name: value.detach().clone() for name, value in model.state_dict().items()}
-            shown = f", validation NDCG@10 {record['ndcg@10']:.4f}" if targets is not None else ""
-            log.info(
-                "epoch %d of %d: loss %.4f%s, %.1f s",
-                epoch + 1,
-                config.epochs,
-                record["loss"],
-                shown,
-                record["seconds"],
-            )
+                best = {name: value.detach().clone() for name, value in result.model.state_dict().items()}
             if folder:
                 _keep(folder, run, result, best)
             if watch and watch(epoch + 1, record):
                 break
         if best:
-            model.load_state_dict(best)
+            result.model.load_state_dict(best)
     result.model.to("cpu").eval()
     return result
+
+
+def _epoch(run: _Run, epoch: int, targets: Ints | None) -> dict[str, float]:
+    """One epoch and, where items were held out, its validation; returns and logs its record."""
+    started = time.perf_counter()
+    record = {"epoch": epoch + 1, **run.epoch(epoch)}
+    if targets is not None:
+        record |= validate(run.average, run.data, targets)
+    record["seconds"] = time.perf_counter() - started
+    shown = f", validation NDCG@10 {record['ndcg@10']:.4f}" if targets is not None else ""
+    of = run.config.epochs
+    log.info("epoch %d of %d: loss %.4f%s, %.1f s", epoch + 1, of, record["loss"], shown, record["seconds"])
+    return record
 
 
 def validate(model: SequenceModel, past: Sequences, targets: Ints) -> dict[str, float]:

@@ -36,7 +36,11 @@ def held_out_users(past: Sequences, targets: Ints) -> Ints:
 
 
 def rank_held_out(
-    model: SequenceModel, past: Sequences, targets: Ints, users: Ints | None = None, memory: CoOccurrence | None = None
+    model: SequenceModel,
+    past: Sequences,
+    targets: Ints,
+    users: Ints | None = None,
+    cooccurrence: CoOccurrence | None = None,
 ) -> Ints:
     """Each target's rank (from 0) among all items that the user has not had.
 
@@ -45,7 +49,7 @@ def rank_held_out(
         past: what each user has had.
         targets: an item a user, `PAD` for none.
         users: whom to measure; None: `held_out_users`. Processes of a distributed run share them.
-        memory: adds its part to the scores.
+        cooccurrence: adds its part to the scores.
 
     Returns:
         One rank a user, in no particular order.
@@ -55,9 +59,9 @@ def rank_held_out(
     shared = dist.is_initialized()
     mine = users[dist.get_rank() :: dist.get_world_size()] if shared else users
     for some, scores in held_out_scores(model, past, mine):
-        if memory is not None:
+        if cooccurrence is not None:
             for row, user in enumerate(some):
-                found, bonus = memory.bonus(past.row(user))
+                found, bonus = cooccurrence.bonus(past.row(user))
                 scores[row, found] += bonus
         ranks.append(ranks_of(scores, targets[some]))
     if not shared:

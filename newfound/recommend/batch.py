@@ -143,7 +143,7 @@ def _histories(histories: Path, interests: Path | None, config: BatchConfig) -> 
 
 
 class _Before:
-    """What users consumed before their histories begin, read alongside them."""
+    """Items that users consumed before their histories begin, read alongside them."""
 
     def __init__(self, file: Path) -> None:
         self._rows = (row for batch in _batches(file, INTERESTS, 4096) for row in batch.to_pylist())

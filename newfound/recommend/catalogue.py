@@ -29,7 +29,7 @@ ITEMS_FILE: Final = "items.parquet"
 
 
 class Table(Protocol):
-    """What decisions need of the transition table."""
+    """The transition table's part that decisions need."""
 
     @property
     def info(self) -> Mapping[str, Any]: ...

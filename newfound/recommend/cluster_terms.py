@@ -24,7 +24,7 @@ FILE: Final = "clusters.safetensors"
 
 
 class Answers(Protocol):
-    """What the language policy says of contexts: its table."""
+    """The language policy's answers to contexts: its table."""
 
     def log_probs(self, contexts: Sequence[Context]) -> Floats:
         """[P, N] log-probabilities of all clusters; rows of minus infinity for contexts that are not held."""

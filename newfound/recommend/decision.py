@@ -39,7 +39,7 @@ POPULAR_EACH: Final = 3  # items of an interest on the shortlist that stands in 
 
 @dataclass(frozen=True, slots=True)
 class PlannerQuery:
-    """What a live planner is asked: the clusters that follow a context."""
+    """Query to a live planner: the clusters that follow a context."""
 
     context: Context
 
@@ -49,7 +49,7 @@ PlannerAnswer = Mapping[str, float]
 
 
 class AnswerCache:
-    """What live planners answered, the latest `size` contexts; an answer holds for every user."""
+    """Answers of live planners to the latest `size` contexts; an answer holds for every user."""
 
     def __init__(self, size: int = 100_000) -> None:
         self._size = size
@@ -72,7 +72,7 @@ class AnswerCache:
 
 @dataclass(frozen=True, slots=True)
 class SlateRequest:
-    """What a request asks for."""
+    """A request for a slate."""
 
     k: int
     novel: int | float | None = None
@@ -89,10 +89,10 @@ class Decision:
         wish: SlateRequest,
         seed: int,
         config: PolicyConfig,
-        memory: AnswerCache | None,
+        cache: AnswerCache | None,
     ) -> None:
         self.shelf, self.catalogue, self.wish, self.seed, self.config = shelf, shelf.catalogue, wish, seed, config
-        self.history, self._memory = history, memory
+        self.history, self._cache = history, cache
         self.past, self.stale = self.catalogue.past_of(history)
         self.hidden = wish.exclude.union(history.item_ids)
         self.interests: list[Interest] = [
@@ -120,17 +120,17 @@ class Decision:
         return bool(self._held.any())
 
     def ask(self) -> PlannerQuery | None:
-        """What a live planner should be asked, or None where nothing needs asking.
+        """Query for a live planner; None where nothing needs asking.
 
         It is asked for the likeliest context where the table holds none of the user's: for a single interest, and for
         contexts outside a partial table.
         """
-        if not self.slots or not self.contexts or self.from_table or self._remembered() is not None:
+        if not self.slots or not self.contexts or self.from_table or self._cached() is not None:
             return None
         return PlannerQuery(self.context)
 
-    def _remembered(self) -> PlannerAnswer | None:
-        return self._memory.get(self.context) if self._memory is not None else None
+    def _cached(self) -> PlannerAnswer | None:
+        return self._cache.get(self.context) if self._cache is not None else None
 
     def plan(self, answer: PlannerAnswer | None = None) -> Plan:
         """Weighs the interests that are new, and draws what exploration shows.
@@ -157,7 +157,7 @@ class Decision:
         weights = [probability for _, probability in self.contexts]
         answers, reason = self._table, catalogue.table_reason
         if not self.from_table and self.contexts:
-            live = answer if answer is not None else self._remembered()
+            live = answer if answer is not None else self._cached()
             if live is not None:
                 at = [context for context, _ in self.contexts].index(self.context)
                 answers = answers.copy()
@@ -194,7 +194,7 @@ class Decision:
         return row
 
     def query(self, plan: Plan) -> JointQuery:
-        """What the ranker is asked."""
+        """Query for the ranker."""
         return JointQuery(
             history=self.history.item_ids,
             offsets=plan.offsets,
@@ -206,7 +206,7 @@ class Decision:
         )
 
     def popular(self, plan: Plan) -> Offer:
-        """What stands in for the ranker: interests by their offsets alone, each with its most popular items."""
+        """Stand-in for the ranker's answer: interests by their offsets alone, each with its most popular items."""
         order = sorted(plan.offsets, key=lambda cluster: -plan.offsets[cluster])
         shortlist: list[tuple[str, float]] = []
         for cluster in order[: max(self.config.shortlist // POPULAR_EACH, 1)]:
@@ -253,7 +253,7 @@ class Decision:
         )
 
     def answers_event(self, answer: PlannerAnswer | None = None, generated: int = 0) -> AnswersEvent:
-        """What table or planner answered to the likeliest context, before anything was taken out."""
+        """Answer of table or planner to the likeliest context, before anything was taken out."""
         told: list[str] = []
         if answer is not None:
             told = list(answer)
@@ -275,7 +275,7 @@ def draft(
     wish: SlateRequest,
     seed: int,
     config: PolicyConfig,
-    memory: AnswerCache | None = None,
+    cache: AnswerCache | None = None,
 ) -> Decision:
     """Reads a history under one release, and looks up what follows the user's interests.
 
@@ -285,6 +285,6 @@ def draft(
         wish: what the request asks for.
         seed: of every random choice; same seed, same slate.
         config: the policy's.
-        memory: earlier answers of a live planner.
+        cache: earlier answers of a live planner.
     """
-    return Decision(shelf, history, wish, seed, config, memory)
+    return Decision(shelf, history, wish, seed, config, cache)

@@ -180,7 +180,7 @@ class _Part:
 
 
 class Bounds:
-    """What the best item of every nest can be worth at most.
+    """Upper bound of the best item's worth in every nest.
 
     Args:
         vectors: centroids [N, dim] and radii [N] of the items' vectors, by matrix.

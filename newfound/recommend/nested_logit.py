@@ -46,7 +46,7 @@ class Coefficients(Settings):
     dissimilarity: float = 1.0
 
     def offsets(self, terms: Mapping[str, Floats]) -> Floats:
-        """What each nest's items get on top, before the inclusive value, float32 [N].
+        """Offset of each nest's items, before the inclusive value, float32 [N].
 
         Args:
             terms: [N] by name of CLUSTER_TERMS.

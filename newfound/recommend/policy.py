@@ -158,7 +158,7 @@ def novel_appetite(past: Past, config: PolicyConfig) -> float:
 
 
 def novel_quota(past: Past, k: int, novel: int | float | None, config: PolicyConfig) -> int:
-    """How many of k slots are novel.
+    """Number of novel slots among k.
 
     Args:
         past: the user's past; asked for the appetite when the request does not say.

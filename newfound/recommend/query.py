@@ -34,7 +34,7 @@ class JointQuery:
 
 @dataclass(frozen=True, slots=True)
 class JointAnswer:
-    """What the ranker answers.
+    """The ranker's answer.
 
     Attributes:
         best: the best items of the new interests by joint utility.

@@ -118,7 +118,7 @@ class Race:
         return {cluster: self._rate[item] / total for cluster, (item, _) in heads.items()}
 
     def first(self, heads: Mapping[str, tuple[str, float]]) -> str:
-        """Who arrives first; the race goes on from there."""
+        """The first to arrive; the race goes on from there."""
         cluster = min(heads, key=lambda one: self._arrival[one][1])
         self._now = self._arrival[cluster][1]
         return cluster

@@ -35,13 +35,13 @@ REMEMBERED: Final = 10_000  # answers of the planner that are kept
 
 
 class Planner(Protocol):
-    """What recommending needs of the language policy."""
+    """The language policy's part that recommending needs."""
 
     def answers(self, asks: Sequence[PlannerQuery]) -> Sequence[PlannerAnswer]: ...
 
 
 class ItemPolicy(Protocol):
-    """What recommending needs of the ranker."""
+    """The ranker's part that recommending needs."""
 
     def top_k(self, queries: Sequence[JointQuery]) -> Sequence[JointAnswer]: ...
 
@@ -135,9 +135,9 @@ class Recommender:
         """
         wish = SlateRequest(k or self.policy.k, novel, frozenset(exclude))
         asking = planner and self.planner is not None
-        memory = self.answer_cache if asking else None
+        cache = self.answer_cache if asking else None
         drafts = [
-            draft(self.shelf, history, wish, seed, self.policy, memory)
+            draft(self.shelf, history, wish, seed, self.policy, cache)
             for history, seed in zip(histories, seeds, strict=True)
         ]
         if asking:

@@ -50,7 +50,7 @@ class Slate(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class PlannerSay:
-    """What the planner's term does to a decision.
+    """The planner's part in a decision.
 
     Attributes:
         reason: who spoke: the table, a live planner, pair frequencies.
@@ -65,7 +65,7 @@ class PlannerSay:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is decided before items are known.
+    """A decision before items are known.
 
     Attributes:
         k: slots in the slate.
@@ -103,7 +103,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a slate is made of: without what must not be shown, best first.
+    """Candidates of a slate, best first, without what must not be shown.
 
     Attributes:
         shortlist: items of new interests with their joint utilities.

@@ -41,7 +41,7 @@ def check_name(name: str) -> str:
 
 
 class FileRecord(Settings):
-    """What a file of the release must be."""
+    """Digest and size of a release's file."""
 
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     bytes: Annotated[int, Field(ge=0)]
@@ -201,7 +201,7 @@ def files_of(parts: Mapping[str, Path]) -> Iterator[tuple[str, Path]]:
 
 
 def record_of(path: Path) -> FileRecord:
-    """What a manifest says of a file."""
+    """A file as a manifest records it."""
     digest, size = hashlib.sha256(), 0
     with path.open("rb") as stream:
         while chunk := stream.read(_CHUNK):

@@ -20,7 +20,7 @@ from newfound.types import Array, Bools, Floats, Ints
 
 @dataclass(frozen=True)
 class Knowledge:
-    """What an arm may know of a world before its first day, the same for all.
+    """An arm's knowledge of a world before its first day, the same for all.
 
     Attributes:
         vectors: [C, dim], of the interests' descriptions.
@@ -37,7 +37,7 @@ class Knowledge:
 
 @dataclass(frozen=True)
 class Offer:
-    """What an arm makes of the items and interests that are new to people.
+    """An arm's view of the items and interests that are new to people.
 
     Attributes:
         items: [U, n], utilities within an interest.
@@ -49,7 +49,7 @@ class Offer:
 
 
 class Arm(Protocol):
-    """What fills novel slots. `explores` is false for the ranker alone, which has none."""
+    """Chooser of novel slots. `explores` is false for the ranker alone, which has none."""
 
     explores: bool
 
@@ -120,7 +120,7 @@ class PopularNovel(ClusterArm):
 
 
 class PairFrequency(ClusterArm):
-    """What followed pairs of recent interests in the log, with back-off."""
+    """Frequencies after pairs of recent interests in the log, with back-off."""
 
     def __init__(self) -> None:
         self._table: Floats = np.zeros(0, dtype=np.float32)

@@ -43,7 +43,7 @@ class LoopConfig(Settings):
 
 @dataclass
 class Outcome:
-    """What came of an arm in a world.
+    """Outcome of an arm in a world.
 
     Attributes:
         people: by measure, [U] a figure for everybody.

@@ -73,7 +73,7 @@ class ExperimentConfig(Settings):
 
 
 def make_knowledge(world: World, states: Floats, seed: int) -> Knowledge:
-    """What arms may know of a world: the planner and its teacher are trained here, once, on the same people's log.
+    """Knowledge of a world for the arms: the planner and its teacher are trained here, once, on the same people's log.
 
     Args:
         states: [C, dim], a language model's of the descriptions.

@@ -45,7 +45,7 @@ def read_descriptions(descriptions: Sequence[str], folder: Path) -> Floats:
 
 
 def word_vectors(descriptions: Sequence[str]) -> Floats:
-    """Which parts each description has, [C, parts]: what a reader without any language model could know."""
+    """Parts of each description, [C, parts]: what a reader without any language model could know."""
     parts = sorted({part for text in descriptions for part in text.split(", ")})
     return np.array([[float(part in text.split(", ")) for part in parts] for text in descriptions], dtype=np.float32)
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from newfound.evaluation.report.charts import Series, line_chart, number, text
+from newfound.files import write_text
 from newfound.simulation.experiment import BASELINE, PLANTED, Lift, lifts
 
 NAMES: Final = {
@@ -59,8 +60,7 @@ def write_page(results: Mapping[str, Any], file: Path) -> None:
         results: `closed_loop` rows by stage, `calibration`, `expected_to_win`, and what real data say.
         file: of the page.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(render(results), encoding="utf-8")
+    write_text(file, render(results))
 
 
 def render(results: Mapping[str, Any]) -> str:
@@ -116,7 +116,7 @@ def pooled_lifts(rows: Sequence[Mapping[str, Any]], over: str = BASELINE) -> dic
 
 
 def verdict(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What came of newfound, in words, from the intervals alone."""
+    """Outcome of newfound in words, from the intervals alone."""
     arms = {row["arm"] for row in rows}
     if "newfound" not in arms:
         return "newfound was not run."

@@ -32,7 +32,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Response:
-    """What a client did: one kind of feedback on one item.
+    """One kind of a client's feedback on one item.
 
     Attributes:
         kind: shown, clicked, watched, liked or dismissed.
@@ -157,7 +157,7 @@ class Population:
         return [self.clusters[place] for place in chosen]
 
     def respond(self, user: str, slate: str, slots: Sequence[Shown]) -> list[Response]:
-        """What a client does with a slate, in the order in which it happens.
+        """A client's feedback on a slate, in the order in which it happens.
 
         Args:
             user: the client.

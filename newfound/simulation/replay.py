@@ -100,7 +100,7 @@ def consumed(ratings: Ratings, hidden: Bools) -> Bools:
 
 @dataclass
 class Replayed:
-    """What the arms' choices got: by arm, [U] means over a person's rounds and orders; NaN without a choice."""
+    """Rewards of the arms' choices: by arm, [U] means over a person's rounds and orders; NaN without a choice."""
 
     liked: dict[str, Doubles]
     rating: dict[str, Doubles]

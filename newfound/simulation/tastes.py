@@ -40,7 +40,7 @@ DISLIKED, LIKED = -3.0, 0.4  # log-odds of liking an item: 5 % and 60 %
 
 
 def descriptions(config: WorldConfig) -> list[str]:
-    """What each interest is about, by theme and then facet, such as "cooking, vintage".
+    """Topic of each interest, by theme and then facet, such as "cooking, vintage".
 
     Raises:
         ConfigError: there are more themes or facets than words for them.

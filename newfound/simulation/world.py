@@ -25,7 +25,7 @@ LOOK, LIKE, RETURN, ELSEWHERE, PAST, TASTES = range(6)  # streams of chance
 
 @dataclass(frozen=True)
 class Reactions:
-    """What people did with slates: all [U, K]; nothing where nobody was there.
+    """Responses of people to slates: all [U, K]; nothing where nobody was there.
 
     Attributes:
         seen: looked at.
@@ -108,7 +108,7 @@ class World:
         return np.asarray(self.chance(RETURN, day).random(self.config.people) < _sigmoid(odds))
 
     def react(self, day: int, slates: Ints, present: Bools) -> Reactions:
-        """What people do with today's slates.
+        """Responses of people to today's slates.
 
         Args:
             day: from 0.
@@ -163,7 +163,7 @@ class World:
     # --- the log that everything starts with ------------------------------------------------------------------------
 
     def first_log(self) -> tuple[Ints, Ints, Ints, Bools]:
-        """What an older system showed: people [E], items [E], days [E] below 0 and whether liked [E].
+        """Log of an older system: people [E], items [E], days [E] below 0 and whether liked [E].
 
         It shows each person items of a part of the interests only, popular ones foremost; that part is all they know.
         """

@@ -60,7 +60,7 @@ class WorldConfig(Settings):
 
 @dataclass(frozen=True)
 class Tastes:
-    """What people like, in log-odds, hidden from every arm.
+    """Tastes of people, in log-odds, hidden from every arm.
 
     Attributes:
         first: [U, C], of an interest that is not awake.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class MainEffects:
-    """What each place of a context contributes to the log-probabilities, averaged over contexts that were asked.
+    """Contribution of each place of a context to the log-probabilities, averaged over contexts that were asked.
 
     A context that nobody was asked about is answered by it: the mean log-probabilities of the contexts that have the
     same interest at the same place, added up over the places beyond the overall mean. The planner is taught additive

@@ -88,7 +88,7 @@ class TransitionTable:
 
     @property
     def source(self) -> str:
-        """Who answers."""
+        """Source of the answers."""
         return str(self.info["source"])
 
     def log_probs(self, contexts: Sequence[Context]) -> Floats:

@@ -99,7 +99,7 @@ def build_shard(
 
 
 def load_engine(planner: Path, clusters: Path, transitions: Path, config: TableConfig) -> Engine:
-    """What answers: the planner in this process or behind an engine; for a refresh, fitted to recent choices."""
+    """The answering planner: in this process or behind an engine; for a refresh, fitted to recent choices."""
     from newfound.planner.planner import Planner
     from newfound.planner.remote.planner import RemotePlanner
     from newfound.planner.training.recent import fit_recent

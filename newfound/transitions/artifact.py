@@ -141,7 +141,7 @@ class Transitions:
         return Counts(self._all_contexts[rows], self._labels[rows], len(self.clusters.interface))
 
     def context_counts(self) -> dict[Context, int]:
-        """How often each context was followed by something new, by anybody."""
+        """Number of anybody's transitions after each context."""
         contexts, counts = np.unique(self._all_contexts, axis=0, return_counts=True)
         return dict(zip(self._named(contexts), counts.tolist(), strict=True))
 

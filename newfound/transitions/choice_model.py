@@ -102,7 +102,7 @@ def fit_choices(choices: Choices, penalty: float, epochs: int, seed: int) -> Cho
 
 
 def kinship_of(vectors: Floats, liked: Bools) -> Floats:
-    """What is known of every two clusters without looking at choices.
+    """Kinship of every two clusters, known without looking at choices.
 
     Args:
         vectors: [N, dim] of the clusters.

@@ -1,7 +1,7 @@
 """Pair frequencies with back-off: what followed this context, what followed its interests, what is popular.
 
-The simplest thing that can be learned from transitions. It is the table of last resort where no planner can be had, the
-smoothing of what the planner is taught, and its rival.
+The simplest thing that can be learned from transitions. It makes the table where no planner can be had, ranks the
+clusters that a table leaves open, and is a baseline of the planner.
 """
 
 from __future__ import annotations
@@ -9,16 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from newfound.types import Floats, Ints
-
-Weights = npt.NDArray[np.floating]
+from newfound.types import Floats, Ints, Reals
 
 
 @dataclass(frozen=True)
 class Backoff:
-    """How much each coarser estimate weighs, in observations."""
+    """Weights of the coarser estimates, in observations."""
 
     context: float = 100.0  # the single interests' estimate against the very context's counts
     single: float = 400.0  # popularity against a single interest's counts
@@ -39,7 +36,7 @@ class FrequencyModel:
     """
 
     def __init__(
-        self, contexts: Ints, labels: Ints, n: int, weights: Weights | None = None, backoff: Backoff | None = None
+        self, contexts: Ints, labels: Ints, n: int, weights: Reals | None = None, backoff: Backoff | None = None
     ) -> None:
         self.n = n
         self.width = contexts.shape[1]

@@ -240,7 +240,7 @@ def _counts(found: Any, withheld: pa.Table) -> dict[str, float | int | str]:
 
 
 def _spread(name: str, labels: Any, clusters: int) -> dict[str, float | int | str]:
-    """How evenly samples lie over the labels; entropy and Gini count labels without a sample as well."""
+    """Evenness of samples over the labels; entropy and Gini count labels without a sample as well."""
     counts = np.zeros(clusters)
     found = np.sort(labels.to_pyarrow()["n"].to_numpy())  # sums of floats depend on the order
     counts[: len(found)] = found

@@ -190,7 +190,7 @@ class ExplorerModel(Model):
         job.plan = job.decision.plan()
 
     async def _rank(self, batch: Batch) -> list[Offer | None]:
-        """What the ranker answers to each job, None where it does not.
+        """The ranker's answer to each job, None where it has none.
 
         Raises:
             NotLoaded: the ranker has not loaded the batch's release.

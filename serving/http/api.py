@@ -10,6 +10,7 @@ import orjson
 from kserve import InferInput, InferOutput, InferRequest, InferResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
+from newfound.events import Unit
 from newfound.recommend.catalogue import UserHistory
 from newfound.recommend.recommender import SEED_BITS
 from newfound.recommend.slate import Slate
@@ -17,7 +18,6 @@ from newfound.types import Id
 from serving.http.errors import Refused
 from serving.settings import ServingConfig
 
-Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Slots = Annotated[int, Field(ge=0, description="a number of slots")]
 ShareOfSlots = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, description="a share of the slate")]
 

@@ -38,7 +38,7 @@ class Refused(InvalidInput):
         return cls(furthest["msg"], path_of(furthest["loc"]))
 
     def body(self) -> dict[str, Any]:
-        """What the client reads."""
+        """The message to the client."""
         return {"error": str(self), "field": self.field}
 
     @property
@@ -82,12 +82,12 @@ async def _refused(_: Request, error: Exception) -> JSONResponse:
 
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
-    """What KServe refuses itself: a body that is not JSON."""
+    """Refusal by KServe itself: a body that is not JSON."""
     return JSONResponse(Refused("not valid JSON", "body").body(), status_code=400)
 
 
 async def _malformed(_: Request, error: Exception) -> JSONResponse:
-    """What FastAPI refuses: a v2 body of another shape."""
+    """Refusal by FastAPI: a v2 body of another shape."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     location = tuple(part for part in first["loc"] if part not in ("body", "InferenceRequest"))
@@ -104,7 +104,7 @@ async def _not_ready(_: Request, error: Exception) -> JSONResponse:
 
 
 async def _http(_: Request, error: Exception) -> JSONResponse:
-    """What FastAPI refuses before it looks at fields, such as a body that is not UTF-8; and the page's own refusals."""
+    """Refusal by FastAPI before it looks at fields, such as a body that is not UTF-8; and the page's own refusals."""
     assert isinstance(error, HTTPException)
     field = "body" if error.status_code == 400 else None
     return JSONResponse(Refused(str(error.detail), field).body(), status_code=error.status_code)

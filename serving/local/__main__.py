@@ -76,7 +76,7 @@ def fill_redis(features: Path, folder: Path, environment: dict[str, str]) -> Non
         return
     code = "from feature_repo.store import materialise, open_store; materialise(open_store())"
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, **environment}, cwd=ROOT)
-    marker.write_text(state)
+    write_text(marker, state)
 
 
 def planner(options: argparse.Namespace, work: Path) -> tuple[list[Service], list[str]]:

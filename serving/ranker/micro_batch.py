@@ -20,7 +20,7 @@ class MicroBatcher:
         self._waiting: list[tuple[JointRanker, JointQuery, Deadline, asyncio.Future[JointAnswer]]] = []
 
     async def rank(self, ranker: JointRanker, query: JointQuery, deadline: Deadline) -> JointAnswer:
-        """What `JointRanker.top_k` answers; the query's clusters must be known to the ranker.
+        """The answer of `JointRanker.top_k`; the query's clusters must be known to the ranker.
 
         Raises:
             Expired: the deadline passed before the query's batch began.

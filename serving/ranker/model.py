@@ -67,7 +67,7 @@ class ReleaseNotLoaded(Refused):
         self.loaded = loaded
 
     def body(self) -> dict[str, Any]:
-        """What the client reads."""
+        """The message to the client."""
         return {**super().body(), "held": self.loaded}
 
 

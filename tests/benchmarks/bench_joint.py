@@ -33,7 +33,7 @@ class _Histories:
     def __init__(self, vectors: Floats, slices: dict[str, tuple[int, int]], queries: Floats) -> None:
         self.items = [str(at) for at in range(len(vectors))]
         self.slices, self.index, self._queries = slices, ItemIndex(vectors), queries
-        self.encoder, self.memory = SimpleNamespace(length=50), SimpleNamespace(weight=0.0)
+        self.encoder, self.cooccurrence = SimpleNamespace(length=50), SimpleNamespace(weight=0.0)
 
     def positions(self, items: list[str]) -> np.ndarray:
         return np.array([int(item) for item in items], dtype=np.int64)

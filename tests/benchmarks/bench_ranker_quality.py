@@ -1,10 +1,10 @@
 """The ranker under the protocol of the published tables: `make bench-ranker-quality INTERACTIONS=... [ITEMS=...]`.
 
 Leave one out: each user's last item is the test, the one before it validation, and training sees neither. Every item
-is ranked, items that the user has had are filtered, no user is dropped. Epoch and memory are chosen on validation; the
-test is looked at once a seed. INTERACTIONS is a text file of sequences, a MovieLens or MovieTweetings folder, or
-Parquet or CSV of one's own; without it MovieLens-100K is taken. Where items have text, items that are held out of
-training altogether are recommended as well.
+is ranked, items that the user has had are filtered, no user is dropped. Epoch and co-occurrence are chosen on
+validation; the test is looked at once a seed. INTERACTIONS is a text file of sequences, a MovieLens or MovieTweetings
+folder, or Parquet or CSV of one's own; without it MovieLens-100K is taken. Where items have text, items that are held
+out of training altogether are recommended as well.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def figures(ranks: Ints, users: int) -> dict[str, float]:
 
 
 def one_seed(data: Data, config: RankerConfig, seed: int, refit: bool) -> tuple[dict[str, float], CoOccurrence]:
-    """Trains and chooses on all but the test items, then ranks those; also gives the memory that was chosen."""
+    """Trains and chooses on all but the test items, then ranks those; also gives the co-occurrence that was chosen."""
     started = time.perf_counter()
     past, test = data.sequences.drop_last(least=3)
     users = int((test != PAD).sum())
@@ -116,17 +116,18 @@ def one_seed(data: Data, config: RankerConfig, seed: int, refit: bool) -> tuple[
     if refit:
         again = learn(past, data.items, config.model_copy(update={"refit": True}), seed, text=data.text)
         found |= {f"test.refit.{name}": value for name, value in _test(again, past, test, users, True).items()}
-    return found | {"users": users, "seconds": seconds}, learned.memory
+    return found | {"users": users, "seconds": seconds}, learned.cooccurrence
 
 
-def _test(learned: object, past: Sequences, test: Ints, users: int, memory: bool) -> dict[str, float]:
-    return figures(rank_held_out(learned.model, past, test, memory=learned.memory if memory else None), users)
+def _test(learned: object, past: Sequences, test: Ints, users: int, with_counts: bool) -> dict[str, float]:
+    counts = learned.cooccurrence if with_counts else None
+    return figures(rank_held_out(learned.model, past, test, cooccurrence=counts), users)
 
 
-def rivals(data: Data, memory: CoOccurrence) -> dict[str, float]:
+def rivals(data: Data, cooccurrence: CoOccurrence) -> dict[str, float]:
     """What needs no training, of the very data that the model trains on.
 
-    Most popular; Markov (counts of what came right after a user's last item, then popularity); and the memory's counts
+    Most popular; Markov (counts of what came right after a user's last item, then popularity); and the co-occurrence
     alone, with the decay that was chosen for the whole (then popularity).
     """
     past, test = data.sequences.drop_last(least=3)
@@ -145,7 +146,7 @@ def rivals(data: Data, memory: CoOccurrence) -> dict[str, float]:
 
     def counts(history: Ints) -> Floats:
         scores = 1e-3 * popular
-        items, strengths = memory.strength(history)
+        items, strengths = cooccurrence.strength(history)
         scores[items] += strengths
         return scores
 
@@ -222,7 +223,7 @@ def main() -> None:
     head |= {"threads": options.threads, **{f"config.{name}": value for name, value in config.model_dump().items()}}
     runs: list[dict[str, float]] = []
     for seed in options.seeds:
-        found, memory = one_seed(data, config, seed, options.refit)
+        found, cooccurrence = one_seed(data, config, seed, options.refit)
         runs.append(found)
         print(f"seed {seed}: " + ", ".join(f"{name} {value:.4f}" for name, value in found.items()), flush=True)
         record: dict[str, object] = {**head, "seeds": options.seeds[: len(runs)]}
@@ -230,7 +231,7 @@ def main() -> None:
             values = np.array([run[name] for run in runs])
             record |= {name: float(values.mean()), f"{name}.spread": float(values.max() - values.min())}
         write_record(options.out, record)  # a run that is stopped has its finished seeds
-    record |= rivals(data, memory)
+    record |= rivals(data, cooccurrence)
     if data.text is not None:
         record |= cold(data, config, options.seeds[0])
     print(f"{'':30} {'mean':>8} {'spread':>8}")

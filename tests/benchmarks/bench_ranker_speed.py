@@ -3,7 +3,7 @@
 Both sides run here, one after the other, with the same number of threads and the same allocator settings. RecTools
 0.19 gets 64 factors, 1 block, length 50, batch 128, sampled softmax with 256 negatives and dropout .2, with the
 precision and the number of loader workers that are fastest in a short probe; its time is that of its training epochs
-alone. Ours is the transformer with its defaults, validation after every epoch included; the memory of counts has no
+alone. Ours is the transformer with its defaults, validation after every epoch included; the co-occurrence has no
 part in it, but the time and quality of counts alone are shown beside. Then an epoch of either at the same settings, on
 these data and on long dense sequences.
 
@@ -28,7 +28,7 @@ import torch
 from newfound.config import RankerConfig
 from newfound.measures import ndcg, ranks_of
 from newfound.ranker.build import DECAYS
-from newfound.ranker.cooccurrence import remember
+from newfound.ranker.cooccurrence import count_cooccurrence
 from newfound.ranker.data import Sequences, read_sequence_lines
 from newfound.ranker.train import fit
 from newfound.ranker.validation import held_out_users
@@ -89,14 +89,14 @@ def work_of(targets: int, items: int, config: RankerConfig) -> float:
 
 
 def counts_alone(train: Sequences, last: np.ndarray, items: int) -> tuple[float, float]:
-    """NDCG@10 of the memory alone, and the seconds of counting."""
+    """NDCG@10 of the co-occurrence alone, and the seconds of counting."""
     started = time.perf_counter()
-    memory = replace(remember(train, items), weight=1.0, decay=DECAYS[1])
+    cooccurrence = replace(count_cooccurrence(train, items), weight=1.0, decay=DECAYS[1])
     seconds = time.perf_counter() - started
     ranks = []
     for user in held_out_users(train, last):
         history = train.row(user)
-        found, bonus = memory.bonus(history)
+        found, bonus = cooccurrence.bonus(history)
         scores = np.full(items, -np.inf)
         scores[found] = bonus
         scores[history] = -np.inf

@@ -1,4 +1,4 @@
-"""The rivals: what each learns, from whom, and that nothing is tuned on the test users."""
+"""The baselines: what each learns, from whom, and that nothing is tuned on the test users."""
 
 import json
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from newfound.clusters import Clusters
-from newfound.evaluation import baselines as rivals
+from newfound.evaluation import baselines
 from newfound.evaluation import moments as protocols
 from newfound.evaluation.cluster_sequence import ClusterSequence, training_walks
 from newfound.evaluation.end_to_end import Catalogue
@@ -38,27 +38,27 @@ COUNTS = Counts(contexts=np.array([[0, 1], [0, 1], [0, 2], [3, 1]]), labels=np.a
 
 class TestSimpleRivals:
     def test_popularity_counts_labels(self):
-        scores = rivals.Popular(COUNTS).scores(events_of("abc", [("a", "b"), ("c", "d")]))
+        scores = baselines.Popular(COUNTS).scores(events_of("abc", [("a", "b"), ("c", "d")]))
         assert scores.tolist() == [[1, 0, 2, 1], [1, 0, 2, 1]]
 
     def test_pair_frequency_knows_the_pair_and_backs_off_for_others(self):
-        rival = rivals.PairFrequency(COUNTS, context=1.0, single=1.0)
-        known, unknown = rival.scores(events_of("abc", [("a", "b"), ("d", "c")]))
+        baseline = baselines.PairFrequency(COUNTS, context=1.0, single=1.0)
+        known, unknown = baseline.scores(events_of("abc", [("a", "b"), ("d", "c")]))
         assert known.argmax() == 2 and known[2] > 0.6
         assert unknown.sum() == pytest.approx(1, abs=1e-5) and unknown[2] == unknown[3] == 0  # its own clusters
 
     def test_nearest_by_embedding(self, fitted):
         clusters = Clusters.load(fitted["clusters"])
-        rival = rivals.Nearest(clusters, pool="last")
+        baseline = baselines.Nearest(clusters, pool="last")
         journeys = protocols.read_journeys(fitted["dataset"], clusters, ["test"])
         node = clusters.interface[7]
-        scores = rival.scores(Events(journeys, np.array([0]), [(clusters.interface[3], node)]))
+        scores = baseline.scores(Events(journeys, np.array([0]), [(clusters.interface[3], node)]))
         assert scores[0].argmax() == 7 and scores.max() == pytest.approx(1.0)
 
     def test_random_is_seeded_by_the_moment(self):
         events = events_of("abc", [("a", "b")])
-        first, again = (rivals.RandomNovel(5).scores(events) for _ in range(2))
-        assert (first == again).all() and (first != rivals.RandomNovel(6).scores(events)).any()
+        first, again = (baselines.RandomNovel(5).scores(events) for _ in range(2))
+        assert (first == again).all() and (first != baselines.RandomNovel(6).scores(events)).any()
 
 
 class TestTuning:
@@ -71,15 +71,15 @@ class TestTuning:
                 return np.eye(4)[[self.favourite] * len(events)]
 
         validation = events_of("abd", [("a", "b")])  # the truth is d
-        rival = rivals.tune("it", Always, {"favourite": (2, 3)}, validation)
-        assert rival.chosen == {"favourite": 3}
-        assert [t["mrr"] for t in rival.tried] == [0.5, 1.0]  # c is ranked before d by index, a and b are known
+        baseline = baselines.tune("it", "It", Always, {"favourite": (2, 3)}, validation)
+        assert baseline.chosen == {"favourite": 3}
+        assert [t["mrr"] for t in baseline.tried] == [0.5, 1.0]  # c is ranked before d by index, a and b are known
 
     def test_without_validation_the_first_is_taken(self):
         validation = events_of("abd", [])
-        rival = rivals.tune("p", lambda **c: rivals.PairFrequency(COUNTS, **c),
+        baseline = baselines.tune("p", "P", lambda **c: baselines.PairFrequency(COUNTS, **c),
                             {"context": (1.0, 2.0), "single": (3.0,)}, validation)  # fmt: skip
-        assert rival.chosen == {"context": 1.0, "single": 3.0}
+        assert baseline.chosen == {"context": 1.0, "single": 3.0}
 
 
 class TestWhatIsLearnedFrom:
@@ -128,7 +128,7 @@ def test_the_ranker_as_a_rival_pools_its_items_scores(fitted):
     ranker = Ranker.load(fitted["ranker"])
     catalogue = Catalogue(ranker.items, clusters)
     events = protocols.novel_events(protocols.read_journeys(fitted["dataset"], clusters, ["test"]), 2)
-    pools = rivals.ClusterPools(ranker, catalogue).of(events)
+    pools = baselines.ClusterPools(ranker, catalogue).of(events)
     scores = np.array(ranker.score_all(events.histories[:1]))[0]
     fresh = np.array([item not in set(events.histories[0]) for item in ranker.items])
     for cluster in np.flatnonzero(~events.seen[0])[:5]:
@@ -136,15 +136,15 @@ def test_the_ranker_as_a_rival_pools_its_items_scores(fitted):
         assert pools["max"][0, cluster] == pytest.approx(own[0], rel=1e-4)
         assert pools["mean"][0, cluster] == pytest.approx(own[:5].mean(), rel=1e-4)
         assert pools["logsumexp"][0, cluster] == pytest.approx(np.log(np.exp(own).sum()), rel=1e-4)
-    rival = rivals.ranker_rival(ranker, catalogue, events)
-    assert rival.chosen["pool"] in rivals.ClusterPools.NAMES and len(rival.tried) == 3
-    assert hit_rate(ranks_of(rival.scorer.scores(events), events.labels, events.seen), 40) == 1
+    baseline = baselines.ranker_baseline(ranker, catalogue, events)
+    assert baseline.chosen["pool"] in baselines.ClusterPools.NAMES and len(baseline.tried) == 3
+    assert hit_rate(ranks_of(baseline.scorer.scores(events), events.labels, events.seen), 40) == 1
 
 
 def test_rivals_are_recorded_as_json(fitted):
     clusters = Clusters.load(fitted["clusters"])
     counts = Transitions.load(fitted["transitions"], clusters).counts()
     validation = protocols.novel_events(protocols.read_journeys(fitted["dataset"], clusters, ["validation"]), 2)
-    found = rivals.simple_rivals(counts, clusters, validation, 7)
+    found = baselines.simple_baselines(counts, clusters, validation, 7)
     assert [r.name for r in found] == ["random_novel", "most_popular", "pair_frequency", "nearest_embedding"]
     assert json.loads(json.dumps([r.tried for r in found])) == [r.tried for r in found]

@@ -125,7 +125,7 @@ class KfpApi:
     def _add_version(self, pipeline: str, name: str, headers: Any, body: bytes) -> dict[str, Any]:
         message = message_from_bytes(b"Content-Type: " + headers["Content-Type"].encode() + b"\r\n\r\n" + body)
         part = next(one for one in message.walk() if one.get_filename())
-        documents = list(yaml.safe_load_all(part.get_payload(decode=True)))  # type: ignore[arg-type]
+        documents = list(yaml.load_all(part.get_payload(decode=True), Loader=yaml.CSafeLoader))  # type: ignore[arg-type]
         self.uploads.append(documents[0])
         identity = f"version-{len(self.versions) + 1}"
         version = {"pipeline_id": pipeline, "pipeline_version_id": identity, "display_name": name}

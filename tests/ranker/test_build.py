@@ -17,7 +17,7 @@ from newfound.errors import DataError, VocabularyError
 from newfound.features.histories import Histories
 from newfound.ranker import Ranker, build, train_ranker
 from newfound.ranker.build import learn, read_material
-from newfound.ranker.cooccurrence import remember
+from newfound.ranker.cooccurrence import count_cooccurrence
 from newfound.ranker.data import Sequences
 from newfound.ranker.train import fit
 from newfound.ranker.validation import figures, rank_held_out
@@ -173,15 +173,15 @@ def test_the_memory_is_the_one_that_ranks_held_out_items_best(monkeypatch: pytes
     model = fit(past, 25, SMALL, 1, hold_out=False, epochs=1).model
     monkeypatch.setattr(build, "DECAYS", (0.5, 0.9))
     monkeypatch.setattr(build, "WEIGHTS", (0.0, 1.0, 20.0))
-    memories = [remember(past, 25, rarity) for rarity in (0.0, 0.9)]
+    counted = [count_cooccurrence(past, 25, rarity) for rarity in (0.0, 0.9)]
     choices = [
-        replace(memory, decay=decay, weight=weight)
-        for memory in memories
+        replace(cooccurrence, decay=decay, weight=weight)
+        for cooccurrence in counted
         for decay in (0.5, 0.9)
         for weight in (0.0, 1.0, 20.0)
     ]
-    ndcg = [figures(rank_held_out(model, past, targets, memory=memory))["ndcg@10"] for memory in choices]
+    ndcg = [figures(rank_held_out(model, past, targets, cooccurrence=one))["ndcg@10"] for one in choices]
     best = choices[int(np.argmax(ndcg))]
-    found = build.tune_memory(model, memories, past, targets)
+    found = build.tune_cooccurrence(model, counted, past, targets)
     assert (found.rarity, found.decay, found.weight) == (best.rarity, best.decay, best.weight)
     assert len(set(ndcg)) > 6  # the choice was one

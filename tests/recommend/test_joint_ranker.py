@@ -39,7 +39,7 @@ def by_hand(ranker: JointRanker, query: JointQuery) -> dict[str, float]:
     weights = model.full if query.planner else model.without_planner
     known = inner.positions(query.history)
     vector = inner.queries([known])[0].astype(np.float64)
-    near = dict(zip(*(column.tolist() for column in inner.memory.bonus(known)), strict=True))
+    near = dict(zip(*(column.tolist() for column in inner.cooccurrence.bonus(known)), strict=True))
     profile = ranker.terms.profile(known)
     found: dict[str, float] = {}
     for cluster, offset in query.offsets.items():

@@ -177,7 +177,7 @@ def _ranker(world: World, clusters: Clusters, rng: np.random.Generator, out: Pat
         encoder=Encoder(config),
         vectors=vectors,
         popularity=np.linspace(-1, 0, count, dtype=np.float32),
-        memory=CoOccurrence(
+        cooccurrence=CoOccurrence(
             np.arange(count + 1, dtype=np.int64) * near,
             neighbours.ravel().astype(np.int64),
             rng.random(count * near).astype(np.float32),

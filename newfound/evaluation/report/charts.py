@@ -108,48 +108,44 @@ def _tick_label(value: float, step: float) -> str:
     return number(value, digits) if digits else f"{value:,.0f}"
 
 
+class _Axes:
+    """Both axes of a line chart, in the drawing's own units."""
+
+    def __init__(self, points: Sequence[tuple[float, float]], from_zero: bool) -> None:
+        xs, ys = [x for x, _ in points], [y for _, y in points]
+        self.x_ticks, self.y_ticks = _ticks(min(xs), max(xs)), _ticks(0.0 if from_zero else min(ys), max(ys))
+        self.x_low, self.x_high = min(min(xs), self.x_ticks[0]), max(max(xs), self.x_ticks[-1])
+
+    def x(self, value: float) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * (value - self.x_low) / ((self.x_high - self.x_low) or 1)
+
+    def y(self, value: float) -> float:
+        low, high = self.y_ticks[0], self.y_ticks[-1]
+        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - low) / ((high - low) or 1)
+
+    def drawn(self, x_label: str) -> list[str]:
+        """Grid, ticks and the label of x, as SVG."""
+        parts = []
+        for tick in self.y_ticks:
+            label, y = _tick_label(tick, self.y_ticks[1] - self.y_ticks[0]), self.y(tick)
+            parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+            parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
+        for tick in self.x_ticks:
+            label, below = _tick_label(tick, self.x_ticks[1] - self.x_ticks[0]), HEIGHT - BOTTOM + 16
+            parts.append(f'<text x="{self.x(tick):.1f}" y="{below}" text-anchor="middle">{label}</text>')
+        middle = (LEFT + WIDTH - RIGHT) / 2
+        return [*parts, f'<text x="{middle}" y="{HEIGHT - 4}" text-anchor="middle">{text(x_label)}</text>']
+
+
 def line_chart(title: str, series: Sequence[Series], x_label: str, y_label: str, *, from_zero: bool = False) -> str:
     """Lines over a common x, with a legend where there is more than one."""
     finite = [(x, y) for s in series for x, y in zip(s.x, s.y, strict=True) if math.isfinite(x) and math.isfinite(y)]
     if not finite:
         return ""
-    xs, ys = [x for x, _ in finite], [y for _, y in finite]
-    x_ticks = _ticks(min(xs), max(xs))
-    y_ticks = _ticks(0.0 if from_zero else min(ys), max(ys))
-    x_low, x_high = min(min(xs), x_ticks[0]), max(max(xs), x_ticks[-1])
-    y_low, y_high = y_ticks[0], y_ticks[-1]
-
-    def px(x: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * (x - x_low) / ((x_high - x_low) or 1)
-
-    def py(y: float) -> float:
-        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (y - y_low) / ((y_high - y_low) or 1)
-
-    parts = []
-    for tick in y_ticks:
-        label = _tick_label(tick, y_ticks[1] - y_ticks[0])
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{py(tick):.1f}" y2="{py(tick):.1f}"/>')
-        parts.append(f'<text x="{LEFT - 6}" y="{py(tick) + 4:.1f}" text-anchor="end">{label}</text>')
-    for tick in x_ticks:
-        label = _tick_label(tick, x_ticks[1] - x_ticks[0])
-        parts.append(f'<text x="{px(tick):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{label}</text>')
-    parts.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}" text-anchor="middle">{text(x_label)}</text>')
+    axes = _Axes(finite, from_zero)
+    parts = axes.drawn(x_label)
     for at, one in enumerate(series):
-        colour = f"s{at % SERIES_COLOURS}"
-        path, drawing = "", False
-        for x, y in zip(one.x, one.y, strict=True):
-            if not (math.isfinite(x) and math.isfinite(y)):
-                drawing = False
-                continue
-            path += f"{'L' if drawing else 'M'}{px(x):.1f} {py(y):.1f}"
-            drawing = True
-            if one.points:
-                tip = f"{text(one.label)}: {number(y, 4)} at {number(x, 4)}"
-                parts.append(
-                    f'<circle class="{colour}" cx="{px(x):.1f}" cy="{py(y):.1f}" r="3"><title>{tip}</title></circle>'
-                )
-        if one.line and path:
-            parts.append(f'<path class="{colour}" d="{path}"/>')
+        parts += _line(one, f"s{at % SERIES_COLOURS}", axes)
     legend = ""
     if len(series) > 1:
         keys = "".join(
@@ -162,6 +158,23 @@ def line_chart(title: str, series: Sequence[Series], x_label: str, y_label: str,
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{described}">'
         f"{''.join(parts)}</svg>{legend}</figure>"
     )
+
+
+def _line(one: Series, colour: str, axes: _Axes) -> list[str]:
+    """A series as SVG: its points, then the line through them."""
+    parts, path, drawing = [], "", False
+    for x, y in zip(one.x, one.y, strict=True):
+        if not (math.isfinite(x) and math.isfinite(y)):
+            drawing = False
+            continue
+        path += f"{'L' if drawing else 'M'}{axes.x(x):.1f} {axes.y(y):.1f}"
+        drawing = True
+        if one.points:
+            tip, place = f"{text(one.label)}: {number(y, 4)} at {number(x, 4)}", (axes.x(x), axes.y(y))
+            parts.append(
+                f'<circle class="{colour}" cx="{place[0]:.1f}" cy="{place[1]:.1f}" r="3"><title>{tip}</title></circle>'
+            )
+    return [*parts, f'<path class="{colour}" d="{path}"/>'] if one.line and path else parts
 
 
 def bars(title: str, labels: Sequence[str], values: Sequence[float], note: str = "") -> str:

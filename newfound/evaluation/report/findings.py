@@ -1,4 +1,4 @@
-"""What the report shows, gathered into plain JSON: facts, examples, curves, and how to read the figures."""
+"""Findings of an evaluation for the report, in plain JSON: facts, examples, curves, and how to read the figures."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from newfound.clusters.fidelity import WARN_BELOW
 from newfound.config import TrainingConfig
 from newfound.datasets import Dataset
 from newfound.evaluation.methods import Method, Slice
-from newfound.evaluation.moments import Context, Events
+from newfound.evaluation.moments import Events
 from newfound.evaluation.scorers import TableScorer
 from newfound.evaluation.served import history_before
 from newfound.gates import release_checks
 from newfound.recommend import policy
 from newfound.recommend.recommender import Recommender
+from newfound.types import Context
 
 ANSWERS = 5
 PLANNER_CHARTS = (
@@ -104,7 +105,7 @@ def _facts(evidence: Evidence) -> list[list[str]]:
 
 
 def _fidelity(found: dict[str, float]) -> list[list[str]]:
-    """How well descriptions lead to their interests; nothing where no item has text."""
+    """Fidelity of descriptions to their interests; nothing where no item has text."""
     if not found:
         return []
     at_ten, ids = found["description_fidelity@10"], found["description_fidelity.ids@10"]
@@ -269,7 +270,7 @@ def _tuning(folder: Path | None) -> list[dict[str, Any]]:
 
 
 def _notes(evidence: Evidence) -> list[str]:
-    """How the figures came to be, and what they do not say."""
+    """Notes on how the figures came to be, and on what they do not say."""
     info, metrics = evidence.dataset.info, evidence.metrics
     split = info.get("split", {})
     planner = (

@@ -10,6 +10,7 @@ from string import Template
 from newfound.clusters import Clusters
 from newfound.evaluation.report import charts
 from newfound.evaluation.report.charts import number, text
+from newfound.files import write_text
 from newfound.table.compare import TableDiff, compare_tables
 
 Name = Callable[[str], str]
@@ -28,7 +29,7 @@ def write_changes(before: Path, after: Path, clusters: Path, page: Path) -> None
     Raises:
         DataError: a file is missing or broken, or the tables share no context.
     """
-    page.write_text(render_changes(compare_tables(before, after), Clusters.load(clusters)), encoding="utf-8")
+    write_text(page, render_changes(compare_tables(before, after), Clusters.load(clusters)))
 
 
 def render_changes(diff: TableDiff, clusters: Clusters) -> str:

@@ -19,7 +19,7 @@ EVERY_CONTEXT = 500_000  # up to so many ordered contexts those that nobody was 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """What is learned: a teacher's distributions, and the choices that people made.
+    """Targets of the training: a teacher's distributions, and the choices that people made.
 
     Args:
         teacher: a choice model of training users.

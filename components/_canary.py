@@ -21,6 +21,15 @@ NAME, PLANNER = "newfound", "newfound-planner"
 RELEASE, PLANNER_URL = "NEWFOUND_RELEASE", "NEWFOUND_PLANNER_URL"
 MANAGER: Final = "newfound-pipeline"
 POLL_S: Final = 5.0
+_TRACKERS: Final = (
+    "app.kubernetes.io/instance",
+    "app.kubernetes.io/managed-by",
+    "argocd.argoproj.io/",
+    "helm.toolkit.fluxcd.io/",
+    "kubectl.kubernetes.io/",
+    "kustomize.toolkit.fluxcd.io/",
+    "meta.helm.sh/",
+)
 log = logging.getLogger("newfound.canary")
 
 
@@ -106,15 +115,19 @@ def canary_of(stable: Mapping[str, Any], release: str) -> dict[str, Any]:
         if part in spec:
             spec[part]["minReplicas"] = 1
             _scale_on_its_own(spec[part], name, canary_name(name, release))
-    annotations = dict(stable["metadata"].get("annotations", {}))
-    annotations.pop("kubectl.kubernetes.io/last-applied-configuration", None)
-    labels = {**stable["metadata"].get("labels", {}), "newfound/release": release}
+    annotations = _untracked(stable["metadata"].get("annotations", {}))
+    labels = {**_untracked(stable["metadata"].get("labels", {})), "newfound/release": release}
     return {
         "apiVersion": "/".join(SERVING),
         "kind": "InferenceService",
         "metadata": {"name": canary_name(name, release), "labels": labels, "annotations": annotations},
         "spec": spec,
     }
+
+
+def _untracked(marks: Mapping[str, str]) -> dict[str, str]:
+    """Labels or annotations without those by which controllers know, and remove, what is theirs."""
+    return {name: value for name, value in marks.items() if not name.startswith(_TRACKERS)}
 
 
 def canary_name(name: str, release: str) -> str:

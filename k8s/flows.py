@@ -41,6 +41,7 @@ WHY: Final[Mapping[tuple[str, str], str]] = {
     ("retain", "postgres"): "events that are too old",
     ("decide", "postgres"): "measures in, decisions out",
     ("decide", "kubeflow/ml-pipeline"): "the pipeline that is due",
+    ("resume", "kubeflow/ml-pipeline"): "runs that failed",
     ("exporter", "postgres"): "measures of the last windows",
     ("backup", "postgres"): "dumps",
     ("import", "postgres"): "what users did before",
@@ -75,6 +76,7 @@ ALWAYS: Final = {
     (EVERYBODY, "istio-system/istiod"): "certificates, in the mesh",
 }
 # Further flows of the overlay `local`.
+KUBEFLOW: Final = {pair for pair in WHY if pair[0] == "resume"}
 LOCAL: Final = {("features", "redis"): "histories and interests, materialised"}
 
 

@@ -141,6 +141,10 @@ def _of_inference_service(document: Document, runtimes: Mapping[str, Any]) -> It
                 args += [flag, value]
         yield _kserve(document, "transformer", pod)
     pod = copy.deepcopy(dict(spec["predictor"]))
+    if "model" not in pod:  # a predictor of one's own
+        _set_default_resources(pod["containers"][0])
+        yield _kserve(document, "predictor", pod)
+        return
     model = pod.pop("model")
     if model["runtime"] not in runtimes:
         return  # KServe would say so, and make nothing
@@ -154,9 +158,11 @@ def _of_inference_service(document: Document, runtimes: Mapping[str, Any]) -> It
 
 
 def _set_default_resources(container: dict[str, Any]) -> None:
-    """The webhook's additions to a transformer's container, with the values of KServe's own ConfigMap.
+    """The webhook's additions to the first container of a transformer, or of a predictor that is no model.
 
-    kserve/kserve, pkg/apis/serving/v1beta1/transformer_custom.go and inference_service_defaults.go.
+    kserve/kserve, pkg/apis/serving/v1beta1/inference_service_defaults.go, transformer_custom.go, predictor_custom.go,
+    with the values of KServe's own ConfigMap (config/configmap/inferenceservice.yaml). A model has none added
+    (predictor_model.go): its runtime's container is as it is written.
     """
     for kind in ("requests", "limits"):
         resources = container.setdefault("resources", {}).setdefault(kind, {})

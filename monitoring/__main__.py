@@ -20,6 +20,7 @@ from monitoring.console import OUT, console, moment, open_store, print_days, pri
 from monitoring.settings import MonitoringConfig
 from newfound.config import load_settings
 from newfound.errors import NewfoundError
+from newfound.service.signals import exit_on_sigterm
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -53,13 +54,14 @@ def report_command(
     fail: Annotated[bool, typer.Option(help="Exit with status 1 where a bound of the last window is broken.")] = False,
 ) -> None:
     """Measures windows, tests them, writes pages, the workspace and the measures that the exporter shows."""
-    from monitoring.report.job import report_window
-
-    length, store, settings = span(window), open_store(), load_settings(MonitoringConfig, config)
+    length, before = span(window), span(reference)
     end = moment(until, length)
+    from monitoring.report.job import report_window  # seconds of imports: after what can be refused
+
+    store, settings = open_store(), load_settings(MonitoringConfig, config)
     for back in reversed(range(windows)):
         stop = end - back * length
-        report = report_window(store, out, stop, length, span(reference), settings, root=releases, cache=cache)
+        report = report_window(store, out, stop, length, before, settings, root=releases, cache=cache)
         print_report(report, measures=back == 0)
     console.print(
         f"pages in {escape(str(out / 'reports'))}; `evidently ui --workspace {escape(str(out / 'workspace'))}`"
@@ -238,7 +240,9 @@ def erase_command(
 
     if again == (user is not None):
         raise typer.BadParameter("expected either --user or --replay")
-    written = [str(out or OUT)] if out is not None or OUT.is_dir() else []
+    place = out or OUT  # our own, where nothing may have been exported yet
+    named = out is not None and not out.is_dir()
+    written = [str(place)] if named or any(place.rglob("*.parquet")) else []
     feast = open_feast(repository=features) if features else None
     places = Places([*(files or []), *written], spool or [], feast)
     if user is None:
@@ -274,6 +278,7 @@ def dashboards_command() -> None:
 
 def main() -> None:
     """Runs the command line; an error raised on purpose becomes a message and exit status 1."""
+    exit_on_sigterm()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("newfound").setLevel(logging.INFO)
     try:

@@ -27,7 +27,9 @@ class MonitoringConfig(Settings):
     # Intake
     body_bytes: Positive = 8 * 1024 * 1024  # of one request
     bodies_bytes: Positive = 32 * 1024 * 1024  # of all requests that are being read or wait; beyond it senders get 503
+    header_seconds: Positive = 10  # for a request's headers to arrive
     body_seconds: Positive = 20  # for a body to arrive
+    connections_per_peer: Positive = 1024  # of one address; behind a gateway all senders come from its address
     statement_seconds: Positive = 10  # for one statement of PostgreSQL
     commit_seconds: Positive = 15  # for events to be on disk; beyond it senders get 503
     stalled_seconds: Positive = 5  # an older request that waits for its commit makes the collector unready

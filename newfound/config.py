@@ -134,10 +134,17 @@ class FinetuneConfig(Settings):
 class PlannerConfig(Settings):
     """The language policy."""
 
-    model: str | None = None  # a Hugging Face folder; None: the packaged SmolLM2-135M-Instruct
+    model: str | None = None  # a Hugging Face folder, or its URL; None: the packaged SmolLM2-135M-Instruct
+    model_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None  # of the SHA256SUMS at the URL
     precision: Literal["auto", "bfloat16", "float32"] = "auto"  # of matrix products; auto: bfloat16 where it is fast
     finetune: FinetuneConfig = FinetuneConfig()
     match_rate_contexts: Positive = 64  # free answers behind the match rate
+
+    @model_validator(mode="after")
+    def _is_verified(self) -> PlannerConfig:
+        if self.model and "://" in self.model and self.model_sha256 is None:
+            raise ValueError("planner.model at a URL needs `model_sha256`, of the SHA256SUMS beside the model")
+        return self
 
 
 class TableConfig(Settings):
@@ -324,11 +331,7 @@ def parse_config(raw: object, source: str) -> TrainingConfig:
 
 
 def load_settings(model: type[Model], path: str | Path | None) -> Model:
-    """Reads and checks a YAML file of a service's settings; None means the defaults.
-
-    Args:
-        model: the settings' class.
-        path: the YAML file; what it does not give has its default.
+    """Reads and checks a YAML file of a service's settings; what it does not give, None all, has its default.
 
     Raises:
         ConfigError: the file is missing or no YAML mapping, or a key is unknown or its value does not fit.

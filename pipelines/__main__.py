@@ -1,4 +1,4 @@
-"""`python -m pipelines local training|refresh|batch | profile | compile | submit`."""
+"""`python -m pipelines local training|refresh|batch | profile | compile | submit | resume`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from pipelines.options import (
     configured,
     console,
 )
-from pipelines.submission import submit_command
+from pipelines.submission import resume_command, submit_command
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -41,6 +41,7 @@ app = typer.Typer(
 local = typer.Typer(no_args_is_help=True, help="A pipeline on this machine; what has not changed comes from the cache.")
 app.add_typer(local, name="local")
 app.command("submit")(submit_command)
+app.command("resume")(resume_command)
 
 
 @contextlib.contextmanager

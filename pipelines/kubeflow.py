@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import json
+import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from newfound.config import TrainingConfig
-from newfound.errors import NewfoundError
+from newfound.errors import ConfigError, NewfoundError
 from pipelines.batch import define_batch
 from pipelines.interests import define_interests
 from pipelines.platform import Platform
@@ -56,6 +57,27 @@ class Access:
     token: str | None = None
     cookies: str | None = None
     ca_file: str | None = None
+
+    @classmethod
+    def by_environment(cls, host: str, namespace: str | None, ca_file: str | None) -> Access:
+        """With the token or the session that the environment has.
+
+        Raises:
+            ConfigError: a ServiceAccount's token is named, and cannot be read.
+        """
+        token = os.environ.get("NEWFOUND_KFP_TOKEN") or _token_of_pod()
+        return cls(host, namespace, token, os.environ.get("NEWFOUND_KFP_COOKIES"), ca_file)
+
+
+def _token_of_pod() -> str | None:
+    """The ServiceAccount's own, in the file that Kubeflow's clients look for in a pod."""
+    file = os.environ.get("KF_PIPELINES_SA_TOKEN_PATH")
+    if not file:
+        return None
+    try:
+        return Path(file).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read ({error.strerror}); expected the ServiceAccount's token") from error
 
 
 @dataclass(frozen=True)
@@ -139,7 +161,7 @@ def submit(
     Raises:
         SubmitError: no connection, no access, or no such API.
     """
-    with tempfile.TemporaryDirectory(prefix="newfound-") as folder, _talking_to(access) as client:
+    with tempfile.TemporaryDirectory(prefix="newfound-") as folder, talking_to(access) as client:
         package = Path(folder) / f"{name}.yaml"
         compile_pipeline(name, package, platform, shards=shards, recurring=cron is not None)
         pipeline, version = _upload(client, package, f"newfound-{name}", access.namespace)
@@ -180,17 +202,12 @@ def wait(name: str, submitted: Submitted, access: Access, *, seconds: float, pol
         RunError: the run failed, at its gates or elsewhere, or is not done in time.
         SubmitError: the API went away.
     """
-    with _talking_to(access) as client:
+    with talking_to(access) as client:
         try:
             run = client.wait_for_run_completion(submitted.id, timeout=seconds, sleep_duration=poll_s)
         except TimeoutError as error:
             raise RunError(f"{submitted.name}: still running after {seconds:g} s: {submitted.page}") from error
-    states, why = {}, {}
-    for task in (run.run_details.task_details if run.run_details else None) or []:
-        if task.display_name not in ("root", "root-driver") and not task.display_name.endswith("-driver"):
-            states[task.display_name] = str(task.state)
-            if task.error is not None and task.error.message:
-                why[task.display_name] = " ".join(str(task.error.message).split())
+    states, why = steps_of(run)
     if run.state == "SUCCEEDED":
         return states
     gate = GATES.get(name)
@@ -199,6 +216,17 @@ def wait(name: str, submitted: Submitted, access: Access, *, seconds: float, pol
         raise RunError(f"{submitted.name}: the gates do not hold, nothing was published{told}: {submitted.page}")
     failed = [f"{step} ({why[step]})" if step in why else step for step, state in states.items() if state == "FAILED"]
     raise RunError(f"{submitted.name}: {run.state}: {', '.join(failed) or 'no step says why'}: {submitted.page}")
+
+
+def steps_of(run: Any) -> tuple[dict[str, str], dict[str, str]]:
+    """Every step's state by its name, and what the steps that failed say."""
+    states, why = {}, {}
+    for task in (run.run_details.task_details if run.run_details else None) or []:
+        if task.display_name not in ("root", "root-driver") and not task.display_name.endswith("-driver"):
+            states[task.display_name] = str(task.state)
+            if task.error is not None and task.error.message:
+                why[task.display_name] = " ".join(str(task.error.message).split())
+    return states, why
 
 
 def _upload(client: Any, package: Path, name: str, namespace: str | None) -> tuple[str, str]:
@@ -224,7 +252,7 @@ def _upload(client: Any, package: Path, name: str, namespace: str | None) -> tup
 
 
 @contextlib.contextmanager
-def _talking_to(access: Access) -> Iterator[Any]:
+def talking_to(access: Access) -> Iterator[Any]:
     """A client, whose errors become messages of ours, and whose chatter goes nowhere."""
     import kfp
     import kfp_server_api

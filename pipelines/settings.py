@@ -85,8 +85,8 @@ def _digest_of_setting(values: dict[str, Any], key: str) -> str | None:
     named = values[section][name]
     if not named:
         return None
-    if "://" in named:
-        return _state_of(named)
+    if "://" in named:  # a digest that stands in the configuration stands for what is there
+        return None if values[section].get(f"{name}_sha256") else _state_of(named)
     # What is not here is the image's, or a mistake, which the step will name.
     return content_digest(Path(named)) if Path(named).exists() else None
 

@@ -1,10 +1,9 @@
-"""`python -m pipelines submit`: a pipeline with its configuration, given to Kubeflow."""
+"""`python -m pipelines submit` and `resume`: a pipeline with its configuration, given to Kubeflow, run to its end."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,7 +45,7 @@ def submit_command(
 
     _refuse_nonsense(pipeline, cron, wait)
     settings, cluster = configured(config, interactions, items), load_platform(platform)
-    access = Access(host, namespace, _token(), os.environ.get("NEWFOUND_KFP_COOKIES"), ca_file)
+    access = Access.by_environment(host, namespace, ca_file)
     if cron is None:
         previous = _release_now(previous, releases)
     if previous == "current":  # read when the step runs, whatever it was before
@@ -62,6 +61,26 @@ def submit_command(
         for step, state in states.items():
             console.print(f"{state.lower():<12}{escape(step)}")
         _show_gates(releases, pipeline)
+
+
+def resume_command(
+    host: Annotated[str, typer.Option(help="URL of the Kubeflow Pipelines API.")],
+    experiment: Annotated[str, typer.Option(help="Experiment whose runs are looked at.")] = "newfound",
+    namespace: Annotated[
+        str | None, typer.Option(envvar="NEWFOUND_KFP_NAMESPACE", help="Profile, where Kubeflow serves several users.")
+    ] = None,
+    days: Annotated[float, typer.Option(min=0, help="Runs that were started longer ago are left.")] = 7,
+    times: Annotated[int, typer.Option(min=0, help="How often a run goes on at most.")] = 3,
+    ca_file: Annotated[str | None, typer.Option(help="Certificates that the host's is signed by.")] = None,
+) -> None:
+    """Has failed runs go on where they stopped, but those whose gates did not hold."""
+    from pipelines.kubeflow import Access
+    from pipelines.resuming import resume
+
+    access = Access.by_environment(host, namespace, ca_file)
+    said = list(resume(access, experiment, since=datetime.now(UTC) - timedelta(days=days), times=times))
+    for line in said or ["nothing to resume"]:
+        console.print(escape(line), soft_wrap=True)
 
 
 def _refuse_nonsense(pipeline: str, cron: str | None, wait: bool) -> None:
@@ -101,21 +120,6 @@ def _arguments(
     if pipeline == "interests":
         return interests.arguments(settings, releases, cluster.image)
     return batch.arguments(settings, BatchConfig(shards=cluster.batch_shards), releases, out=out, image=cluster.image)
-
-
-def _token() -> str | None:
-    """The bearer token: given, or the ServiceAccount's own, in the file that Kubeflow's clients look for in a pod.
-
-    Raises:
-        ConfigError: that file cannot be read.
-    """
-    file = os.environ.get("KF_PIPELINES_SA_TOKEN_PATH")
-    if os.environ.get("NEWFOUND_KFP_TOKEN") or not file:
-        return os.environ.get("NEWFOUND_KFP_TOKEN")
-    try:
-        return Path(file).read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read ({error.strerror}); expected the ServiceAccount's token") from error
 
 
 def _run_name(pipeline: str, config: Path, settings: TrainingConfig, arguments: dict[str, object]) -> str:

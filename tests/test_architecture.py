@@ -30,6 +30,7 @@ STATIONS: Final = (
     ("files",),
     ("config",),
     ("gates",),
+    ("service",),
     ("compute",),
     ("datasets",),
     ("features",),

@@ -7,18 +7,15 @@ password).
 
 from __future__ import annotations
 
-import logging
 import os
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from feature_repo.store import open_store, push
-from monitoring.settings import STORE, MonitoringConfig
-from monitoring.store.database import wait_for
-from newfound.config import load_settings
+from newfound.service.signals import exit_on_sigterm
 
 
 def main(
@@ -31,13 +28,21 @@ def main(
     cache: Annotated[Path | None, typer.Option(help="Local folder for releases of a remote root.")] = None,
 ) -> None:
     """Receives CloudEvents at POST /v1/events; metrics at /metrics."""
+    exit_on_sigterm()
     import uvicorn
 
+    from feature_repo.store import open_store, push
     from monitoring.collector.app import create_app
+    from monitoring.collector.metrics import Metrics
     from monitoring.collector.pusher import Pusher
-    from monitoring.settings import secret_key
+    from monitoring.collector.server import server_config
+    from monitoring.settings import STORE, MonitoringConfig, secret_key
+    from monitoring.store.database import wait_for
+    from newfound.config import load_settings
+    from newfound.service.logs import JsonLines, route_logs
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    metrics = Metrics()
+    route_logs(JsonLines(dropped=metrics.lines.inc), ("uvicorn", "uvicorn.error", "uvicorn.access"))
     settings, secret = load_settings(MonitoringConfig, config), secret_key(os.environ)
     url = os.environ.get(STORE, "sqlite:///runs/monitoring/events.db")
     store = wait_for(url, secret, 60, quota=settings.user_events, statement_s=settings.statement_seconds)
@@ -45,8 +50,12 @@ def main(
     if features is not None:
         feast = open_store(repository=features)  # the import takes seconds: before the first event, not with it
         pusher = Pusher(store, settings, partial(push, feast), length=history_length, root=releases, cache=cache)
-    app = create_app(store, settings, secret, token=os.environ.get("NEWFOUND_COLLECTOR_TOKEN") or None, pusher=pusher)
-    uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False)
+    token = os.environ.get("NEWFOUND_COLLECTOR_TOKEN") or None
+    app = create_app(store, settings, secret, token=token, pusher=pusher, metrics=metrics)
+    server = uvicorn.Server(server_config(app, settings, metrics, host=host, port=port))
+    server.run()
+    if not server.started:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

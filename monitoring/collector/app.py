@@ -33,6 +33,7 @@ def create_app(
     *,
     token: str | None = None,
     pusher: Pusher | None = None,
+    metrics: Metrics | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> FastAPI:
     """The collector over an open store.
@@ -43,9 +44,10 @@ def create_app(
         secret: key of the users' hashes, shared with the explorer.
         token: senders must present it as a bearer token; None leaves that to the gateway.
         pusher: keeps Feast's histories fresh; None leaves them alone.
+        metrics: where the server counts as well; None makes new ones.
         clock: UTC.
     """
-    collector = Collector(store, config, secret, token, pusher, clock)
+    collector = Collector(store, config, secret, token, pusher, metrics or Metrics(), clock)
     app = FastAPI(title="newfound collector", lifespan=collector.lifespan, docs_url=None, redoc_url=None)
     app.add_api_route("/v1/events", collector.receive, methods=["POST"])
     app.add_api_route("/", collector.receive, methods=["POST"])  # where eventing systems and KServe's logger send
@@ -65,10 +67,11 @@ class Collector:
         secret: bytes,
         token: str | None,
         pusher: Pusher | None,
+        metrics: Metrics,
         clock: Callable[[], datetime],
     ) -> None:
         self._store, self._config, self._token, self._pusher, self._clock = store, config, token, pusher, clock
-        self._metrics, self._intake = Metrics(), Intake(config, secret)
+        self._metrics, self._intake = metrics, Intake(config, secret)
         self._commit = GroupCommit(
             store,
             commit_events=config.commit_events,

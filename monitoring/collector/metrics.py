@@ -18,6 +18,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._of_the_server()
         self.events = Counter(
             "newfound_collector_events", "Events by table and outcome", ["table", "outcome"], registry=self.registry
         )
@@ -57,6 +58,23 @@ class Metrics:
             self.bad.labels(status)
         for outcome in ("duplicate", "erased"):
             self.events.labels("any", outcome)
+
+    def _of_the_server(self) -> None:
+        self.closed = Counter(
+            "newfound_collector_connections_closed",
+            "Connections closed by a bound: headers late, peer at its cap",
+            ["why"],
+            registry=self.registry,
+        )
+        self.lines = Counter(
+            "newfound_collector_log_lines_dropped",
+            "Log lines dropped, because nobody reads them fast enough",
+            registry=self.registry,
+        )
+
+    def close(self, why: str) -> None:
+        """Counts a connection that was closed by a bound."""
+        self.closed.labels(why).inc()
 
     def refuse(self, status: int, events: int) -> None:
         """Counts a refused request, and the events in it that were at fault."""

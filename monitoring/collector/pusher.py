@@ -84,6 +84,7 @@ class Pusher:
         root: releases, whose current one gives the clusters; None writes histories alone.
         cache: local folder for a remote root.
         clock: UTC seconds.
+        look_s: how often a release, or another replica's end, is looked for where nobody wakes it.
     """
 
     def __init__(
@@ -96,8 +97,9 @@ class Pusher:
         root: str | None = None,
         cache: Path | None = None,
         clock: Callable[[], float] = time.time,
+        look_s: float = 5.0,
     ) -> None:
-        self._clock = clock
+        self._clock, self._look_s = clock, look_s
         self._store, self._config, self._push = store, config, push
         self._length, self._root, self._cache = length, root, cache
         self._awake, self._stopping = threading.Event(), threading.Event()
@@ -190,7 +192,7 @@ class Pusher:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            self._awake.wait(timeout=5)  # also to notice a release, and another replica's end
+            self._awake.wait(timeout=self._look_s)  # also to notice a release, and another replica's end
             self._awake.clear()
             since = self._behind_since
             try:

@@ -19,6 +19,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from monitoring.feedback import DAY
 from monitoring.store.batches import Batch, Refusal, Selection, Written
 from monitoring.store.engine import PusherLock, lock_pushers, lock_writers, open_engine
+from monitoring.store.grants import grant
 from monitoring.store.migrate import upgrade
 from monitoring.store.rows import TABLES, Row, Stored, micros, moment, row_of
 from monitoring.store.tables import (
@@ -52,6 +53,7 @@ class Store:
         self.engine = open_engine(url, statement_s)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
         upgrade(self.engine)
+        grant(self.engine)
 
     def close(self) -> None:
         """Gives the connections back."""

@@ -41,6 +41,8 @@ def erase_from_files(url: str, erasures: Erasures, key_of: KeyOf) -> int:
     files = [path] if filesystem.isfile(path) else sorted(filesystem.glob(f"{path.rstrip('/')}/**/*.parquet"))
     if not filesystem.exists(path):
         raise DataError(url, "is not there", expected="a place where users' data may be")
+    if not files and filesystem.find(path):
+        raise DataError(url, "holds no Parquet", expected="Parquet: users in other files are not found")
     removed = 0
     for file in files:
         try:
@@ -101,6 +103,8 @@ def _kept(table: pa.Table, erasures: Erasures, key_of: KeyOf) -> pa.Array | None
 def erase_from_spool(url: str, erasures: Erasures, key_of: KeyOf) -> int:
     """Removes users' events from a sender's spool: files of one CloudEvent, or of one batch, a line.
 
+    In the folder of refused events, each lies within a record of the refusal.
+
     Args:
         url: folder, a path or a URL.
         erasures: whom, and until when.
@@ -149,6 +153,8 @@ def _without(lines: list[bytes], erasures: Erasures, key_of: KeyOf, name: str) -
 
 
 def _is_of(event: Any, erasures: Erasures, key_of: KeyOf) -> bool:
+    if isinstance(event, dict) and isinstance(event.get("event"), dict):
+        event = event["event"]  # beside why it was refused
     data = event.get("data") if isinstance(event, dict) else None
     if not isinstance(data, dict) or not isinstance(data.get("user_id"), str):
         return False

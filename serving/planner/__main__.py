@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from serving.signals import exit_on_sigterm
+from newfound.service.signals import exit_on_sigterm
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -26,8 +26,10 @@ def main() -> None:
     exit_on_sigterm()
     import uvicorn
 
+    from newfound.service.connections import bounded_protocol
     from serving.http.logs import set_up_logs
     from serving.planner.runtime import Runtime, create_app
+    from serving.settings import ServingConfig
     from serving.tracing import start_tracing
 
     options = arguments().parse_args()
@@ -35,7 +37,9 @@ def main() -> None:
     app = create_app(Runtime(options.releases, Path(options.cache)))
     if tracing := start_tracing("newfound-planner", os.environ):
         app = tracing.asgi(app)
-    uvicorn.run(app, host=options.host, port=options.http_port, log_config=None, access_log=False)
+    bounds = ServingConfig()
+    protocol = bounded_protocol(bounds.receive_ms / 1000, bounds.connections_per_peer, b'{"error": "busy"}')
+    uvicorn.run(app, host=options.host, port=options.http_port, http=protocol, log_config=None, access_log=False)
 
 
 if __name__ == "__main__":

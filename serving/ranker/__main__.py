@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from serving.signals import exit_on_sigterm
+from newfound.service.signals import exit_on_sigterm
 
 # One request is one thread's work; idle OpenMP workers would only get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

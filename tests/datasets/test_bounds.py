@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -53,35 +54,36 @@ def _staged(tmp_path: Path, *files: Path) -> list[object]:
     return list(found["said"])
 
 
-def _items(file: Path, titles: pa.Array, categories: pa.Array | None = None) -> Path:
+def _items(file: Path, titles: pa.Array, categories: pa.Array | None = None, **options: bool) -> Path:
     rows = pa.array(range(len(titles)), pa.int64())
     columns = {"item_id": rows, "title": titles} | ({} if categories is None else {"categories": categories})
-    pq.write_table(pa.table(columns), file, compression="zstd", row_group_size=1 << 20)
+    pq.write_table(pa.table(columns), file, compression="zstd", row_group_size=1 << 20, **options)
     return file
 
 
 def _repeated(value: str, times: int) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(pa.array([0] * times, pa.int32()), pa.array([value]))
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(times, np.int32)), pa.array([value]))
+
+
+def _zipped(content: bytes) -> bytes:
+    """One member of a gzip file; files may have many, one after the other."""
+    return gzip.compress(content, mtime=0)
 
 
 def test_small_files_that_unpack_to_gigabytes_do_not_fill_the_memory(tmp_path: Path) -> None:
-    repeated = _items(tmp_path / "repeated.parquet", _repeated("x" * 60_000, 20_000))
-    page = _items(tmp_path / "page.parquet", pa.array(["x" * (1 << 30)]))
+    repeated = _items(tmp_path / "repeated.parquet", _repeated("x" * 60_000, 15_000))
+    one = pa.array(["x" * (7 << 26)])
+    page = _items(tmp_path / "page.parquet", one, use_dictionary=False, write_statistics=False)
+    del one
     inner = _repeated("category", 30_000_000)
     lists = pa.ListArray.from_arrays(pa.array([0, 30_000_000], pa.int32()), inner)
     listed = _items(tmp_path / "listed.parquet", pa.array(["title"]), lists)
     line, fields = tmp_path / "line.csv.gz", tmp_path / "fields.csv.gz"
-    with gzip.open(line, "wb", compresslevel=1) as file:
-        file.write(b"item_id,title\n1,")
-        for _ in range(512):
-            file.write(b"a" * (1 << 20))
-    with gzip.open(fields, "wb", compresslevel=1) as file:
-        file.write(b"item_id,title\n1,One\n")
-        for _ in range(200):
-            file.write((b"2,Two," + b"a" * 1000 + b"\n") * 1000)
+    line.write_bytes(_zipped(b"item_id,title\n1,") + _zipped(b"a" * (1 << 20)) * 768)
+    fields.write_bytes(_zipped(b"item_id,title\n1,One\n") + _zipped((b"2,Two," + b"a" * 1000 + b"\n") * 1000) * 200)
     assert all(bomb.stat().st_size < 4 << 20 for bomb in (repeated, page, listed, line, fields))
     said = _staged(tmp_path, repeated, page, listed, line, fields)
-    assert said[0] == 20_000 and said[4] == 200_001
+    assert said[0] == 15_000 and said[4] == 200_001
     assert all("bytes" in str(said[at]) and "expected" in str(said[at]) for at in (1, 2)), said
     assert "cannot be read" in str(said[3])
 

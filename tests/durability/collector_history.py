@@ -144,7 +144,7 @@ def _collector(url: str, root: str, skew: timedelta, seed: int, history: History
             history.count("lost answers of Feast")
             raise ConnectionError("Redis has it, and could not say so")
 
-    pusher = Pusher(store, config, write, length=LENGTH, root=root, clock=lambda: clock().timestamp())
+    pusher = Pusher(store, config, write, length=LENGTH, root=root, clock=lambda: clock().timestamp(), look_s=0.5)
     with TestClient(create_app(store, config, SECRET, pusher=pusher, clock=clock)) as client:
         yield client, store
 
@@ -262,7 +262,7 @@ def _check(store: Store, root: str, history: History) -> dict[str, int]:
     order = [history.published.index(one) for one in history.seen]
     assert order[:-1] == sorted(set(order[:-1])), f"`current` went back without a rollback: {order}"
     clusters = Clusters.load(releases.load(root, now).path / "clusters")
-    patience = time.monotonic() + 30  # pushers look for a release every few seconds
+    patience = time.monotonic() + 30  # pushers look for a release now and then
     while (stale := _stale(store, clusters)) and time.monotonic() < patience:
         time.sleep(0.2)
     online = set(stored_users(open_store()))

@@ -47,46 +47,37 @@ def test_a_store_is_opened_without_torch() -> None:
     assert done.stdout.strip() == "False"
 
 
-POISON = """
-import sys
-from datetime import UTC, datetime
+def _poison(store: Any, body: str) -> None:
+    """A registry with a view whose transformation is this code, as whoever may write the registry can make it."""
+    import pandas as pd
+    from feast import Field, RequestSource
+    from feast.on_demand_feature_view import on_demand_feature_view
+    from feast.protos.feast.core.Registry_pb2 import Registry
+    from feast.types import Float64
 
-import pandas as pd
-from feast import Field, RequestSource
-from feast.on_demand_feature_view import on_demand_feature_view
-from feast.types import Float64
+    given = RequestSource(name="given", schema=[Field(name="x", dtype=Float64)])
 
-from feature_repo import store as home
-from newfound.errors import ConfigError
+    @on_demand_feature_view(sources=[given], schema=[Field(name="y", dtype=Float64)], mode="pandas")
+    def poisoned(inputs):
+        return pd.DataFrame({"y": inputs["x"]})
 
-store = home.open_store()
-home.apply(store)
-request = RequestSource(name="given", schema=[Field(name="x", dtype=Float64)])
-
-
-@on_demand_feature_view(sources=[request], schema=[Field(name="y", dtype=Float64)], mode="pandas")
-def poisoned(inputs: pd.DataFrame) -> pd.DataFrame:
-    return pd.DataFrame({"y": inputs["x"]})
-
-
-store.apply([poisoned])
-"""
+    store.apply([poisoned])
+    registry, proto = Path(store.config.registry.path), Registry()
+    proto.ParseFromString(registry.read_bytes())
+    (view,) = proto.on_demand_feature_views
+    view.spec.feature_transformation.user_defined_function.body_text = body
+    view.spec.user_defined_function.body_text = body
+    registry.write_bytes(proto.SerializeToString())
 
 
 def test_a_transformation_in_the_registry_runs_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever may write the registry must not run code in those who read it."""
     monkeypatch.setenv(home.FOLDER_VARIABLE, str(tmp_path))
     monkeypatch.delenv(home.YAML_VARIABLE, raising=False)
-    (tmp_path / "poison.py").write_text(POISON)
-    subprocess.run([sys.executable, str(tmp_path / "poison.py")], check=True, capture_output=True)
-    registry = tmp_path / "registry.db"
-    ran = tmp_path / "ran"
-    body = f"open({str(ran)!r}, 'w'); poisoned = lambda frame: frame"
-    proto = _registry(registry.read_bytes())
-    (view,) = proto.on_demand_feature_views
-    view.spec.feature_transformation.user_defined_function.body_text = body
-    view.spec.user_defined_function.body_text = body
-    registry.write_bytes(proto.SerializeToString())
+    registry, ran = tmp_path / "registry.db", tmp_path / "ran"
+    store = home.open_store()
+    home.apply(store)
+    _poison(store, f"open({str(ran)!r}, 'w'); poisoned = lambda frame: frame")
 
     store = home.open_store()
     with pytest.raises(ConfigError, match="transformation"):
@@ -95,14 +86,6 @@ def test_a_transformation_in_the_registry_runs_nowhere(tmp_path: Path, monkeypat
 
     registry.write_bytes(b"not a registry at all")
     assert home.OnlineReader().read(home.USER_HISTORY, ["item_ids"], "nobody") is None
-
-
-def _registry(content: bytes) -> Any:
-    from feast.protos.feast.core.Registry_pb2 import Registry
-
-    proto = Registry()
-    proto.ParseFromString(content)
-    return proto
 
 
 def test_a_users_rows_in_redis_expire_as_events_do() -> None:

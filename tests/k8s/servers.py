@@ -112,6 +112,7 @@ _ARGPARSE: dict[str, Callable[[], argparse.ArgumentParser]] = {
 _TYPER: dict[str, Callable[[], typer.Typer]] = {
     "monitoring": lambda: importlib.import_module("monitoring.__main__").app,
     "monitoring.collector": lambda: _of_function("monitoring.collector.__main__"),
+    "pipelines": lambda: importlib.import_module("pipelines.__main__").app,
     "newfound.cli": lambda: importlib.import_module("newfound.cli").app,
 }
 

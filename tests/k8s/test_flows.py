@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 
-from k8s.flows import ALWAYS, IDENTITIES, LOCAL, STORE, WHY, Flow, allowed, half_open, table, ungoverned
+from k8s.flows import ALWAYS, IDENTITIES, KUBEFLOW, LOCAL, STORE, WHY, Flow, allowed, half_open, table, ungoverned
 from k8s.kustomize import ROOT
 from k8s.workloads import of_kind, workloads
 from tests.k8s.conftest import Documents
@@ -31,7 +31,7 @@ def test_a_canary_opens_nothing_new(production: Documents, rendered) -> None:
 
 def test_the_local_overlay_adds_its_own(rendered) -> None:
     mesh = {pair for pair in ALWAYS if "istio" in pair[1]}
-    assert pairs(rendered("local")) == (WHY.keys() | ALWAYS.keys() | LOCAL.keys()) - mesh
+    assert pairs(rendered("local")) == (WHY.keys() | ALWAYS.keys() | LOCAL.keys()) - mesh - KUBEFLOW
 
 
 def test_no_end_was_forgotten_and_nobody_is_left_open(overlay: Documents) -> None:

@@ -10,12 +10,14 @@ import re
 import shlex
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 import yaml
 from typer.main import get_command
 
+from components._canary import MANAGER, canary_name
 from k8s.kustomize import ROOT, kubectl
 from k8s.workloads import of_kind, services, workloads
 from tests.k8s.conftest import Documents
@@ -28,6 +30,7 @@ BLOCKS: Final = [
 ]
 OURS: Final = ("newfound", "newfound-gateway")
 PROFILE: Final = "newfound-pipelines"  # Kubeflow makes it
+MAKEFILES: Final = (ROOT / "Makefile", *sorted((ROOT / "mk").glob("*.mk")))
 EXAMPLES: Final = ("newfound-canary-0123456789ab", "newfound-planner-canary-0123456789ab")
 
 
@@ -71,8 +74,8 @@ def test_every_command_is_one_that_is_followed_here() -> None:
     """A command of another kind needs a check of its own."""
     verbs = {" ".join(word for word in words if not word.startswith("-"))[:60].split()[0] for words in commands()}
     verbs = {verb for verb in verbs if "=" not in verb}
-    assert verbs == {"kubectl", "python", "curl"}
-    known = {"create", "set", "apply", "logs", "delete", "scale", "wait"}
+    assert verbs == {"kubectl", "python", "curl", "cd", "sha256sum", "aws"}
+    known = {"create", "set", "apply", "logs", "delete", "scale", "wait", "patch"}
     for words in commands():
         if words[0] == "kubectl":
             plain = words[3:] if words[1] == "-n" else words[1:]
@@ -184,7 +187,13 @@ def test_objects_that_are_named_exist(production: Documents, rendered: Any) -> N
         "newfound-submits",
         "newfound-object-store",
     }
-    there |= {name for _, name in _made_secrets()} | {"newfound-tls", "newfound-train", "newfound-vllm", *EXAMPLES}
+    there |= {name for _, name in _made_secrets()} | {
+        "newfound-tls",
+        "newfound-train",
+        "newfound-vllm",
+        MANAGER,
+        *EXAMPLES,
+    }
     there = {re.sub(r"-[a-z0-9]{10}$", "", name) for name in there} | there
     there |= {service.name for service in services(production)} | {"newfound-canary"}
     for name in set(re.findall(r"\bnewfound-[a-z0-9-]+[a-z0-9]\b", TEXT)) - {"newfound-monitor", "newfound-serve"}:
@@ -196,7 +205,9 @@ def test_objects_that_are_named_exist(production: Documents, rendered: Any) -> N
         named = [word.split(":")[1] for word in words if word.startswith("--serviceaccount=newfound:")]
         assert named and set(named) <= accounts
     submits = {
-        one.owner.split("/")[1] for one in workloads(production) if "--submit" in one.containers[0].get("args", ())
+        one.owner.split("/")[1]
+        for one in workloads(production)
+        if {"--submit", "--host"} & set(one.containers[0].get("args", ())) and one.owner.startswith("CronJob/")
     }
     assert submits == set(named), "who submits has the right to"
 
@@ -213,6 +224,106 @@ def test_newfounds_own_commands_are_understood() -> None:
             _click(get_command(newfound_app), words[1:])
         elif words[3:] != ["submit", "interests"]:  # named without its options
             _click(get_command(pipelines_app), words[3:])
+
+
+def test_a_base_planner_is_put_where_it_is_fetched_from(tmp_path: Path) -> None:
+    """The block's own commands in a shell, with a folder for the bucket; then what `planner.model` at a URL does."""
+    from newfound.planner.fetched_model import fetch_model
+
+    (block,) = [one for one in BLOCKS if "SHA256SUMS" in one]
+    base, bucket = tmp_path / "base", tmp_path / "bucket"
+    base.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (base / name).write_text(name)
+    aws = f'aws() {{ [ "$1 $2 $3" = "s3 cp --recursive" ] && mkdir -p "{bucket}" && cp -r "$4/." "{bucket}/"; }}'
+    command = ["bash", "-ec", f"{aws}\n{block}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    fetched = fetch_model(bucket.as_uri(), done.stdout.split()[0], tmp_path / "fetched")
+    assert (fetched / "model.safetensors").read_text() == "model.safetensors"
+    assert "planner.model_sha256" in TEXT and "`planner.model` is the URL" in TEXT
+
+
+def _section(title: str) -> str:
+    """A chapter's text."""
+    return TEXT.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def test_every_chapter_is_there_and_has_its_commands() -> None:
+    """Install, upgrade, canary, rollback, restore, erase; inline commands are kubectl's, newfound's or make's own."""
+    chapters = re.findall(r"^## (.+)$", TEXT, re.MULTILINE)
+    wanted = ["Install from nothing", "Upgrade", "Canary", "Roll back", "Back up", "Erase a person"]
+    assert [one for one in chapters if one in wanted] == wanted
+    for title in wanted:
+        assert re.search(r"```sh|`(kubectl|newfound|make) ", _section(title)), title
+    targets = set(re.findall(r"^([a-z-]+):", "".join(file.read_text() for file in MAKEFILES), re.MULTILINE))
+    inline = [shlex.split(one.replace("\n", " ")) for one in re.findall(r"`((?:kubectl|make) [^`]+)`", TEXT)]
+    assert len(inline) >= 8
+    for words in inline:
+        if words[0] == "make":
+            assert words[1] in targets, words
+        elif folder := _option(words, "-k"):
+            assert (
+                (ROOT / folder / "kustomization.yaml").is_file()
+                and "--server-side" in words
+                or "--dry-run=server" in words
+            )
+
+
+def test_a_release_is_rolled_back_by_commands_that_there_are() -> None:
+    from newfound.cli import app
+
+    (told,) = re.findall(r"`(newfound release rollback [^`]+)`", _section("Roll back"))
+    assert "(or `--to`, an id)" in _section("Roll back")
+    for words in (shlex.split(told), [*shlex.split(told), "--to", "20260101T000000-0123456789ab"]):
+        assert "s3://your-bucket/releases" in _click(get_command(app), words[1:]).values()
+
+
+def test_a_canary_that_is_deleted_is_the_one_that_was_judged() -> None:
+    chapter = _section("Canary")
+    judged = set(re.findall(r"CANARY=(\S+)", chapter))
+    deleted = {name for words in _of("delete") for name in words if "canary" in name}
+    assert deleted == {canary_name(name, release) for release in judged for name in ("newfound", "newfound-planner")}
+    assert deleted <= set(EXAMPLES)
+    by_hand = ROOT / "k8s/components/canary/kustomization.yaml"
+    assert "`../../components/canary`" in chapter and by_hand.is_file()
+    assert re.search(r"^ +weight: 5$|weight: 5\b", by_hand.read_text(), re.MULTILINE), "the weights are there"
+
+
+def test_a_dump_is_brought_back_while_nobody_writes(production: Documents) -> None:
+    """Stopped, restored, forgotten again, started: each waits for the one before, and all who wrote come back."""
+    (block,) = [one for one in BLOCKS if "cronjob/newfound-restore" in one]
+    steps = [line for line in block.replace("\\\n", " ").splitlines() if line]
+    kinds = [re.findall(r"scale deployment|create job|wait --for=condition=complete", one)[0] for one in steps]
+    assert kinds == ["scale deployment", *["create job", "wait --for=condition=complete"] * 2, "scale deployment"]
+    for made, waited in zip(steps[1:5:2], steps[2:5:2], strict=True):
+        (name,) = re.findall(r"create job ([\w-]+) ", made)
+        assert waited.endswith(f"job/{name}")
+    assert steps[0].endswith("--replicas=0")
+    (scaled,) = of_kind(production, "ScaledObject")
+    assert steps[-1].endswith(f"--replicas={scaled['spec']['minReplicaCount']}")
+    assert f"annotate scaledobject {scaled['metadata']['name']}" in " ".join(_section("Back up").split())
+    limits = {one["metadata"]["name"]: one["spec"]["jobTemplate"]["spec"] for one in of_kind(production, "CronJob")}
+    for name in ("newfound-restore", "newfound-erase"):
+        assert limits[name]["activeDeadlineSeconds"] <= 7200 or "--timeout=2h" in block
+
+
+def test_names_and_urls_to_change_are_where_the_text_says(production: Documents) -> None:
+    """Placeholders: bucket, host, issuers, addresses, each in the files that the first step names, and nowhere else."""
+    step = TEXT[TEXT.index("1. **Names.**") : TEXT.index("2. **Images.**")]
+    named = {*re.findall(r"`((?:k8s|pipelines|monitoring)/[\w./-]+)`", step)}
+    # Made from monitoring/rules; an example; replaced by addresses.yaml.
+    named |= {"k8s/base/monitoring/rules.yaml", "k8s/gitops/argocd.yaml", "k8s/base/network/object-store.yaml"}
+    placeholder = re.compile(r"your-bucket|newfound\.example\.com|auth\.example\.com|your-issuer|203\.0\.113\.")
+    found = {
+        file.relative_to(ROOT).as_posix()
+        for folder in ("k8s", "pipelines", "monitoring")
+        for file in (ROOT / folder).rglob("*.yaml")
+        if placeholder.search(file.read_text(encoding="utf-8"))
+        and "overlays/local" not in file.as_posix()
+        and not file.name.endswith("_test.yaml")
+    }
+    assert found <= named, found - named
+    assert named - found <= {"k8s/gitops/argocd.yaml"}, "named, and nothing to change there"
 
 
 def test_the_request_is_one_that_is_let_in(production: Documents) -> None:

@@ -32,7 +32,7 @@ def test_everything_that_we_start_was_looked_at(overlay: Documents) -> None:
         if one.get("command", ["", ""])[1] == "-m"
     }
     expected = {"serving.explorer", "serving.ranker", "monitoring", "monitoring.collector"}
-    assert looked_at - expected in ({VLLM, "newfound.cli"}, {"serving.planner"})
+    assert looked_at - expected in ({VLLM, "newfound.cli", "pipelines"}, {"serving.planner"})
 
 
 def test_each_server_listens_where_its_clients_look(production: Documents) -> None:

@@ -8,21 +8,33 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from sqlalchemy import text
+from sqlalchemy.exc import ProgrammingError
 
 from k8s.kustomize import ROOT
 from k8s.workloads import Workload, of_kind, workloads
+from monitoring.exporter import Exporter
+from monitoring.report.export import export
+from monitoring.retraining.decide import Decision, remember
+from monitoring.settings import MonitoringConfig
 from monitoring.store.database import Store
+from monitoring.store.rows import micros
+from monitoring.users.interactions import write_interactions
 from tests.k8s.conftest import Documents
-from tests.k8s.references import environment, expanded
+from tests.k8s.references import environment, expanded, referenced
 from tests.monitoring.conftest import postgres  # noqa: F401  (a fixture)
 from tests.monitoring.servers import SECRET, Postgres, feedback, free_port, wait_until
+
+ROLES = tuple(f"newfound_{name}" for name in ("decide", "erase", "exporter", "import", "report", "retain", "verdict"))
 
 
 def workload(documents: Documents, component: str) -> Workload:
@@ -78,13 +90,14 @@ def database(postgres: Postgres, production: Documents) -> Iterator[Postgres]:  
     at = ["-h", "127.0.0.1", "-p", str(postgres.port)]
     known = {**os.environ, "PATH": f"{postgres.bin}:{os.environ['PATH']}", "PGHOST": "127.0.0.1"}
     passwords = {"NEWFOUND_PASSWORD": "it's one", "OPTUNA_PASSWORD": "another"}
+    passwords |= {f"{role.removeprefix('newfound_').upper()}_PASSWORD": "a third" for role in ROLES}
     known |= {"PGPORT": str(postgres.port), "POSTGRES_USER": "postgres", **passwords}
     script = file_of(production, "newfound-postgres", "roles.sh")
     subprocess.run(["bash", "-euc", script], env=known, check=True)
     yield postgres
     for name in ("newfound", "optuna"):
         postgres.run("dropdb", *at, "-U", "postgres", name)
-    for name in ("newfound", "optuna"):
+    for name in (*ROLES, "newfound", "optuna"):
         postgres.run("dropuser", *at, "-U", "postgres", name)
     postgres.run("psql", *at, "-U", "postgres", "-c", "GRANT CONNECT ON DATABASE postgres, template1 TO PUBLIC")
 
@@ -130,6 +143,82 @@ def test_each_role_has_its_own_database_and_no_other(database: Postgres) -> None
         assert subprocess.run([*command, asked, role], capture_output=True, text=True).stdout.strip() == "f"
         refused = subprocess.run([*command, "SELECT 1", other], capture_output=True, text=True)
         assert refused.returncode != 0 and "permission denied for database" in refused.stderr
+
+
+def test_each_workload_has_a_role_of_its_own(production: Documents) -> None:
+    """By the URLs that the pods are given, and the Secrets' keys."""
+    of_role: dict[str, str] = {}
+    for one in workloads(production):
+        for container in one.containers:
+            url = environment(one, container, production).get("NEWFOUND_STORE", "")
+            if url.startswith("postgresql"):
+                role = url.partition("//")[2].partition(":")[0]
+                assert of_role.setdefault(role, one.component) == one.component
+                (key,) = [key for kind, name, key in referenced(one) if name == "newfound-postgres"]
+                assert role == ("newfound" if key == "password" else f"newfound_{key}") and one.component == (
+                    "collector" if key == "password" else key
+                )
+    assert set(of_role) == {"newfound", *ROLES}
+
+
+def test_roles_may_do_what_their_workloads_do_and_no_more(database: Postgres, tmp_path: Path) -> None:
+    """The workloads' own calls under their roles; then the privileges, as PostgreSQL has them."""
+
+    opened = ExitStack()  # a database is not dropped while somebody is connected
+
+    def store(role: str) -> Store:
+        made = Store(f"postgresql+psycopg://{role}@127.0.0.1:{database.port}/newfound", SECRET.encode())
+        opened.callback(made.close)
+        return made
+
+    with opened:
+        now = datetime.now(UTC)
+        collector = store("newfound")  # the first: it makes the tables
+        collector.write([feedback(1), feedback(2)])
+        row = {
+            "start": micros(now - timedelta(days=1)),
+            "stop": micros(now),
+            "release": "all",
+            "name": "x",
+            "value": 1.0,
+        }
+        report, decide, exporter, bring = (
+            store(f"newfound_{name}") for name in ("report", "decide", "exporter", "import")
+        )
+        report.put_measures(now - timedelta(days=1), now, [row])
+        report.put_measures(now - timedelta(days=1), now, [row])
+        export(report, tmp_path / "report")
+        remember(decide, Decision("refresh", "because"), now, submitted=True)
+        assert write_interactions(decide, MonitoringConfig(), str(tmp_path / "interactions.parquet")) > 0
+        assert generate_latest(_registry(exporter))
+        assert bring.import_interactions([("42", [("a", 1, 1.0, True)])]) == 1
+        assert bring.import_interactions([("42", [("a", 1, 1.0, True)])]) == 1
+        export(store("newfound_verdict"), tmp_path / "verdict")
+        for name in ("erase", "retain"):
+            acting = store(f"newfound_{name}")
+            assert acting.erase("7", now)["feedback"] == 0 and acting.retain(1, now)["feedback"] == 0
+            with acting.engine.connect() as connection:
+                assert connection.scalar(text("SELECT current_user")) == "newfound", "and vacuums what it deletes"
+        with collector.engine.connect() as connection:
+            asked = text("SELECT grantee, table_name, privilege_type FROM information_schema.role_table_grants")
+            held = {tuple(row) for row in connection.execute(asked) if row[0] in ROLES}
+        assert ("newfound_exporter", "feedback", "SELECT") not in held, "it has no business with events"
+        changing = {(who, name) for who, name, right in held if right != "SELECT"}
+        assert changing == {
+            ("newfound_report", "measures"),
+            ("newfound_decide", "decisions"),
+            ("newfound_import", "pasts"),
+        }
+        with pytest.raises(ProgrammingError, match="permission denied"):
+            exporter.counts()
+        with pytest.raises(ProgrammingError, match="permission denied"):
+            report.write([feedback(3)])
+
+
+def _registry(store: Store) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    registry.register(Exporter(store))
+    return registry
 
 
 def test_postgres_is_ready_when_its_probe_says_so(database: Postgres, production: Documents) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import yaml
 
 from k8s.kustomize import documents
-from k8s.workloads import of_kind
+from k8s.workloads import of_kind, workloads
 from tests.k8s.conftest import Documents, with_component
 
 MONITORING = "monitoring.coreos.com"
@@ -73,7 +74,7 @@ def test_kubeflows_api_admits_what_submits(production: Documents) -> None:
         template["metadata"]["labels"]["app.kubernetes.io/component"]
         for one in of_kind(production, "CronJob")
         for template in [one["spec"]["jobTemplate"]["spec"]["template"]]
-        if "--submit" in template["spec"]["containers"][0].get("args", ())
+        if {"--submit", "--host"} & set(template["spec"]["containers"][0].get("args", ()))
     }
     assert set(expression["values"]) == submits
     assert rule["ports"] == [{"protocol": "TCP", "port": 8888}]
@@ -101,3 +102,20 @@ def test_each_pair_scales_on_its_own_requests(production: Documents, part: str) 
         for spec, service in ((one, f"{name}-{part}"), (made, f"{made['metadata']['name']}-{part}")):
             for metric in spec["spec"][part]["autoScaling"]["metrics"]:
                 assert f'service="{service}"' in metric["external"]["metric"]["query"]
+
+
+def test_kserves_webhook_adds_nothing_to_what_is_written(overlay: Documents) -> None:
+    """It gives the first container of every transformer, and of every predictor that is no model, a processor and two
+    GiB where they name none (kserve/kserve, pkg/apis/serving/v1beta1/inference_service_defaults.go,
+    transformer_custom.go, predictor_custom.go; predictor_model.go adds none)."""
+    added = {"requests": {"cpu": "1", "memory": "2Gi"}, "limits": {"cpu": "1", "memory": "2Gi"}}
+    for one in of_kind(overlay, "InferenceService"):
+        spec = one["spec"]
+        assert "explainer" not in spec and "containers" not in spec["predictor"]
+        for container in spec.get("transformer", {}).get("containers", [])[:1]:
+            for kind, defaults in added.items():
+                assert defaults.keys() <= container["resources"][kind].keys(), one["metadata"]["name"]
+        bare = copy.deepcopy(dict(one))
+        bare["spec"]["predictor"] = {"containers": [{"name": "kserve-container", "image": "x"}]}
+        (predictor,) = [made for made in workloads([bare]) if made.owner.endswith("predictor")]
+        assert predictor.containers[0]["resources"] == added

@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from email import message_from_bytes
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -36,6 +37,8 @@ class KfpApi:
         self.uploads: list[dict[str, Any]] = []
         self.ends: tuple[str, dict[str, tuple[str, str]]] = ("SUCCEEDED", {})
         self.looks = 1
+        self.failures = 1  # how often each run has failed so far
+        self.age = timedelta()  # of runs that are made
         self.seen: list[str] = []
         self.url = ""
 
@@ -57,6 +60,7 @@ class KfpApi:
                 (f"{v2}/experiments", self._find(self.experiments, "experiments")),
                 (f"{v2}/pipelines", self._find(self.pipelines, "pipelines")),
                 (f"{v2}/pipelines/(?P<id>[^/]+)/versions", self._list_versions),
+                (f"{v2}/runs", self._list_runs),
                 (f"{v2}/runs/(?P<id>[^/]+)", self._get_run),
             ],
             "POST": [
@@ -64,6 +68,7 @@ class KfpApi:
                 (f"{v2}/pipelines/upload", self._upload),
                 (f"{v2}/pipelines/upload_version", self._upload_version),
                 (f"{v2}/runs", self._create(self.runs, "run")),
+                (f"{v2}/runs/(?P<id>[^/]+):retry", self._retry),
                 (f"{v2}/recurringruns", self._create(self.recurring, "recurring_run")),
             ],
         }[method]
@@ -94,6 +99,8 @@ class KfpApi:
                 return 404, {"error": "no such version", "code": 5}
             identity = f"{kind}-{len(kept) + 1}"
             kept[identity] = {**given, f"{kind}_id": identity}
+            if kind == "run":
+                kept[identity]["created_at"] = (datetime.now(UTC) - self.age).isoformat()
             return 200, kept[identity]
 
         return create
@@ -118,7 +125,7 @@ class KfpApi:
     def _add_version(self, pipeline: str, name: str, headers: Any, body: bytes) -> dict[str, Any]:
         message = message_from_bytes(b"Content-Type: " + headers["Content-Type"].encode() + b"\r\n\r\n" + body)
         part = next(one for one in message.walk() if one.get_filename())
-        documents = list(yaml.safe_load_all(part.get_payload(decode=True)))  # type: ignore[arg-type]
+        documents = list(yaml.load_all(part.get_payload(decode=True), Loader=yaml.CSafeLoader))  # type: ignore[arg-type]
         self.uploads.append(documents[0])
         identity = f"version-{len(self.versions) + 1}"
         version = {"pipeline_id": pipeline, "pipeline_version_id": identity, "display_name": name}
@@ -142,7 +149,22 @@ class KfpApi:
             {"display_name": name, "state": status, **({"error": {"code": 1, "message": why}} if why else {})}
             for name, (status, why) in {"root": (state, ""), "root-driver": ("SUCCEEDED", ""), **steps}.items()
         ]
-        return 200, {**run, "state": state, "run_details": {"task_details": tasks}}
+        history = [{"state": one} for one in ["RUNNING", state] * self.failures]
+        return 200, {**run, "state": state, "state_history": history, "run_details": {"task_details": tasks}}
+
+    def _list_runs(self, _match: Any, query: dict[str, str], *_: Any) -> Answer:
+        """One a page, the newest first."""
+        mine = [one for one in self.runs.values() if one["experiment_id"] == query["experiment_id"]][::-1]
+        at = int(query.get("page_token") or 0)
+        more = {"next_page_token": str(at + 1)} if at + 1 < len(mine) else {}
+        return 200, {"runs": [{**one, "state": self.ends[0]} for one in mine[at : at + 1]], **more}
+
+    def _retry(self, match: Any, *_: Any) -> Answer:
+        """As `RetryRun` does it: only what failed may go on (kubeflow/pipelines, backend/src/apiserver/resource/
+        resource_manager.go)."""
+        if self.ends[0] != "FAILED":
+            return 400, {"error": "workflow cannot be retried", "code": 3}
+        return 200, {}
 
 
 @contextmanager

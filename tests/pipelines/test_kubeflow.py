@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,10 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@functools.cache
 def _documents(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    spec, *platforms = yaml.safe_load_all(file.read_text(encoding="utf-8"))
+    # The loader in C: thousands of lines take the other one seconds.
+    spec, *platforms = yaml.load_all(file.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
     return spec, platforms[0] if platforms else {}
 
 

@@ -140,8 +140,8 @@ def test_exploration_is_as_frequent_as_it_says_and_uniform():
 def test_familiar_probabilities_sum_to_one(interests_open, exhausted, explore):
     names = NAMES[:interests_open]
     drawn_from = interests_open + exhausted
-    total = math.fsum(familiar_probability(name, names[0], names, drawn_from, explore) for name in names)
-    assert total == pytest.approx(1)
+    each = [familiar_probability(name, names[0], names, drawn_from, explore) for name in names]
+    assert math.fsum(each) == pytest.approx(1) and all(0 <= one <= 1 for one in each)
 
 
 def test_familiar_probability_by_hand():

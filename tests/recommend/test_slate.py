@@ -68,16 +68,24 @@ def test_slates_are_drawn_as_often_as_their_propensities_say():
     temperature=st.floats(0.01, 5),
     exploration=st.floats(0, 1),
     slots=st.integers(1, 6),
+    clusters=st.integers(1, 3),
     noise=st.integers(0, 2**32),
 )
-def test_probabilities_are_probabilities(utilities, temperature, exploration, slots, noise):
-    items = [f"{'xyz'[at % 3]}{at // 3}" for at in range(len(utilities))]
+def test_probabilities_are_probabilities(utilities, temperature, exploration, slots, clusters, noise):
+    """Of one eligible cluster as well: no rounding may bring its probability above 1, which no collector takes."""
+    names = "xyz"[:clusters]
+    items = [f"{names[at % clusters]}{at // clusters}" for at in range(min(len(utilities), 6 * clusters))]
+    utilities = utilities[: len(items)]
     shortlist = sorted(zip(items, utilities, strict=True), key=lambda one: -one[1])
-    placed = shown(plan(slots, temperature=temperature, exploration=exploration, noise=noise), Offer(shortlist, {}))
+    drawn = plan(
+        slots, temperature=temperature, exploration=exploration, noise=noise, offsets=dict.fromkeys(names, 0.0)
+    )
+    placed = shown(drawn, Offer(shortlist, {}))
     assert len({entry.item for entry in placed}) == len(placed) == min(slots, len(shortlist))
     for entry in placed:
-        assert 0 <= entry.propensity <= 1 and entry.floor == pytest.approx(exploration / 3)
-        assert math.fsum(entry.candidates.values()) + entry.floor * (3 - len(entry.candidates)) <= 1 + 1e-6
+        assert 0 <= entry.propensity <= 1 and entry.floor == pytest.approx(exploration / clusters)
+        assert all(0 <= one <= 1 for one in entry.candidates.values())
+        assert math.fsum(entry.candidates.values()) + entry.floor * (clusters - len(entry.candidates)) <= 1 + 1e-6
 
 
 def test_what_exploration_drew_is_shown_with_its_probability():

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
 from s3fs import S3FileSystem
 
 from components._trainee import fetch
+from feature_repo.store import open_store
 from newfound.config import DataConfig, SplitConfig, TrainingConfig
 from newfound.datasets import load_interactions
 from newfound.errors import DataError, ReleaseError
+from newfound.release import pointer
 from newfound.release import store as release
 from newfound.release.pointer import move
 from newfound.release.storage import Storage
@@ -78,23 +80,42 @@ def test_of_two_publishers_one_wins_and_the_other_is_told(bucket: str, tmp_path:
         assert release.current(root) == ids[0], "the one before"
 
 
-def test_feast_keeps_its_registry_there(bucket: str, tmp_path: Path) -> None:
+def test_a_mover_that_was_overtaken_leaves_the_fallback_alone(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It read `current` before a rollback: damage must not lead from there to the release that was rolled back."""
+    root, check, overtaken = f"{bucket}/releases", pointer.check_expected, []
+    good, bad = (_publish(tmp_path / "run", root, text).id for text in ("good", "bad"))
+    late = _publish(tmp_path / "run", root, "late", promote=False).id
+
+    def slowly(*arguments: Any) -> None:
+        check(*arguments)
+        if not overtaken:
+            overtaken.append(release.rollback)
+            release.rollback(root, good, tmp_path / "cache")
+
+    monkeypatch.setattr(pointer, "check_expected", slowly)
+    with pytest.raises(ReleaseError, match="left as it is"):
+        pointer.move(Storage(root), late, bad)
+    assert release.current(root) == good
+    boto3.client("s3").put_object(Bucket=_name(bucket), Key="releases/current", Body=b"{")
+    assert release.current(root) == good
+
+
+def test_feast_keeps_its_registry_there(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The production store's file, applied with Feast's own command, as an operator or a pipeline does."""
-    environment = {
-        **os.environ,
+    told = {
         "NEWFOUND_FEATURES": f"{bucket}/features",
         "NEWFOUND_REDIS": "127.0.0.1:1",  # nobody asks it
         "FEAST_FS_YAML_FILE_PATH": str(ROOT / "feature_repo" / "feature_store.production.yaml"),
         "FEAST_USAGE": "False",
     }
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
     feast = [str(Path(sys.executable).with_name("feast")), "--chdir", "feature_repo"]
-    applied = subprocess.run(
-        [*feast, "apply", "--skip-source-validation"], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
+    applied = subprocess.run([*feast, "apply", "--skip-source-validation"], cwd=ROOT, capture_output=True, text=True)
     assert applied.returncode == 0, applied.stderr[-2000:]
-    code = "from feast import FeatureStore; print(FeatureStore('feature_repo').get_feature_service('explorer').name)"
-    read = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert read.stdout.strip() == "explorer", read.stderr[-2000:]
+    assert open_store().get_feature_service("explorer").name == "explorer"
 
 
 def test_interactions_are_loaded_from_there(bucket: str, movielens_source: DataConfig, tmp_path: Path) -> None:

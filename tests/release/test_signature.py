@@ -59,6 +59,19 @@ def test_a_key_is_replaced_by_trusting_both_for_a_while(tmp_path: Path, monkeypa
         assert release.load(root, _publish(tmp_path / "run", root, key).id).id
 
 
+def test_keys_may_come_as_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a cluster's secret, where no file is; a key that cannot be read is in no error."""
+    root, (private, public) = str(tmp_path / "releases"), _keys(tmp_path, "ours")
+    monkeypatch.setenv(PRIVATE_KEY, Path(private).read_text())
+    made = _publish(tmp_path / "run", root, "one").id
+    monkeypatch.setenv(PUBLIC_KEYS, Path(public).read_text())
+    assert release.load(root, made).id == made
+    monkeypatch.setenv(PRIVATE_KEY, Path(private).read_text()[:60])
+    with pytest.raises(ConfigError, match="its text cannot be read") as told:
+        _publish(tmp_path / "run", root, "two")
+    assert "BEGIN" not in str(told.value)
+
+
 @pytest.mark.parametrize("content", [b"", b"garbage", b"\xff", b"00", None])
 def test_a_damaged_signature_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None) -> None:
     root = tmp_path / "releases"

@@ -84,7 +84,7 @@ def _finetune(
         log.warning("planner: needs text or categories, and the items have none; the table will be pair frequencies")
         return _leave_out(out)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as place:
-        base = init if init is not None else base_model(config.model, Path(place) / "base")
+        base = init if init is not None else base_model(config.model, Path(place) / "base", config.model_sha256)
         data = read_training_set(transitions, config.finetune, seed)
         take_from_first([torch.from_numpy(data.teacher.bias), torch.from_numpy(data.teacher.pull)])
         codec = PromptCodec.extend(load_tokenizer(base), clusters.descriptions)

@@ -269,6 +269,32 @@ def test_a_batch_that_is_none_is_put_aside_as_a_whole(tmp_path):
     run(story)
 
 
+def test_a_disk_that_can_only_be_read_holds_up_no_batch(tmp_path, monkeypatch):
+    """As a file system is that was mounted anew after an error: what lies there is sent, though nothing goes away."""
+
+    async def story(collector: Collector, url: str) -> None:
+        (tmp_path / "000000000000.json").write_bytes(b"torn")
+        for number in (1, 2):
+            (tmp_path / f"00000000000{number}.json").write_text(json.dumps([event(number)]))
+        broken = dropped("broken")
+        outbox = Outbox(url, tmp_path, CONFIG)
+
+        def refuse(*_: object, **__: object) -> None:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+        with monkeypatch.context() as patched:
+            for name in ("rename", "unlink"):
+                patched.setattr(Path, name, refuse)
+            await outbox.open()
+            await until(lambda: set(collector.ids) == {"e1", "e2"})
+        assert dropped("broken") == broken
+        await until(lambda: not list(tmp_path.glob("*.json")))
+        await outbox.close()
+        assert dropped("broken") - broken == 1 and (tmp_path / "000000000000.broken").exists()
+
+    run(story)
+
+
 def test_what_the_collector_refuses_for_good_is_counted_and_not_sent_again(tmp_path):
     async def story(collector: Collector, url: str) -> None:
         collector.status = 422

@@ -49,15 +49,25 @@ def hears_sigterm(pid: int) -> bool:
     return bool(int(caught, 16) & SIGTERM_BIT)
 
 
-@pytest.mark.parametrize("service", ["explorer", "ranker", "planner"])
-def test_the_first_process_of_a_container_ends_while_it_still_imports(tmp_path, service):
+@pytest.mark.parametrize(
+    "started",
+    [
+        ["serving.explorer", "--releases", "{folder}", "--http_port", "{port}"],
+        ["serving.ranker", "--releases", "{folder}", "--http_port", "{port}"],
+        ["serving.planner", "--releases", "{folder}", "--http_port", "{port}"],
+        ["monitoring.collector", "--port", "{port}"],
+        ["monitoring", "exporter", "--port", "{port}"],
+    ],
+    ids=" ".join,
+)
+def test_the_first_process_of_a_container_ends_while_it_still_starts(tmp_path, started):
     """To it, a signal without a handler is no signal at all."""
     first = ["unshare", "--pid", "--fork", "--kill-child"]
     if shutil.which("unshare") is None or subprocess.run([*first, "true"], stderr=subprocess.DEVNULL).returncode:
         pytest.skip("no process namespace of its own is to be had")
-    command = [*first, sys.executable, "-m", f"serving.{service}", "--releases", str(tmp_path)]
-    command += ["--http_port", str(free_port())]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    command = [*first, sys.executable, "-m", *(word.format(folder=tmp_path, port=free_port()) for word in started)]
+    told = {"NEWFOUND_STORE": "postgresql+psycopg://127.0.0.1:1/nowhere", "NEWFOUND_USER_KEY": "k" * 32}
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, **told})
     try:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         end = time.monotonic() + 120

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from socket import AF_INET, AF_INET6, IPPROTO_TCP, TCP_USER_TIMEOUT
-from typing import Any
+from typing import Any, Final
 
-import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from serving.http.errors import Busy
-from serving.metrics import CLOSED
+_RETRY_S: Final = 1
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -23,6 +22,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     receive_s: float
     per_peer: int
+    busy: bytes
+    closed: Callable[[str], object]
     peers: Counter[str]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -31,8 +32,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._peer = self.client[0] if self.client else ""
         self.peers[self._peer] += 1
         if self.peers[self._peer] > self.per_peer:
-            CLOSED.labels("peer").inc()
-            transport.write(_BUSY)
+            self.closed("peer")
+            transport.write(self.busy)
             transport.close()
             return
         socket = transport.get_extra_info("socket")
@@ -66,27 +67,28 @@ class BoundedProtocol(HttpToolsProtocol):
             self._timer = None
 
     def _give_up(self) -> None:
-        CLOSED.labels("headers").inc()
+        self.closed("headers")
         self.transport.close()
 
 
-def _response() -> bytes:
-    busy = Busy()
-    body = orjson.dumps(busy.body())
-    head = f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-    rest = "".join(f"{name}: {value}\r\n" for name, value in busy.headers.items())
-    return f"{head}{rest}Connection: close\r\n\r\n".encode() + body
-
-
-_BUSY = _response()
-
-
-def bounded_protocol(receive_s: float, per_peer: int) -> type[HttpToolsProtocol]:
+def bounded_protocol(
+    receive_s: float, per_peer: int, busy: bytes, closed: Callable[[str], object] = lambda why: None
+) -> type[HttpToolsProtocol]:
     """The protocol class for one server.
 
     Args:
         receive_s: most seconds for the headers of a request to arrive, from the connection on.
         per_peer: most connections of one address.
+        busy: JSON that an address at its cap is answered, with status 503.
+        closed: told why a connection was closed: `headers` or `peer`.
     """
-    attributes: dict[str, Any] = {"receive_s": receive_s, "per_peer": per_peer, "peers": Counter()}
+    head = f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: {len(busy)}\r\n"
+    answer = f"{head}Retry-After: {_RETRY_S}\r\nConnection: close\r\n\r\n".encode() + busy
+    attributes: dict[str, Any] = {
+        "receive_s": receive_s,
+        "per_peer": per_peer,
+        "busy": answer,
+        "closed": staticmethod(closed),
+        "peers": Counter(),
+    }
     return type("Protocol", (BoundedProtocol,), attributes)

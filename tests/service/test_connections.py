@@ -8,10 +8,10 @@ from typing import Any
 
 import uvicorn
 
+from newfound.service.connections import bounded_protocol
 from serving.http.accept_loop import Loop
 from serving.http.admission import AdmissionMiddleware
 from serving.http.context import Capacity
-from serving.http.protocol import bounded_protocol
 
 HEAD = b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n"
 
@@ -22,10 +22,15 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"{}"})
 
 
+closed: list[str] = []
+
+
 def run(story: Callable[[int], Awaitable[None]], receive_s: float = 0.3, per_peer: int = 80) -> None:
+    closed.clear()
+
     async def main() -> None:
         admission = AdmissionMiddleware(app, Capacity(4), body_bytes=1000, receive_s=receive_s)
-        protocol = bounded_protocol(receive_s, per_peer)
+        protocol = bounded_protocol(receive_s, per_peer, b'{"error":"busy"}', closed.append)
         config = uvicorn.Config(admission, http=protocol, port=0, lifespan="off", log_config=None)  # type: ignore[arg-type]
         server = uvicorn.Server(config)
         task = asyncio.create_task(server._serve())
@@ -65,6 +70,7 @@ def test_half_sent_bodies_and_headers_stop_nobody_and_are_hung_up_on():
             told = [await reader.read() for reader, _ in bodies]
             assert all(text.startswith(b"HTTP/1.1 408") and b'"field":"body"' in text for text in told)
             assert [await reader.read() for reader, _ in headers + silent] == [b""] * 12
+        assert closed == ["headers"] * 12
         assert await answered(port)
 
     run(story)
@@ -76,7 +82,7 @@ def test_a_peer_at_its_cap_is_told_so_and_taken_again_later():
         reader, _ = await send(port, b"")
         async with asyncio.timeout(10):
             text = await reader.read()
-        assert text.startswith(b"HTTP/1.1 503") and b"retry-after: 1" in text.lower()
+        assert text.startswith(b"HTTP/1.1 503") and b"retry-after: 1" in text.lower() and closed == ["peer"]
         for _, writer in held:
             writer.close()
         await asyncio.sleep(0.1)

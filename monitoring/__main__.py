@@ -18,9 +18,9 @@ from rich.markup import escape
 
 from monitoring.console import OUT, console, moment, open_store, print_days, print_outcomes, print_report, span
 from monitoring.settings import MonitoringConfig
-from newfound.config import load_settings
 from newfound.errors import NewfoundError
 from newfound.service.signals import exit_on_sigterm
+from newfound.settings import load_settings
 
 app = typer.Typer(
     no_args_is_help=True,

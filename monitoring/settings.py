@@ -10,8 +10,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from newfound.config import Positive, Settings, Share
 from newfound.errors import ConfigError
+from newfound.settings import Positive, Settings, Share
 
 USER_KEY: Final = "NEWFOUND_USER_KEY"
 STORE: Final = "NEWFOUND_STORE"

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, field_validator
 
-from newfound.config import Positive, Settings, load_settings
+from newfound.settings import Positive, Settings, load_settings
 
 Quantity = Annotated[str, Field(pattern=r"^\d+(\.\d+)?(m|[KMGT]i?)?$")]
 DIGEST: Final = "@sha256:"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import model_validator
 
-from newfound.config import Positive, Settings
+from newfound.settings import Positive, Settings
 
 
 class ServingConfig(Settings):

@@ -28,6 +28,7 @@ STATIONS: Final = (
     ("errors", "types"),
     ("schema", "measures", "events"),
     ("files",),
+    ("settings",),
     ("config",),
     ("gates",),
     ("service",),

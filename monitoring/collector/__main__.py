@@ -38,8 +38,8 @@ def main(
     from monitoring.collector.server import server_config
     from monitoring.settings import STORE, MonitoringConfig, secret_key
     from monitoring.store.database import wait_for
-    from newfound.config import load_settings
     from newfound.service.logs import JsonLines, route_logs
+    from newfound.settings import load_settings
 
     metrics = Metrics()
     route_logs(JsonLines(dropped=metrics.lines.inc), ("uvicorn", "uvicorn.error", "uvicorn.access"))

@@ -22,8 +22,8 @@ from typing import Any, Final
 import numpy as np
 from pydantic import ValidationError
 
-from newfound.config import Settings
 from newfound.errors import DataError, VocabularyError
+from newfound.settings import Settings
 from newfound.types import Doubles, Floats, Ints
 
 RECORD: Final = "decision.json"

@@ -13,10 +13,10 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from newfound.config import Settings
 from newfound.errors import ReleaseError
 from newfound.release.signature import SIGNATURE, check_signature
 from newfound.release.storage import Storage
+from newfound.settings import Settings
 
 SCHEMA_VERSION: Final = 1
 MANIFEST: Final = "manifest.json"

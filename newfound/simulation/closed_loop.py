@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from newfound.config import Settings
 from newfound.measures import gini
 from newfound.recommend.policy import novel_positions
+from newfound.settings import Settings
 from newfound.simulation.arms import Arm, best_of_each
 from newfound.simulation.journal import Journal
 from newfound.simulation.linear_ranker import LinearRanker, fit_linear_ranker

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from newfound.config import Settings
+from newfound.settings import Settings
 from newfound.simulation.arms import SIMPLE, Arm, Knowledge, Oracle, RandomNovel
 from newfound.simulation.closed_loop import Loop, LoopConfig, Outcome, first_journal
 from newfound.simulation.joint_arm import FOLD, JointDecision, choice_table, fit_choice_model

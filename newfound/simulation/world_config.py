@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from newfound.config import Settings
+from newfound.settings import Settings
 from newfound.types import Bools, Floats, Ints
 
 Family = Literal["latent", "low_rank", "neighbourhood"]

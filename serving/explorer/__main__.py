@@ -16,7 +16,7 @@ def main() -> None:
     from kserve.model_server import app
 
     from newfound.compute.allocator import keep_freed_memory
-    from newfound.config import load_settings
+    from newfound.settings import load_settings
     from serving.explorer.loaded_release import OPTIONAL, PARTS, build_loaded_release
     from serving.explorer.ranker_client import ranker_has_loaded
     from serving.explorer.service import arguments, assemble

@@ -19,7 +19,7 @@ def main() -> None:
     from kserve.model_server import app
 
     from newfound.compute.allocator import keep_freed_memory
-    from newfound.config import load_settings
+    from newfound.settings import load_settings
     from serving.http.openapi import describe
     from serving.http.server import Server, arguments
     from serving.ranker.loaded_release import OPTIONAL, PARTS, build_ranker

@@ -12,8 +12,8 @@ import yaml
 
 from feature_repo import store as home
 from monitoring.settings import MonitoringConfig
-from newfound.config import load_settings
 from newfound.errors import ConfigError
+from newfound.settings import load_settings
 
 pytest.importorskip("feast")
 

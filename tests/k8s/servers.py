@@ -193,7 +193,7 @@ def settings(
 ) -> Iterator[str]:
     """Mounted configuration is there, and is one."""
     from monitoring.settings import MonitoringConfig
-    from newfound.config import Settings, load_settings
+    from newfound.settings import Settings, load_settings
     from serving.settings import ServingConfig
 
     models: dict[str, type[Settings]] = {"settings": ServingConfig, "config": MonitoringConfig}

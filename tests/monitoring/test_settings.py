@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from monitoring.settings import MonitoringConfig, secret_key
-from newfound.config import load_settings
 from newfound.errors import ConfigError
+from newfound.settings import load_settings
 from tests.monitoring.servers import ROOT
 
 

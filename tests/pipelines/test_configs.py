@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from newfound.config import Settings, TrainingConfig, load_config
+from newfound.config import TrainingConfig, load_config
 from newfound.errors import ConfigError
+from newfound.settings import Settings
 from pipelines.options import LOCAL, PRODUCTION, configured
 
 ROOT = Path(__file__).parents[2]

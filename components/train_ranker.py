@@ -16,6 +16,7 @@ def train_ranker(
     ranker: Output[Model],
     metrics: Output[Metrics],
     job: str = "",
+    measured: Input[Model] = None,
 ):
     """Trains the ranker with the tuned parameters, here or by a TrainJob.
 
@@ -28,6 +29,7 @@ def train_ranker(
         ranker: ranker.safetensors, ranker.json, training.json.
         metrics: validation measures.
         job: image, variables, secrets and the TrainJob's size, as JSON; empty: no TrainJob.
+        measured: an earlier ranker, whose epoch and co-occurrence stay.
     """
     from pathlib import Path
 
@@ -37,10 +39,12 @@ def train_ranker(
     with running(settings, metrics, ranker) as step:
         if job:
             given = {"dataset": dataset, "histories": histories, "clusters": clusters, "tuned": tuned}
+            given["measured"] = measured
             step.measures = run_train_job("train_ranker", given, {"ranker": ranker}, settings, job)
             return
         from newfound.ranker import train_ranker as train
 
         inputs = (Path(dataset.path), Path(histories.path), Path(clusters.path))
-        config = step.config
-        step.measures = train(*inputs, config.ranker, config.seed, config.threads, Path(ranker.path), Path(tuned.path))
+        config, kept = step.config, Path(measured.path) if measured else None
+        made = (Path(ranker.path), Path(tuned.path), kept)
+        step.measures = train(*inputs, config.ranker, config.seed, config.threads, *made)

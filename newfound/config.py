@@ -1,6 +1,7 @@
 """Configuration: one frozen pydantic model a step, unknown keys refused, read once in `main()`.
 
-`pipelines/configs/*.yaml` are complete, commented instances of `TrainingConfig`; services have `settings` of their own.
+`pipelines/configs/local.yaml` names and explains every setting of `TrainingConfig`. The services' settings are
+`serving.settings` and `monitoring.settings`.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ Key: TypeAlias = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Unit: TypeAlias = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Finite: TypeAlias = Annotated[float, Field(allow_inf_nan=False)]
 Count: TypeAlias = Annotated[int, Field(ge=0, le=2**31 - 1)]
-Moment: TypeAlias = Annotated[AwareDatetime, AfterValidator(lambda at: _in_utc(at))]
+UtcTime: TypeAlias = Annotated[AwareDatetime, AfterValidator(lambda at: _in_utc(at))]
 
 
 def _in_utc(at: datetime) -> datetime:
@@ -121,14 +121,14 @@ class RecommendationEvent(_Event):
     """
 
     id: EventId
-    at: Moment
+    at: UtcTime
     user_key: Key
     user_id: Id
     release: EventId
     slots: Annotated[tuple[SlotEvent, ...], Field(min_length=1, max_length=1000), FailFast()]
     interests: Annotated[tuple[Id, ...], Field(max_length=1000)] = ()
     history_length: Count = 0
-    history_at: Moment | None = None
+    history_at: UtcTime | None = None
     answers: AnswersEvent = AnswersEvent()
     seed: Annotated[int, Field(ge=0, lt=2**64)]
     client_seed: bool = False
@@ -156,7 +156,7 @@ class FeedbackEvent(_Event):
     """
 
     id: EventId
-    at: Moment
+    at: UtcTime
     recommendation_id: EventId | None = None
     user_id: Id
     item: Id

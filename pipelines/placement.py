@@ -16,7 +16,7 @@ from components.build_table_shard import build_table_shard
 from components.deploy_release import deploy_release
 from components.merge_table import merge_table
 from components.tune_ranker import tune_ranker
-from pipelines.platform import Platform
+from pipelines.platform import Platform, component_of
 
 REFIT = " (refit)"
 
@@ -45,7 +45,7 @@ class Placement:
             refit: whether it is the refit's, whose name says so.
         """
         placed = task if self._platform is None else self._platform.place(task)
-        return placed.set_display_name(_component(task) + REFIT) if refit else placed
+        return placed.set_display_name(component_of(task) + REFIT) if refit else placed
 
     def place_always(self, task: Any) -> Any:
         """The same for a task with effects outside of its artifacts: on a cluster it never comes from a cache."""
@@ -77,7 +77,3 @@ class Placement:
         """deploy_release, where the cluster has a canary."""
         if self._platform is not None and self._platform.canary is not None:
             self.place_always(deploy_release(**inputs, canary=self._platform.canary.model_dump_json()))
-
-
-def _component(task: Any) -> str:
-    return str(task.component_spec.name)

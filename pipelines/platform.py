@@ -153,7 +153,7 @@ class Platform(Settings):
         """Puts a task of a pipeline that is being defined in its place."""
         from kfp import kubernetes
 
-        wants = self.steps.get(_component(task), self.default)
+        wants = self.steps.get(component_of(task), self.default)
         task.set_container_image(self.image)
         task.set_cpu_request(wants.cpu).set_memory_request(wants.memory).set_memory_limit(wants.memory)
         if wants.accelerators:
@@ -174,7 +174,7 @@ class Platform(Settings):
             kubernetes.add_toleration(task, **given)
         kubernetes.set_timeout(task, wants.timeout_seconds)
         kubernetes.set_security_context(task, run_as_user=1000, run_as_group=1000, run_as_non_root=True)
-        if _component(task) in self.fresh:
+        if component_of(task) in self.fresh:
             task.set_caching_options(False)
         return task
 
@@ -197,5 +197,6 @@ def load_platform(file: Path) -> Platform:
     return load_settings(Platform, file)
 
 
-def _component(task: Any) -> str:
+def component_of(task: Any) -> str:
+    """Name of a task's component."""
     return str(task.component_spec.name)

@@ -43,7 +43,10 @@ FIGURES: Final = {
     ],
     "build-table": ["{contexts:,} contexts, {contexts_per_second:,.0f} a second", "{contexts:,} contexts"],
     "tune-ranker": ["{trials} trials, the best with NDCG@10 {validation.ndcg@10:.4f}"],
-    "train-ranker": ["validation NDCG@10 {validation.ndcg@10:.4f}, HR@10 {validation.hr@10:.4f}"],
+    "train-ranker": [
+        "validation NDCG@10 {validation.ndcg@10:.4f}, HR@10 {validation.hr@10:.4f}",
+        "{epoch} epochs, as measured",
+    ],
     "evaluate": [
         "NovelRecall@1 {planner.novel_recall@1:.4f} (chance {chance.novel_recall@1:.4f})",
         "NovelRecall@1 {table.novel_recall@1:.4f} (chance {chance.novel_recall@1:.4f})",

@@ -178,7 +178,8 @@ def _refit(steps: Placement, given: dict[str, Any], dataset: Any, store: Any, fi
     refitted = {"settings": given["refit_planner"], "init": fit.planner}
     planner = steps.train(finetune_planner, refit=True, **learned, **refitted).outputs["planner"]
     table = steps.build_table(refit=True, planner=planner, **learned, settings=given["refit_table"])
-    ranker = steps.train(train_ranker, refit=True, **data, tuned=fit.tuned, settings=given["ranker"])
+    chosen = {"tuned": fit.tuned, "measured": fit.ranker, "settings": given["ranker"]}
+    ranker = steps.train(train_ranker, refit=True, **data, **chosen)
     parts = {**learned, "table": table.outputs["table"], "ranker": ranker.outputs["ranker"]}
     decided = fit_decision(
         dataset=dataset,

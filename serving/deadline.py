@@ -6,7 +6,7 @@ import time
 
 
 class Deadline:
-    """A moment by which an answer must be there.
+    """A point in time by which an answer must be there.
 
     Args:
         milliseconds: how long from `since`.

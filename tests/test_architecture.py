@@ -1,4 +1,4 @@
-"""The house: which package may import which, how thin components are, how long anything may grow, what lies where."""
+"""The architecture: which package may import which, what lies where, how long things are, what stands once."""
 
 from __future__ import annotations
 

@@ -3,45 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from pydantic import ValidationError
 
-from newfound.config import DataConfig, Settings, SplitConfig, TrainingConfig, load_config, parse_config
+from newfound.config import DataConfig, SplitConfig, TrainingConfig, load_config, parse_config
 from newfound.errors import ConfigError
-
-CONFIGS = sorted((Path(__file__).parents[1] / "pipelines" / "configs").glob("*.yaml"))
-
-
-def keys(settings: Settings, prefix: str = "") -> set[str]:
-    """Dotted names of all settings below."""
-    found = set()
-    for name in type(settings).model_fields:
-        value = getattr(settings, name)
-        found |= keys(value, f"{prefix}{name}.") if isinstance(value, Settings) else {f"{prefix}{name}"}
-    return found
-
-
-def given(raw: dict[str, Any], known: set[str], prefix: str = "") -> set[str]:
-    """Dotted names of the settings that a file gives."""
-    found = set()
-    for name, value in raw.items():
-        dotted = f"{prefix}{name}"
-        found |= {dotted} if dotted in known or not isinstance(value, dict) else given(value, known, f"{dotted}.")
-    return found
-
-
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_configuration_is_complete(path: Path) -> None:
-    config = load_config(path)
-    known = keys(config)
-    assert known - given(yaml.safe_load(path.read_text(encoding="utf-8")), known) == set(), "settings left to chance"
-
-
-def test_there_are_configurations() -> None:
-    assert "local" in {path.stem for path in CONFIGS}
 
 
 def test_defaults_are_a_configuration(tmp_path: Path) -> None:

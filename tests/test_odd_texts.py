@@ -11,7 +11,7 @@ import pytest
 from newfound.clusters import Clusters
 from newfound.config import DataConfig
 from newfound.release import store as releases
-from tests.tiny_pipeline import House, tiny_language_model
+from tests.tiny_pipeline import TinyPipeline, tiny_language_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -46,15 +46,15 @@ def test_any_text_gives_a_release(movielens_source: DataConfig, tmp_path: Path, 
     items = _texts(kind, pd.read_parquet(str(movielens_source.items)))
     items.to_parquet(tmp_path / "items.parquet")
     source = movielens_source.model_copy(update={"items": str(tmp_path / "items.parquet")})
-    house = House(tmp_path, source)
+    pipeline = TinyPipeline(tmp_path, source)
 
-    done = house.run()
+    done = pipeline.run()
 
     assert done.returncode == 0, done.stdout + done.stderr
     for told in TOLD[kind]:
         assert told in " ".join((done.stdout + done.stderr).split()), done.stdout + done.stderr
-    manifest = releases.verify(str(house.releases))
+    manifest = releases.verify(str(pipeline.releases))
     assert ("planner" in {name.split("/")[0] for name in manifest.files}) == (kind != "without text")
-    described = Clusters.load(house.runs / "clusters").descriptions
+    described = Clusters.load(pipeline.runs / "clusters").descriptions
     assert len(set(described)) == len(described)
     assert all(0 < len(text) <= 200 for text in described)

@@ -1,4 +1,4 @@
-"""A small house for the whole pipeline: tiny language model, small configuration, folders for runs and releases."""
+"""The whole pipeline, tiny: a random language model, a small configuration, folders for runs and releases."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def tiny_language_model(folder: Path) -> None:
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-class House:
+class TinyPipeline:
     """A folder with data, configuration, runs and releases."""
 
     def __init__(self, folder: Path, source: DataConfig) -> None:

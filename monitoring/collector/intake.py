@@ -25,8 +25,8 @@ from newfound.events import (
     STRUCTURED,
     FeedbackEvent,
     Id,
-    Moment,
     RecommendationEvent,
+    UtcTime,
     user_key,
 )
 
@@ -61,7 +61,7 @@ class _Envelope(BaseModel):
     specversion: Literal["1.0"]
     id: Id
     source: Annotated[str, Field(min_length=1, max_length=1024)]
-    time: Moment | None = None
+    time: UtcTime | None = None
     datacontenttype: Literal["application/json"] | None = None
 
 
@@ -77,7 +77,7 @@ class _FeedbackEnvelope(_Envelope):
 
 class _InferenceEnvelope(_Envelope):
     type: Literal["org.kubeflow.serving.inference.request", "org.kubeflow.serving.inference.response"]
-    time: Moment
+    time: UtcTime
     inferenceservicename: Id
     data: Any
 

@@ -40,10 +40,10 @@ def description_fidelity(describer: Describer, labels: Labels, embedding: Embedd
     kept = np.flatnonzero(~held)
     texts = describer.level(labels, without=held)
     ids = [", ".join(describer.ids[item] for item in kept[labels[kept] == label][:IDS]) for label in range(len(texts))]
-    judged = held & embedding.text.any(axis=1)
-    if not judged.any():
+    described = held & embedding.text.any(axis=1)
+    if not described.any():
         return {}
-    vectors, own = embedding.text[judged], labels[judged]
+    vectors, own = embedding.text[described], labels[described]
     at_one, at_ten = _recall(vectors, encode(texts), own)
     ids_at_one, ids_at_ten = _recall(vectors, encode([f"items {text}" for text in ids]), own)
     if at_ten < WARN_BELOW:

@@ -67,7 +67,7 @@ class BadRows:
             problem = f"has another number of fields: {staged.malformed.first[:80]!r}"
             self._add(staged.malformed.rows[0], None, problem, "as many fields as the first line")
             self._kinds["malformed row"] = len(staged.malformed.rows)
-            self._judge()
+            self._refuse_too_many()
 
     @property
     def count(self) -> int:
@@ -86,8 +86,8 @@ class BadRows:
         """
         problem = ibis.cases(*((check.bad.fill_null(False), index) for index, check in enumerate(checks)), else_=None)
         shown = ibis.cases(*((check.bad.fill_null(False), check.shown.cast("string")) for check in checks), else_=None)
-        judged = con.create_table(name, table.mutate(_problem=problem, _shown=shown), temp=True)
-        bad = judged.filter(judged["_problem"].notnull())
+        checked = con.create_table(name, table.mutate(_problem=problem, _shown=shown), temp=True)
+        bad = checked.filter(checked["_problem"].notnull())
         found = bad.group_by("_problem").agg(n=bad.count(), row=bad[ROW].min(), shown=bad["_shown"].argmin(bad[ROW]))
         for one in found.order_by("row").to_pyarrow().to_pylist():
             check = checks[one["_problem"]]
@@ -95,14 +95,14 @@ class BadRows:
             column = self._staged.columns.get(check.column, check.column)
             value = "is empty" if one["shown"] is None else f"{check.kind} {one['shown'][:80]!r}"
             self._add(one["row"], column, value, check.expected)
-        self._judge()
-        return judged.filter(judged["_problem"].isnull()).drop("_problem", "_shown")
+        self._refuse_too_many()
+        return checked.filter(checked["_problem"].isnull()).drop("_problem", "_shown")
 
     def _add(self, row: int, column: str | None, problem: str, expected: str) -> None:
         if self._first is None or row < self._first[0]:
             self._first = row, DataError(self._staged.source, problem, expected=expected, column=column, row=row)
 
-    def _judge(self) -> None:
+    def _refuse_too_many(self) -> None:
         if self._first is None or self.count <= self._tolerated * self._staged.rows:
             return
         first = self._first[1]
@@ -161,7 +161,7 @@ def check_interactions(
             column=RATING,
             expected="data.rating_scale in the configuration, or a column `engagement`",
         )
-    engagement, positive, checks = _judged(raw, source, config)
+    engagement, positive, checks = _engagement(raw, source, config)
     unit = _UNITS[kind]
     table = raw.mutate(_time=(time * unit).cast("int64"), _engagement=engagement, _positive=positive)
     when = Check("bad timestamp", TIME, time.isnull() | ~time.between(low, high - 1), raw[TIME], _EXPECTED[kind])
@@ -239,7 +239,7 @@ def _unit(middle: float | None) -> str:
     return "seconds" if middle >= _EARLIEST else "ordinal"
 
 
-def _judged(raw: Any, source: Source, config: DataConfig) -> tuple[Any, Any, list[Check]]:
+def _engagement(raw: Any, source: Source, config: DataConfig) -> tuple[Any, Any, list[Check]]:
     """Engagement, positive, and the checks on the columns that they come from."""
     checks = []
     positive_at = source.positive_at if config.positive_at is None else config.positive_at

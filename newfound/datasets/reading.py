@@ -1,7 +1,7 @@
 """Source files, whatever their layout, to one staged Parquet each: wanted columns only, every row numbered.
 
 Staging reads a source from end to end, so a broken file is found before anything is written where it matters. Ids
-become strings and datetimes microseconds since the epoch; other values stay as they are, for `checks` to judge. Memory
+become strings and datetimes microseconds since the epoch; other values stay as they are, for `checks`. Memory
 stays bounded whatever a file unpacks to: see `newfound.datasets.bounds`.
 """
 

@@ -1,7 +1,7 @@
 """Ranks of items: the ranker alone, the ranker inside clusters, slates end to end, and the quota curve.
 
 The item policy is asked for scores of all items and everything else is set arithmetic on them, so that each method of
-choosing clusters is judged with the very same ranker.
+choosing clusters is measured with the very same ranker.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ def put(metrics: dict[str, float], key: str, found: Interval) -> None:
             metrics[name] = float(value)
 
 
-def judge(
+def measure_methods(
     methods: Sequence[Method],
     events: Events,
     slices: Sequence[Slice],

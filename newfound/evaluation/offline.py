@@ -23,7 +23,7 @@ from newfound.evaluation.bootstrap import Bootstrap
 from newfound.evaluation.cluster_sequence import sequence_baseline
 from newfound.evaluation.end_to_end import Catalogue
 from newfound.evaluation.item_measures import SLATE, end_to_end_measures, quota_measures, ranker_measures
-from newfound.evaluation.methods import Answers, Method, judge, method_of, paired, slices_of
+from newfound.evaluation.methods import Answers, Method, measure_methods, method_of, paired, slices_of
 from newfound.evaluation.moments import Events
 from newfound.evaluation.report import findings
 from newfound.evaluation.report.page import write_report
@@ -125,9 +125,9 @@ def evaluate(
     withheld = fit.mined.withheld()
     slices = slices_of(moments.test, withheld, config.policy, config.transitions.context, config.seed)
     raw = {method.key: served.raw(moments.test.contexts, SLATE) for method in ours}
-    judging = partial(judge, methods, moments.test, slices, fit.mined.counts().frequency, boot, raw)
-    judged, answers, deciles = _timed("methods judged", judging)
-    metrics |= judged
+    measuring = partial(measure_methods, methods, moments.test, slices, fit.mined.counts().frequency, boot, raw)
+    measured, answers, deciles = _timed("methods measured", measuring)
+    metrics |= measured
     paired(metrics, methods[0].key, answers, slices, boot)
     serving = open_recommender(dataset, clusters, table, ranker, decision, config.policy)
     metrics |= _item_figures(fit, serving, moments, methods, answers, boot, config)

@@ -56,6 +56,41 @@ class Learned:
     refitted: bool
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """Settings that held-out items decide.
+
+    Attributes:
+        epoch: after which the fit ends.
+        rarity, decay, weight: of the co-occurrence.
+    """
+
+    epoch: int
+    rarity: float
+    decay: float
+    weight: float
+
+    @classmethod
+    def load(cls, ranker: Path) -> Chosen:
+        """Settings that were chosen for a ranker.
+
+        Raises:
+            DataError: its training.json is missing or broken.
+        """
+        file = ranker / "training.json"
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))["measures"]
+            memory = (float(found[f"memory.{name}"]) for name in ("rarity", "decay", "weight"))
+            return cls(int(found["epoch"]), *memory)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(str(file), "cannot be read", expected="what train_ranker wrote") from error
+
+    def measures(self) -> dict[str, float | int | str]:
+        """By the names of training.json."""
+        memory = {f"memory.{name}": getattr(self, name) for name in ("weight", "decay", "rarity")}
+        return {"epoch": self.epoch, **memory}
+
+
 def learn(
     sequences: Sequences,
     items: int,
@@ -64,6 +99,7 @@ def learn(
     *,
     text: Tensor | None = None,
     folder: Path | None = None,
+    measured: Chosen | None = None,
 ) -> Learned:
     """Fits, chooses the epoch and the co-occurrence's weight on each sequence's last item, and refits if so configured.
 
@@ -74,7 +110,10 @@ def learn(
         seed: of everything random.
         text: float32 text vectors [items, text dim].
         folder: where checkpoints are kept, to go on from.
+        measured: what was chosen on earlier data; then nothing is held out, and everything is learned from at once.
     """
+    if measured is not None:
+        return _learn_again(measured, sequences, items, config, seed, text, folder)
     chosen = fit(sequences, items, config, seed, text=text, folder=folder and folder / "choose")
     past, targets = sequences.drop_last(least=3)
     found = {"ndcg@10": chosen.ndcg, "hr@10": chosen.hit_rate}
@@ -88,33 +127,41 @@ def learn(
             "co-occurrence: rarity %g, decay %g, weight %g; NDCG@10 %.4f with it",
             *(cooccurrence.rarity, cooccurrence.decay, cooccurrence.weight, found["ndcg@10"]),
         )
+    settings = Chosen(chosen.epoch, cooccurrence.rarity, cooccurrence.decay, cooccurrence.weight)
     measures: dict[str, float | int | str] = {
         **{f"validation.{name}": value for name, value in found.items()},
         "validation.ndcg@10_without_memory": chosen.ndcg,
-        "epoch": chosen.epoch,
-        "memory.weight": cooccurrence.weight,
-        "memory.decay": cooccurrence.decay,
-        "memory.rarity": cooccurrence.rarity,
+        **settings.measures(),
         "parameters": sum(p.numel() for p in chosen.model.parameters()),
         "seconds": chosen.seconds,
     }
-    model = chosen.model
-    if config.refit:
-        again = fit(
-            sequences,
-            items,
-            config,
-            seed,
-            text=text,
-            hold_out=False,
-            epochs=chosen.epoch,
-            folder=folder and folder / "refit",
-        )
-        model = again.model
-        again_counted = count_cooccurrence(sequences, items, cooccurrence.rarity)
-        cooccurrence = replace(again_counted, decay=cooccurrence.decay, weight=cooccurrence.weight)
-        measures["seconds"] = chosen.seconds + again.seconds
-    return Learned(model, cooccurrence, chosen, measures, config.refit)
+    if not config.refit:
+        return Learned(chosen.model, cooccurrence, chosen, measures, refitted=False)
+    again = _learn_again(settings, sequences, items, config, seed, text, folder)
+    measures["seconds"] = chosen.seconds + again.fit.seconds
+    return Learned(again.model, again.cooccurrence, chosen, measures, refitted=True)
+
+
+def _learn_again(
+    chosen: Chosen,
+    sequences: Sequences,
+    items: int,
+    config: RankerConfig,
+    seed: int,
+    text: Tensor | None,
+    folder: Path | None,
+) -> Learned:
+    """Fits on everything, as long as was chosen where something was held out."""
+    where = folder and folder / "refit"
+    found = fit(sequences, items, config, seed, text=text, hold_out=False, epochs=chosen.epoch, folder=where)
+    counted = count_cooccurrence(sequences, items, chosen.rarity)
+    cooccurrence = replace(counted, decay=chosen.decay, weight=chosen.weight)
+    measures = {
+        **chosen.measures(),
+        "parameters": sum(p.numel() for p in found.model.parameters()),
+        "seconds": found.seconds,
+    }
+    return Learned(found.model, cooccurrence, found, measures, refitted=True)
 
 
 def tune_cooccurrence(
@@ -177,6 +224,7 @@ def train_ranker(
     threads: int,
     out: Path,
     tuned: Path | None = None,
+    measured: Path | None = None,
 ) -> dict[str, float | int | str]:
     """Trains the ranker on the past and writes it as the folder `out`.
 
@@ -192,9 +240,10 @@ def train_ranker(
         threads: for the numerics.
         out: folder for ranker.safetensors, ranker.json, training.json.
         tuned: folder of `tune_ranker`; what it found replaces the same settings of `config`.
+        measured: a ranker whose epoch and co-occurrence hold here too, so that nothing is held out to choose them.
 
     Returns:
-        Measures on the held-out items, before they are trained on.
+        Measures on the held-out items, before they are trained on; those of the fit alone with `measured`.
 
     Raises:
         DataError: an artifact is missing, or no history names two items of the catalogue.
@@ -205,13 +254,15 @@ def train_ranker(
         material = read_material(dataset, histories, clusters, config)
         work = out.with_name(f".{out.name}.checkpoints")
         started = time.perf_counter()
-        learned = learn(material.sequences, len(material.items), config, seed, text=material.text, folder=work)
+        chosen = Chosen.load(measured) if measured is not None else None
+        arguments = (material.sequences, len(material.items), config, seed)
+        learned = learn(*arguments, text=material.text, folder=work, measured=chosen)
         measures = {**learned.measures, "wall_seconds": time.perf_counter() - started}
         if rank == 0:
             ranker = assemble(learned, material, config, seed)
             training = {"measures": measures, "curve": learned.fit.curve, "config": config.model_dump()}
             ranker.save(out, training)
-            remove_folder(work, f"choose/{CHECKPOINT}")
+            remove_folder(work, f"{'choose' if chosen is None else 'refit'}/{CHECKPOINT}")
     return measures
 
 

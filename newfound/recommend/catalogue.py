@@ -234,10 +234,10 @@ class AvailableCatalogue:
         """
         new = set(eligible)
         rest = set(seen) - set(liked) - new
-        for group, kind in ((set(liked), Kind.FAMILIAR), (new, Kind.NOVEL), (rest, Kind.FAMILIAR)):
+        for group, slot_kind in ((set(liked), Kind.FAMILIAR), (new, Kind.NOVEL), (rest, Kind.FAMILIAR)):
             order = [cluster for cluster in self.catalogue.popular_clusters if cluster in group]
             shelves = [(cluster, self.popular(cluster, count, hidden)) for cluster in order]
             for place in range(count):
                 for cluster, items in shelves:
                     if place < len(items):
-                        yield (*items[place], cluster, kind)
+                        yield (*items[place], cluster, slot_kind)

@@ -84,28 +84,29 @@ class Decision:
 
     def __init__(
         self,
-        shelf: AvailableCatalogue,
+        available: AvailableCatalogue,
         history: UserHistory,
-        wish: SlateRequest,
+        request: SlateRequest,
         seed: int,
         config: PolicyConfig,
         cache: AnswerCache | None,
     ) -> None:
-        self.shelf, self.catalogue, self.wish, self.seed, self.config = shelf, shelf.catalogue, wish, seed, config
+        self.available, self.catalogue, self.request = available, available.catalogue, request
+        self.seed, self.config = seed, config
         self.history, self._cache = history, cache
         self.past, self.stale = self.catalogue.past_of(history)
-        self.hidden = wish.exclude.union(history.item_ids)
+        self.hidden = request.exclude.union(history.item_ids)
         self.interests: list[Interest] = [
-            interest for interest in interests(self.past, config) if shelf.available[interest.cluster]
+            interest for interest in interests(self.past, config) if available.available[interest.cluster]
         ]
         self.contexts = [
             (context, probability)
             for context, probability in context_distribution(self.interests, self.catalogue.context_size)
             if context
         ]
-        self.eligible = shelf.eligible(self.past, wish.exclude)
-        quota = novel_quota(self.past, wish.k, wish.novel, config) if self.interests else wish.k
-        self.slots = min(quota, wish.k) if self.eligible else 0
+        self.eligible = available.eligible(self.past, request.exclude)
+        quota = novel_quota(self.past, request.k, request.novel, config) if self.interests else request.k
+        self.slots = min(quota, request.k) if self.eligible else 0
         self._table = self.catalogue.log_probs([context for context, _ in self.contexts])
         self._held = has_answer(self._table)
 
@@ -146,10 +147,10 @@ class Decision:
         explored = draw_explored(self.eligible, self.slots, share, rng)
         room = max(self.config.clusters_per_slate - self.slots, 1)
         strongest = sorted(self.interests, key=lambda interest: -interest.weight)[:room]
-        familiar = [interest.cluster for interest in strongest] if self.wish.k > self.slots else []
-        draws = draw_explored(familiar, self.wish.k - self.slots, share, rng)
+        familiar = [interest.cluster for interest in strongest] if self.request.k > self.slots else []
+        draws = draw_explored(familiar, self.request.k - self.slots, share, rng)
         noise = int(rng.integers(2**63))
-        return Plan(self.wish.k, offsets, explored, familiar, draws, share, self.config.temperature, say, noise)
+        return Plan(self.request.k, offsets, explored, familiar, draws, share, self.config.temperature, say, noise)
 
     def _weigh(self, allowed: Bools, answer: PlannerAnswer | None) -> tuple[dict[str, float], PlannerSay | None]:
         """Every eligible interest's offset, and the planner's part of it."""
@@ -201,7 +202,7 @@ class Decision:
             k=self.config.shortlist if plan.explored else 0,
             clusters=plan.clusters,
             wanted=[plan.wanted(cluster) for cluster in plan.clusters],
-            exclude=[*self.hidden, *self.shelf.blocked],
+            exclude=[*self.hidden, *self.available.blocked],
             planner=plan.planner is not None,
         )
 
@@ -210,11 +211,11 @@ class Decision:
         order = sorted(plan.offsets, key=lambda cluster: -plan.offsets[cluster])
         shortlist: list[tuple[str, float]] = []
         for cluster in order[: max(self.config.shortlist // POPULAR_EACH, 1)]:
-            for item, minus in self.shelf.popular(cluster, POPULAR_EACH, self.hidden):
+            for item, minus in self.available.popular(cluster, POPULAR_EACH, self.hidden):
                 shortlist.append((item, plan.offsets[cluster] + minus))
         shortlist.sort(key=lambda one: -one[1])
         clusters = {
-            cluster: self.shelf.popular(cluster, plan.wanted(cluster), self.hidden) for cluster in plan.clusters
+            cluster: self.available.popular(cluster, plan.wanted(cluster), self.hidden) for cluster in plan.clusters
         }
         return Offer(shortlist if plan.explored else [], clusters, ranked=False)
 
@@ -225,7 +226,7 @@ class Decision:
             for cluster, positive in zip(self.past.clusters, self.past.positives, strict=True)
             if positive and cluster is not None
         }
-        spare = self.shelf.spare(liked, self.eligible, self.past.seen, self.wish.k, self.hidden)
+        spare = self.available.spare(liked, self.eligible, self.past.seen, self.request.k, self.hidden)
         return compose(plan, offer, self.catalogue.cluster_of, self.catalogue.twins, spare)
 
     def slate(self, placed: Sequence[Placed], *, ranked: bool, degraded: Sequence[str] = ()) -> Slate:
@@ -240,7 +241,7 @@ class Decision:
                     item=entry.item,
                     title=catalogue.titles[entry.item],
                     score=entry.score if ranked and entry.candidates is not None else None,
-                    slot=entry.kind,
+                    slot=entry.slot_kind,
                     interest=catalogue.description[entry.cluster],
                     cluster=entry.cluster,
                     because=tuple(catalogue.description[cluster] for cluster in entry.context),
@@ -270,9 +271,9 @@ class Decision:
 
 
 def draft(
-    shelf: AvailableCatalogue,
+    available: AvailableCatalogue,
     history: UserHistory,
-    wish: SlateRequest,
+    request: SlateRequest,
     seed: int,
     config: PolicyConfig,
     cache: AnswerCache | None = None,
@@ -280,11 +281,11 @@ def draft(
     """Reads a history under one release, and looks up what follows the user's interests.
 
     Args:
-        shelf: the release, without what was taken down.
+        available: the release, without what was taken down.
         history: oldest first.
-        wish: what the request asks for.
+        request: slots, the novel ones among them, and items to leave out.
         seed: of every random choice; same seed, same slate.
         config: the policy's.
         cache: earlier answers of a live planner.
     """
-    return Decision(shelf, history, wish, seed, config, cache)
+    return Decision(available, history, request, seed, config, cache)

@@ -67,7 +67,7 @@ class Recommender:
     ) -> None:
         self.catalogue, self.ranker, self.planner = catalogue, ranker, planner
         self.policy = policy or PolicyConfig()
-        self.shelf = AvailableCatalogue(catalogue, takedown or Takedown())
+        self.available = AvailableCatalogue(catalogue, takedown or Takedown())
         self.answer_cache = AnswerCache(REMEMBERED)
 
     @classmethod
@@ -133,11 +133,11 @@ class Recommender:
             k: see `recommend`, also for `novel` and `exclude`.
             planner: whether the planner, if there is one, may be asked.
         """
-        wish = SlateRequest(k or self.policy.k, novel, frozenset(exclude))
+        request = SlateRequest(k or self.policy.k, novel, frozenset(exclude))
         asking = planner and self.planner is not None
         cache = self.answer_cache if asking else None
         drafts = [
-            draft(self.shelf, history, wish, seed, self.policy, cache)
+            draft(self.available, history, request, seed, self.policy, cache)
             for history, seed in zip(histories, seeds, strict=True)
         ]
         if asking:

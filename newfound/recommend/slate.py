@@ -128,7 +128,7 @@ class Placed:
     item: str
     score: float
     cluster: str
-    kind: Kind
+    slot_kind: Kind
     reason: Reason
     context: Context = ()
     propensity: float = 1.0
@@ -157,7 +157,7 @@ def compose(
         cluster_of: of every item.
         twins: near-duplicates: item -> name of its group. Two of a group share a slate only where exploration drew a
             cluster that has nothing else.
-        spare: item, score, cluster and kind of popular items, in the order in which they fill holes.
+        spare: item, score, cluster and slot kind of popular items, in the order in which they fill holes.
     """
     shown = Shown(twins)
     noise = np.random.default_rng(plan.noise).standard_exponential(len(offer.shortlist))
@@ -177,8 +177,8 @@ def compose(
             found = next((entry for entry in spares if shown.is_free(entry[0])), None)
             if found is None:
                 continue
-            item, score, cluster, kind = found
-            placed = Placed(item, score, cluster, kind, Reason.POPULAR)
+            item, score, cluster, slot_kind = found
+            placed = Placed(item, score, cluster, slot_kind, Reason.POPULAR)
         shown.add(placed.item)
         slate.append(placed)
     return slate
@@ -229,7 +229,7 @@ def _novel(
         item=found[0],
         score=found[1],
         cluster=cluster,
-        kind=Kind.NOVEL,
+        slot_kind=Kind.NOVEL,
         reason=reason,
         context=say.because.get(cluster, ()) if say is not None else (),
         propensity=listed.get(cluster, floor),
@@ -250,7 +250,7 @@ def _familiar(drawn: str | None, shelves: Shelves, plan: Plan) -> Placed | None:
         item=heads[shown][0],
         score=heads[shown][1],
         cluster=shown,
-        kind=Kind.FAMILIAR,
+        slot_kind=Kind.FAMILIAR,
         reason=Reason.EXPLORATION if shown == drawn else Reason.FAMILIAR,
         propensity=familiar_probability(shown, best, heads, interests, plan.exploration),
         candidates={best: familiar_probability(best, best, heads, interests, plan.exploration)},

@@ -181,7 +181,7 @@ def top_interests(items: Floats, clusters: Floats, count: int) -> Ints:
 
 
 class Tally:
-    """Measures over time (METHOD.md's terms)."""
+    """Measures over time."""
 
     def __init__(self, journal: Journal, config: LoopConfig) -> None:
         people, clusters = journal.people, journal.clusters

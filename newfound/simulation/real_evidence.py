@@ -46,7 +46,7 @@ def coat(folder: Path, seed: int) -> Ratings:
     kinds = [" ".join(item["categories"].split("|")[:2]) for item in items]
     place, cluster_of, exists, names = shelf(kinds)
     at = {item["item_id"]: int(place[row]) for row, item in enumerate(items)}
-    known, judged = _rows(folder / "self_selected.csv"), _rows(folder / "random.csv")
+    known, rated = _rows(folder / "self_selected.csv"), _rows(folder / "random.csv")
     order = np.random.default_rng(seed).permutation(len(known))
     history = (
         np.array([int(known[row]["user_id"]) for row in order]),
@@ -54,7 +54,7 @@ def coat(folder: Path, seed: int) -> Ratings:
         np.array([float(known[row]["rating"]) for row in order]),
     )
     answers = np.full((int(history[0].max()) + 1, len(cluster_of)), np.nan)
-    for row in judged:
+    for row in rated:
         answers[int(row["user_id"]), at[row["item_id"]]] = float(row["rating"])
     return Ratings(history, answers, cluster_of, exists, [f"coats, {name}" for name in names])
 

@@ -27,14 +27,14 @@ class Ratings:
 
     Attributes:
         history: (person, item, rating), in order, what may be known of somebody.
-        judged: [U, n], ratings that answer a choice; NaN where there is none.
+        answers: [U, n], ratings that answer a choice; NaN where there is none.
         cluster_of: [n], interest of each place.
         exists: [n], places that hold an item.
         descriptions: of the interests.
     """
 
     history: tuple[Ints, Ints, Doubles]
-    judged: Doubles
+    answers: Doubles
     cluster_of: Ints
     exists: Bools
     descriptions: Sequence[str]
@@ -72,7 +72,7 @@ def journal_of(ratings: Ratings, people: Ints, hidden: Bools | None = None) -> J
     """
     journal = Journal(len(people), ratings.cluster_of, ratings.exists)
     users, items, values = ratings.history
-    row = np.full(len(ratings.judged), -1)
+    row = np.full(len(ratings.answers), -1)
     row[people] = np.arange(len(people))
     mine = row[users] >= 0
     if hidden is not None:
@@ -125,7 +125,7 @@ def replay(
         hide: share of the interests of a person that are hidden; 0: the history's own.
         seeds: of folds, hidden interests and arms, one after the other.
     """
-    total = len(ratings.judged)
+    total = len(ratings.answers)
     sums = {name: np.zeros((3, total)) for name in makers}
     for seed in seeds:
         generator = np.random.default_rng(seed)
@@ -161,11 +161,11 @@ def _choose(
     generator: np.random.Generator,
 ) -> Array:
     """Choices, liked ones and the sum of their ratings, [3, people]."""
-    judged = ratings.judged[people]
+    answers = ratings.answers[people]
     rows = np.arange(len(people))
     found = np.zeros((3, len(people)))
     for now in range(rounds):
-        open_ = np.isfinite(judged) & ~seen[:, ratings.cluster_of] & ~journal.ever
+        open_ = np.isfinite(answers) & ~seen[:, ratings.cluster_of] & ~journal.ever
         allowed = best_of_each(open_, journal.clusters).astype(bool)
         offer = arm.offer(journal, score(journal.profile), allowed, generator)
         values = np.where(open_, offer.items, -np.inf)
@@ -174,7 +174,7 @@ def _choose(
             values = np.where(ratings.cluster_of == best[:, None], values, -np.inf)
         item = values.argmax(axis=1)
         there = np.isfinite(values[rows, item])
-        rating = np.where(there, judged[rows, item], 0.0)
+        rating = np.where(there, answers[rows, item], 0.0)
         good = there & (rating >= LIKED)
         found += np.stack([there, good, rating])
         seen[rows[there], ratings.cluster_of[item[there]]] = True

@@ -47,7 +47,7 @@ class Reporter:
         reasons: dict[str, int] = {}
         for entry in placed:
             reasons[entry.reason.value] = reasons.get(entry.reason.value, 0) + 1
-            key = (entry.kind.value, entry.reason.value)
+            key = (entry.slot_kind.value, entry.reason.value)
             if key not in self._slots:
                 self._slots[key] = SLOTS.labels(*key)
             self._slots[key].inc()
@@ -117,7 +117,7 @@ def _slot(place: int, entry: Placed, slate: Slate) -> dict[str, Any]:
         "position": place,
         "item": entry.item,
         "cluster": entry.cluster,
-        "kind": entry.kind.value,
+        "kind": entry.slot_kind.value,
         "propensity": entry.propensity,
         "reason": entry.reason.value,
         "candidates": dict(entry.candidates or {}),

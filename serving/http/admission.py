@@ -10,18 +10,17 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 import orjson
 
 from serving.http.context import CURRENT, REQUEST_ID, TIMEOUT, Capacity, RequestContext, request_id, timeout_s
 from serving.http.errors import Refused
+from serving.http.v1 import Message, Send
 from serving.metrics import REFUSED, REQUEST_SECONDS
 
-Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 Predict = Callable[[str, Message, bytes, dict[bytes, bytes], Send], Awaitable[None]]
 

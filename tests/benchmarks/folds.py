@@ -21,7 +21,7 @@ from newfound import measures, schema
 from newfound.clusters import Clusters
 from newfound.config import TrainingConfig
 from newfound.datasets.dataset import RECORD
-from newfound.evaluation.baselines import teacher_rival
+from newfound.evaluation.baselines import teacher_baseline
 from newfound.evaluation.decision_fit import fit_decision
 from newfound.evaluation.offline import gather_moments
 from newfound.evaluation.served import direct_slates, open_recommender, served_slates
@@ -142,7 +142,7 @@ def _outcomes(parts: dict[str, Path], config: TrainingConfig) -> Outcomes:
     served = served_slates(open_recommender(*inputs, config.policy), test)
     direct = direct_slates(ranker, test)
     choices = Transitions.load(parts["transitions"], interests).choices()
-    teacher = teacher_rival(choices, moments.validation, config.seed, config.planner.finetune.teacher_epochs).scorer
+    teacher = teacher_baseline(choices, moments.validation, config.seed, config.planner.finetune.teacher_epochs).scorer
     table = TransitionTable.load(parts["table"], interests)
     ranks = [
         measures.ranks_of(scores, test.labels, test.seen)

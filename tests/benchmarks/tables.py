@@ -52,6 +52,15 @@ WORTHS: Final = {
     "llm_states_beside_encoder.worth": "states of the language model, beside the sentence encoder as well",
 }
 
+SHELVES: Final = {
+    "planner": "planner",
+    "teacher": "its teacher",
+    "nearest_embedding": "nearest by the sentence encoder",
+    "encoder": "a bilinear form on the sentence encoder's vectors",
+    "language": "the same on states of the language model",
+    "language_random": "the same on states of a model with random weights",
+    "chance": "chance",
+}
 ENDS: Final = {
     "planner.recall_over_chance.lower": "planner, first, over chance: lower bound",
     "planner.match_rate": "match rate",
@@ -133,6 +142,26 @@ def worth(record: Record) -> str:
     return _rows(["nats a choice", *(SETS[name] for name in known)], rows)
 
 
+def shelves(record: Record) -> str:
+    """New interests that are known by their words alone: the right one first, among three, among ten."""
+    known = [name for name in SETS if f"{name}.new_shelves.moments" in record]
+    rows = []
+    for key, label in SHELVES.items():
+        cells = []
+        for name in known:
+            found = (record.get(f"{name}.new_shelves.{key}.recall@{k}") for k in (1, 3, 10))
+            cells.append(", ".join("" if one is None else _short(f"{one:.3f}") for one in found))
+        rows.append([label, *cells])
+    for other in ("nearest_embedding", "teacher"):
+        key = f"new_shelves.planner.minus.{other}.recall@10"
+        label = f"planner minus {SHELVES[other]}, among ten"
+        rows.append([label, *(_range(record, f"{name}.{key}", 3, "+") for name in known)])
+    names = ("interests", "moments", "users")
+    counts = ([f"{record[f'{name}.new_shelves.{one}']:,}" for one in names] for name in known)
+    rows.append([", ".join(names), *(", ".join(count) for count in counts)])
+    return _rows(["first, among three, among ten", *(SETS[name] for name in known)], rows)
+
+
 def costs(record: Record) -> str:
     """Time and memory of the main job."""
     rows = []
@@ -177,6 +206,7 @@ TABLES: Final[dict[str, Callable[[Record], str]]] = {
     "four-sets": four_sets,
     "clusters-first": clusters_first,
     "worth": worth,
+    "new-shelves": shelves,
     "costs": costs,
     "fidelity": fidelity,
     "microlens-interests": _descriptions("microlens"),

@@ -114,6 +114,22 @@ def test_an_event_at_the_cut_belongs_to_the_future(tmp_path: Path, monkeypatch: 
     assert Histories.load(tmp_path / "histories").of("a").item_ids == ["x"]
 
 
+def test_histories_are_not_read_to_name_the_frames_that_hold_them(store: Any, movielens: Path) -> None:
+    from dask.tokenize import tokenize
+
+    pickled = []
+
+    class Cell:
+        def __reduce__(self) -> tuple[type, tuple[()]]:
+            pickled.append(self)
+            return Cell, ()
+
+    fetch_as_of(store, entity_rows(movielens, "cut").head(2))
+    tokenize(pd.DataFrame({"cell": [Cell()]}))
+
+    assert not pickled
+
+
 def test_online_and_offline_agree_as_of_the_end(store: Any, movielens: Path) -> None:
     offline = _rows(fetch_as_of(store, entity_rows(movielens, "end")))
     users = sorted(offline)

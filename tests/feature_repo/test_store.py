@@ -11,6 +11,8 @@ import pytest
 import yaml
 
 from feature_repo import store as home
+from monitoring.settings import MonitoringConfig
+from newfound.config import load_settings
 from newfound.errors import ConfigError
 
 pytest.importorskip("feast")
@@ -87,8 +89,7 @@ def test_a_transformation_in_the_registry_runs_nowhere(tmp_path: Path, monkeypat
 
 
 def test_a_users_rows_in_redis_expire_as_events_do() -> None:
-    store, monitoring = (
-        yaml.safe_load((home.REPOSITORY.parent / name).read_text(encoding="utf-8").replace("${", "$"))
-        for name in ("feature_repo/feature_store.production.yaml", "monitoring/configs/production.yaml")
-    )
-    assert store["online_store"]["key_ttl_seconds"] == monitoring["retention_days"] * 86_400
+    text = (home.REPOSITORY / "feature_store.production.yaml").read_text(encoding="utf-8")
+    store = yaml.safe_load(text.replace("${", "$"))
+    monitoring = load_settings(MonitoringConfig, home.REPOSITORY.parent / "monitoring/configs/production.yaml")
+    assert store["online_store"]["key_ttl_seconds"] == monitoring.retention_days * 86_400

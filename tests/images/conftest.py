@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from newfound.config import DataConfig
-from tests.tiny_pipeline import House, tiny_language_model
+from tests.tiny_pipeline import TinyPipeline, tiny_language_model
 
 TAG = "0.1.0"
 TARGETS = ("train", "serve", "monitor")
@@ -39,7 +39,7 @@ def docker_client() -> Iterator[Any]:
 class Trained:
     """A whole run of the training pipeline in containers."""
 
-    house: House
+    pipeline: TinyPipeline
     output: str
     seconds: float
 
@@ -50,8 +50,8 @@ def trained(docker_client: Any, movielens_source: DataConfig, tmp_path_factory: 
     tiny_language_model(folder / "model")
     for file in (folder / "model").iterdir():
         file.chmod(0o644)  # safetensors lets the owner alone read, and the containers' user is another one
-    house = House(folder, movielens_source)
+    pipeline = TinyPipeline(folder, movielens_source)
     began = time.monotonic()
-    done = house.run("--containers")
+    done = pipeline.run("--containers")
     assert done.returncode == 0, done.stdout + done.stderr
-    return Trained(house, done.stdout, time.monotonic() - began)
+    return Trained(pipeline, done.stdout, time.monotonic() - began)

@@ -62,7 +62,7 @@ class Pod:
 
 
 @dataclass
-class House:
+class Pods:
     """Where the pods read from."""
 
     client: Any
@@ -106,26 +106,26 @@ class House:
 
 
 @pytest.fixture(scope="module")
-def house(docker_client: Any, tmp_path_factory: pytest.TempPathFactory) -> House:
-    folder, world = tmp_path_factory.mktemp("house"), World(holes=40)
+def pods(docker_client: Any, tmp_path_factory: pytest.TempPathFactory) -> Pods:
+    folder, world = tmp_path_factory.mktemp("pods"), World(holes=40)
     publish_world(world, folder / "releases", folder / "parts")
     store.write_sources(folder / "features", history_table(write_features(folder / "features", world)), [])
     store.fill(folder / "features")
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
-    return House(docker_client, folder)
+    return Pods(docker_client, folder)
 
 
 @pytest.fixture(scope="module")
-def ranker(house: House) -> Iterator[Pod]:
+def ranker(pods: Pods) -> Iterator[Pod]:
     manifest = container_of("serving/newfound-ranker-runtime.yaml", "ServingRuntime", "spec", "containers", 0)
-    with house.pod(manifest, free_port(), "--http_port", {}, BASE / "serving") as pod:
+    with pods.pod(manifest, free_port(), "--http_port", {}, BASE / "serving") as pod:
         print(f"\nranker: its probes pass after {pod.wait():.1f} s")
         yield pod
 
 
 @pytest.fixture(scope="module")
-def explorer(house: House, ranker: Pod) -> Iterator[Pod]:
+def explorer(pods: Pods, ranker: Pod) -> Iterator[Pod]:
     keys = ("spec", "transformer", "containers", 0)
     manifest = container_of("serving/newfound.yaml", "InferenceService", *keys)
     environment = {
@@ -134,13 +134,13 @@ def explorer(house: House, ranker: Pod) -> Iterator[Pod]:
     }
     # KServe's controller adds the predictor.
     more = ("--predictor_host", ranker.url.removeprefix("http://"))
-    with house.pod(manifest, free_port(), "--http_port", environment, BASE / "serving", *more) as pod:
+    with pods.pod(manifest, free_port(), "--http_port", environment, BASE / "serving", *more) as pod:
         print(f"\nexplorer: its probes pass after {pod.wait():.1f} s")
         yield pod
 
 
 @pytest.fixture(scope="module")
-def collector(house: House) -> Iterator[Pod]:
+def collector(pods: Pods) -> Iterator[Pod]:
     keys = ("spec", "template", "spec", "containers", 0)
     manifest = container_of("feedback/collector.yaml", "Deployment", *keys)
     environment = {
@@ -148,7 +148,7 @@ def collector(house: House) -> Iterator[Pod]:
         "NEWFOUND_FEATURES": "/features",
         "FEAST_FS_YAML_FILE_PATH": "/app/feature_repo/feature_store.yaml",
     }
-    with house.pod(manifest, free_port(), "--port", environment, ROOT / "monitoring" / "configs") as pod:
+    with pods.pod(manifest, free_port(), "--port", environment, ROOT / "monitoring" / "configs") as pod:
         print(f"\ncollector: its probes pass after {pod.wait():.1f} s")
         yield pod
 
@@ -195,9 +195,9 @@ def test_a_request_is_answered(explorer: Pod) -> None:
     print(f"\nexplorer and ranker in containers: median of {len(times)} requests {sorted(times)[15] * 1000:.1f} ms")
 
 
-def test_it_ends_when_told(house: House) -> None:
+def test_it_ends_when_told(pods: Pods) -> None:
     manifest = container_of("serving/newfound-ranker-runtime.yaml", "ServingRuntime", "spec", "containers", 0)
-    with house.pod(manifest, free_port(), "--http_port", {}, BASE / "serving") as pod:
+    with pods.pod(manifest, free_port(), "--http_port", {}, BASE / "serving") as pod:
         pod.wait()
         pod.container.stop(timeout=30)
         pod.container.reload()

@@ -48,7 +48,7 @@ def test_every_image_carries_its_bill_of_materials_and_nothing_of_the_build(dock
 def test_the_whole_pipeline_runs_in_containers_and_publishes(trained: Trained) -> None:
     finished = [line for line in trained.output.splitlines() if line.startswith("✓")]
     assert len(finished) == 18 and not any("cached" in line for line in finished)
-    manifest = releases.verify(str(trained.house.releases))
+    manifest = releases.verify(str(trained.pipeline.releases))
     assert {name.split("/")[0] for name in manifest.files} == {
         "clusters",
         "planner",
@@ -60,11 +60,11 @@ def test_the_whole_pipeline_runs_in_containers_and_publishes(trained: Trained) -
 
 
 def test_the_steps_ran_as_somebody_without_rights(trained: Trained) -> None:
-    release = releases.load(str(trained.house.releases)).path / "manifest.json"
+    release = releases.load(str(trained.pipeline.releases)).path / "manifest.json"
     assert release.stat().st_uid != 0
 
 
 def test_what_ran_in_containers_comes_from_the_cache(trained: Trained) -> None:
-    done = trained.house.run("--containers")
+    done = trained.pipeline.run("--containers")
     assert done.returncode == 0, done.stdout + done.stderr
     assert sum("cached" in line for line in done.stdout.splitlines() if line.startswith("✓")) == 18

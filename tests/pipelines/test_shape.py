@@ -14,7 +14,7 @@ from newfound.release import store as releases
 from pipelines.local import ENVIRONMENT
 from pipelines.platform import Platform
 from pipelines.training import arguments, define_training
-from tests.tiny_pipeline import ROOT, House, tiny_language_model
+from tests.tiny_pipeline import ROOT, TinyPipeline, tiny_language_model
 
 SHARDS, WORKERS = 3, 2
 
@@ -23,10 +23,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 @pytest.fixture
 def config(movielens_source: DataConfig, tmp_path: Path) -> TrainingConfig:
-    """The small house's, with a study in a database and more shards than run at once."""
+    """The small pipeline's, with a study in a database and more shards than run at once."""
     tiny_language_model(tmp_path / "model")
     file = tmp_path / "config.yaml"
-    small = House(tmp_path, movielens_source).config
+    small = TinyPipeline(tmp_path, movielens_source).config
     small["data"] = movielens_source.model_dump(mode="json")
     small["table"] = {**small["table"], "shards": SHARDS}  # type: ignore[dict-item]
     small["tuning"] = {**small["tuning"], "trials": 3, "storage": f"sqlite:///{tmp_path}/study.db"}  # type: ignore[dict-item]

@@ -61,6 +61,24 @@ def test_training_twice_gives_the_same_bytes(trained: tuple[Path, dict], world: 
         np.testing.assert_array_equal(value, second[name], err_msg=name)
 
 
+def test_what_was_measured_is_fitted_again_without_a_choice(
+    trained: tuple[Path, dict], world: World, tmp_path: Path
+) -> None:
+    out = tmp_path / "again"
+    measures = train_ranker(*world, SMALL, 7, 1, out, measured=trained[0])
+    # On the same data the fit that follows the choice is the same fit.
+    first, second = (load_file(folder / "ranker.safetensors") for folder in (trained[0], out))
+    for name, value in first.items():
+        np.testing.assert_array_equal(value, second[name], err_msg=name)
+    assert {name: measures[name] for name in ("epoch", "memory.weight", "memory.decay", "memory.rarity")} == {
+        name: trained[1][name] for name in ("epoch", "memory.weight", "memory.decay", "memory.rarity")
+    }
+    assert not any(name.startswith("validation") for name in measures)
+    assert not (tmp_path / ".again.checkpoints").exists()
+    with pytest.raises(DataError, match=r"training\.json"):
+        train_ranker(*world, SMALL, 7, 1, tmp_path / "never", measured=tmp_path)
+
+
 def test_best_within_clusters_is_best_of_all_masked(ranker: Ranker, world: World, histories: list[list[str]]) -> None:
     clusters = Clusters.load(world.clusters)
     wanted = [["top-a"], ["c", "e"], ["top-b", "c"], ["f", "top-c", "f"]] * 10

@@ -22,10 +22,10 @@ def ratings() -> Ratings:
     cells = [(user, item) for user in range(people) for item in (0, 1, 2, 3, 5) if item != 3 or user % 2]
     users, items = (np.array(column) for column in zip(*cells, strict=True))
     history = (users, place[items], np.where(items == 5, 1.0, 5.0))
-    judged = np.full((people, len(cluster_of)), np.nan)
-    judged[:, place[4]] = 5.0
-    judged[:, place[5]] = 1.0
-    return Ratings(history, judged, cluster_of, exists, names)
+    answers = np.full((people, len(cluster_of)), np.nan)
+    answers[:, place[4]] = 5.0
+    answers[:, place[5]] = 1.0
+    return Ratings(history, answers, cluster_of, exists, names)
 
 
 def test_only_interests_that_nothing_was_rated_of_are_new() -> None:
@@ -53,6 +53,6 @@ def test_popular_interests_of_others_are_chosen_and_answered_by_true_ratings() -
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared/data")
 def test_coats_and_the_shops_logs_are_read() -> None:
     told = coat(SHARED / "coat", 1)
-    assert np.isfinite(told.judged).sum() == 4640 and len(told.history[0]) == 6960
+    assert np.isfinite(told.answers).sum() == 4640 and len(told.history[0]) == 6960
     found = off_policy(SHARED / "obd", "men")["random"]
     assert abs(found["snips"][0] - found["own_mean"][0]) < 4 * np.hypot(found["snips"][1], found["own_mean"][1])

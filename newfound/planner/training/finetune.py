@@ -156,8 +156,8 @@ def fit_rows(
     excluded = torch.zeros(teacher.shape, dtype=torch.bool).scatter(1, torch.from_numpy(contexts), True)
     head, weights = HeadFit(values, teacher.shape[1]), 1 + OBSERVED * made[:, 0]
     at = states.rows([tuple(context) for context in validation.contexts.tolist()])
-    judged = Choices(validation.contexts[at >= 0], validation.labels[at >= 0], validation.known[at >= 0])
-    of_judged = np.array(states.values[at[at >= 0]])
+    asked = Choices(validation.contexts[at >= 0], validation.labels[at >= 0], validation.known[at >= 0])
+    of_asked = np.array(states.values[at[at >= 0]])
     fits: list[dict[str, float]] = []
     best: tuple[float, Tensor, dict[str, float]] | None = None
 
@@ -165,8 +165,8 @@ def fit_rows(
         nonlocal best
         targets = teacher if prior is None else (prior * teacher + counts) / (prior + made)
         rows = head.fit(HeadData(values, targets, weights, excluded), penalty)
-        scores = closed_log_probs(of_judged @ rows.numpy().T, [tuple(c) for c in judged.contexts.tolist()])
-        measures = validation_measures(scores, judged) if len(judged) else {}
+        scores = closed_log_probs(of_asked @ rows.numpy().T, [tuple(c) for c in asked.contexts.tolist()])
+        measures = validation_measures(scores, asked) if len(asked) else {}
         fits.append({"penalty": penalty, "prior": prior or 0.0, **measures})
         log.info("planner: fitted, %s", ", ".join(f"{name} {value:.4g}" for name, value in fits[-1].items()))
         value = measures.get(config.choose_by, -len(fits))
@@ -178,7 +178,7 @@ def fit_rows(
     for penalty in PENALTIES if measured is None else ():
         attempt(penalty, None)
     assert best is not None
-    for prior in PRIORS if len(judged) and measured is None else ():
+    for prior in PRIORS if len(asked) and measured is None else ():
         attempt(best[2]["penalty"], prior)
     _, rows, chosen = best
     found = {name: chosen[name] for name in ("penalty", "prior")}

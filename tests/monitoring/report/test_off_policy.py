@@ -42,7 +42,7 @@ def test_known_truth_is_recovered_from_logged_propensities(sqlite_url: str, tmp_
     logged: list[float] = []
     for number, (user, row) in enumerate(rows.items()):
         history = UserHistory(row["item_ids"], row["engagements"], row["positives"], row["times"][-1])  # type: ignore[arg-type,index]
-        made = draft(recommender.shelf, history, SlateRequest(8), number, policy, None)
+        made = draft(recommender.available, history, SlateRequest(8), number, policy, None)
         plan = made.plan()
         placed = made.finish(plan, made.popular(plan))
         slots = tuple(

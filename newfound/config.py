@@ -346,6 +346,5 @@ def _checked(model: type[Model], raw: object, source: str) -> Model:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "(top level)"
         more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        if first["type"] == "extra_forbidden":
-            raise ConfigError(f"{source}: unknown key {key!r}{more}") from error
-        raise ConfigError(f"{source}: key {key!r}: {first['msg']}{more}") from error
+        said = f"unknown key {key!r}" if first["type"] == "extra_forbidden" else f"key {key!r}: {first['msg']}"
+        raise ConfigError(f"{source}: {said}{more}") from error

@@ -56,6 +56,7 @@ CELLS: Final = 1 << 26  # scores of test moments that are held
 METHODS: Final = ("served", "ranker_direct", "table", "planner", "ranker_novel", "choice_model", "pair_frequency",
                   "cluster_sequence", "nearest_embedding", "most_popular", "random_novel")  # fmt: skip
 
+ITEMS_OF_A_RANDOM_MODEL: Final = 5000  # reading more items with a model that knows nothing says nothing more
 PER_MOMENT: Final = ("served_hits", "served_gains", "direct_hits", "direct_gains", "planner", "teacher")
 
 log = logging.getLogger("newfound.bench")
@@ -263,11 +264,9 @@ def shown(runs: Path, folds: Sequence[Mapping[str, Path]], config: TrainingConfi
 def shelves(runs: Path, config: TrainingConfig) -> dict[str, float]:
     """Interests that opened today, found by their words."""
     clusters = Clusters.load(runs / "clusters")
-    texts = {
-        "encoder": leading_components(clusters.vectors["text"], 64),
-        "language": Language(runs, clusters).vectors,
-        "language_random": Language(runs, clusters, random=True).vectors,
-    }
+    texts = {"encoder": leading_components(clusters.vectors["text"], 64), "language": Language(runs, clusters).vectors}
+    if len(clusters.item_order) <= ITEMS_OF_A_RANDOM_MODEL:
+        texts["language_random"] = Language(runs, clusters, random=True).vectors
     return new_shelves(runs, config, texts, config.evaluation.confidence)
 
 
@@ -276,7 +275,8 @@ def worth(runs: Path, folds: Sequence[Mapping[str, Path]], config: TrainingConfi
     interest = Clusters.load(runs / "clusters")
     more = {"states": Language(runs, interest)}
     more["states_permuted"] = more["states"].permuted()
-    more["states_random"] = Language(runs, interest, random=True)
+    if len(interest.item_order) <= ITEMS_OF_A_RANDOM_MODEL:
+        more["states_random"] = Language(runs, interest, random=True)
     parts = [_judged(source_of(fold, config), fold["dataset"], config, more) for fold in folds]
     users, held = (np.concatenate([part[at] for part in parts]) for at in (0, 1))
     likely = {name: np.concatenate([part[2][name] for part in parts]) for name in parts[0][2]}
@@ -285,6 +285,8 @@ def worth(runs: Path, folds: Sequence[Mapping[str, Path]], config: TrainingConfi
     whole = Bootstrap(users, resamples=1000, confidence=0.95, seed=config.seed)
     record: dict[str, float] = {"moments": len(users), "moments_fitted": sum(part[4] for part in parts)}
     for key, (ours, theirs) in WORTHS.items():
+        if ours not in likely:
+            continue
         _put(record, key, boot.difference(likely[ours], likely[theirs]))
     for name in ("full", "ranker_and_teacher"):
         _put(record, f"coldest_{name}.novel_hr@10", whole.mean(hits(ranks[name], 10)))
@@ -309,6 +311,8 @@ def _judged(
     fitting, judging = stored(source, learn, more), stored(source, test, more)
     likely, ranks = {}, {}
     for name, (of_items, of_clusters) in variants(source.item_names).items():
+        if name == "states_random" and name not in more:
+            continue
         of_items = [term for term in of_items if term in fitting[0].items]
         found = fit_nested_logit(lambda: fitting, source.bounds, of_items, of_clusters)
         likely[name] = log_likelihoods(judging, source.bounds, found.coefficients)

@@ -85,9 +85,9 @@ def test_a_second_pair_serves_the_release_beside_the_first(cluster: KubeApi, sta
 
 
 def test_each_release_has_a_pair_of_its_own(cluster: KubeApi) -> None:
-    """KServe copies `observedGeneration` from the Deployment (kserve/kserve, pkg/controller/v1beta1/inferenceservice/
-    components/predictor.go and status.PropagateRawStatus), so a changed object keeps the Ready of its old pods: no
-    object is changed."""
+    """KServe copies `observedGeneration` from the Deployment (kserve/kserve, pkg/apis/serving/v1beta1/
+    inference_service_status.go, PropagateRawStatus), so a changed object keeps the Ready of its old pods: no object is
+    changed."""
     deploy(RELEASE, GATES, CANARY, poll_s=0.01)
     following = "20260202T000000-ba9876543210"
     deploy(following, GATES, {**CANARY, "weight": 20}, poll_s=0.01)

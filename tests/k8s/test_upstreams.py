@@ -64,8 +64,8 @@ def test_the_gateways_pods_are_restricted(production: Documents) -> None:
 
 
 def test_kubeflows_api_admits_what_submits(production: Documents) -> None:
-    """Its policy admits profiles, istio-system and its own namespace (kubeflow/manifests,
-    common/networkpolicies/base/ml-pipeline.yaml)."""
+    """Its policy admits profiles, istio-system and its own namespace (kubeflow/manifests, common/networkpolicies/base/
+    ml-pipeline.yaml, since 2026 common/kubeflow-namespace/base/kubeflow/ml-pipeline.yaml)."""
     (policy,) = [one for one in of_kind(production, "NetworkPolicy") if one["metadata"]["namespace"] == "kubeflow"]
     (rule,) = policy["spec"]["ingress"]
     (peer,) = rule["from"]
@@ -91,7 +91,8 @@ def test_a_new_planner_needs_no_gpu_more_than_there_are(production: Documents) -
 
 @pytest.mark.parametrize("part", ["transformer", "predictor"])
 def test_each_pair_scales_on_its_own_requests(production: Documents, part: str) -> None:
-    """Prometheus' label `service` tells a canary's requests from the others'."""
+    """The label `service` tells a canary's requests from the others' (prometheus-operator/prometheus-operator,
+    pkg/prometheus/promcfg.go gives it to what a ServiceMonitor finds)."""
     from components._canary import canary_of
 
     for one in of_kind(production, "InferenceService"):

@@ -112,8 +112,8 @@ class _Usage:
     def since(self, began: "_Usage") -> dict[str, float]:
         """Measures of the time between; the peak is the whole process's, its imports among it."""
         return {
-            WALL_SECONDS: round(self.wall_seconds - began.wall_seconds, 3),
-            CPU_SECONDS: round(self.cpu_seconds - began.cpu_seconds, 3),
+            WALL_SECONDS: round(self.wall_seconds - began.wall_seconds, 6),
+            CPU_SECONDS: round(self.cpu_seconds - began.cpu_seconds, 6),
             PEAK_MEGABYTES: _peak_megabytes(),
         }
 

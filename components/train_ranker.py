@@ -45,6 +45,7 @@ def train_ranker(
         from newfound.ranker import train_ranker as train
 
         inputs = (Path(dataset.path), Path(histories.path), Path(clusters.path))
-        config, kept = step.config, Path(measured.path) if measured else None
+        config = step.config
+        kept = Path(measured.path) if measured else None
         made = (Path(ranker.path), Path(tuned.path), kept)
         step.measures = train(*inputs, config.ranker, config.seed, config.threads, *made)

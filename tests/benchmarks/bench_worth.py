@@ -16,7 +16,7 @@ import json
 import logging
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -33,6 +33,7 @@ from newfound.datasets import Dataset
 from newfound.evaluation import moments as protocols
 from newfound.evaluation.bootstrap import Bootstrap
 from newfound.evaluation.decision_fit import LEARNERS, Source, kept
+from newfound.evaluation.methods import put
 from newfound.evaluation.served import coverage
 from newfound.measures import gains, hits
 from newfound.planner.base_model import base_model
@@ -57,6 +58,7 @@ METHODS: Final = ("served", "ranker_direct", "table", "planner", "ranker_novel",
                   "cluster_sequence", "nearest_embedding", "most_popular", "random_novel")  # fmt: skip
 
 ITEMS_OF_A_RANDOM_MODEL: Final = 5000  # reading more items with a model that knows nothing says nothing more
+ENDS: Final = ("", ".lower", ".upper")
 PER_MOMENT: Final = ("served_hits", "served_gains", "direct_hits", "direct_gains", "planner", "teacher")
 
 log = logging.getLogger("newfound.bench")
@@ -219,25 +221,32 @@ def slates(moments: Sequence[Moments], bounds: Ints, coefficients: Coefficients)
     return np.array(ranks)
 
 
-def measure(one: Set, runs: Path) -> dict[str, float]:
-    """Everything of one set, by flat keys that begin with its name."""
+def measure(one: Set, runs: Path) -> Iterator[dict[str, float]]:
+    """Figures of one set, by flat keys that begin with its name, stage by stage."""
     config = load_config(ROOT / "pipelines" / "configs" / f"{one.config}.yaml", {})
+    stages: list[Callable[[], dict[str, float]]] = [lambda: of_run(runs)]
+    folds = [fold_parts(runs, config, fold) for fold in range(one.folds)]
+    if one.folds > 1:
+        stages.append(lambda: shown(runs, folds, config))
+    stages += [lambda: worth(runs, folds, config), lambda: shelves(runs, config)]
+    for stage in stages:
+        yield {f"{one.name}.{key}": value for key, value in stage().items()}
+
+
+def of_run(runs: Path) -> dict[str, float]:
+    """What the run itself has measured."""
     metrics = json.loads((runs / "evaluation" / "metrics.json").read_text(encoding="utf-8"))
-    record: dict[str, float] = {}
+    wanted = {"planner.match_rate": "planner.match_rate"}
+    figures = [f"{figure}{end}" for figure in ("novel_hr@10", "novel_ndcg@10") for end in ENDS]
     for method in METHODS:
         for key in (method, f"rival.{method}"):
-            for name in ("novel_hr@10", "novel_ndcg@10"):
-                for end in ("", ".lower", ".upper"):
-                    if f"{key}.{name}{end}" in metrics:
-                        record[f"{one.name}.{method}.{name}{end}"] = metrics[f"{key}.{name}{end}"]
-            coverage = metrics.get(f"{key}.slate_coverage", metrics.get(f"{key}.label_coverage"))
-            if coverage is not None:
-                record[f"{one.name}.{method}.coverage"] = coverage
-    if "planner.match_rate" in metrics:
-        record[f"{one.name}.planner.match_rate"] = metrics["planner.match_rate"]
-    folds = [fold_parts(runs, config, fold) for fold in range(one.folds)]
-    found = shown(runs, folds, config) | worth(runs, folds, config) | shelves(runs, config)
-    return record | {f"{one.name}.{key}": value for key, value in found.items()}
+            wanted |= {f"{key}.{figure}": f"{method}.{figure}" for figure in figures}
+            wanted |= {f"{key}.{name}": f"{method}.coverage" for name in ("label_coverage", "slate_coverage")}
+    wanted |= {f"served.minus.ranker_direct.{figure}": f"served.minus.ranker_direct.{figure}" for figure in figures}
+    ours = "novel_recall@10"
+    wanted |= {f"planner.minus.choice_model.{ours}{end}": f"planner.minus.teacher.{ours}{end}" for end in ENDS}
+    record = {name: metrics[key] for key, name in wanted.items() if key in metrics}
+    return record | {"folds": 1, "test_moments": int(metrics["events"]), "test_users": int(metrics["users"])}
 
 
 def shown(runs: Path, folds: Sequence[Mapping[str, Path]], config: TrainingConfig) -> dict[str, float]:
@@ -248,16 +257,16 @@ def shown(runs: Path, folds: Sequence[Mapping[str, Path]], config: TrainingConfi
     record: dict[str, float] = {"test_moments": len(users), "test_users": len(np.unique(users))}
     values = {name: np.concatenate([getattr(one, name) for one in found]) for name in PER_MOMENT}
     for of, name in (("hits", "novel_hr@10"), ("gains", "novel_ndcg@10")):
-        _put(record, f"folds.served.{name}", boot.mean(values[f"served_{of}"]))
-        _put(record, f"folds.ranker_direct.{name}", boot.mean(values[f"direct_{of}"]))
+        put(record, f"folds.served.{name}", boot.mean(values[f"served_{of}"]))
+        put(record, f"folds.ranker_direct.{name}", boot.mean(values[f"direct_{of}"]))
         difference = boot.difference(values[f"served_{of}"], values[f"direct_{of}"])
-        _put(record, f"served.minus.ranker_direct.{name}", difference)
+        put(record, f"served.minus.ranker_direct.{name}", difference)
     record["folds.served.coverage"] = coverage(sum(one.served_shown for one in found))
     record["folds.ranker_direct.coverage"] = coverage(sum(one.direct_shown for one in found))
     record["folds"] = len(folds)
     for name in ("planner", "teacher"):
-        _put(record, f"folds.{name}.novel_recall@10", boot.mean(values[name]))
-    _put(record, "planner.minus.teacher.novel_recall@10", boot.difference(values["planner"], values["teacher"]))
+        put(record, f"folds.{name}.novel_recall@10", boot.mean(values[name]))
+    put(record, "planner.minus.teacher.novel_recall@10", boot.difference(values["planner"], values["teacher"]))
     return record
 
 
@@ -287,10 +296,10 @@ def worth(runs: Path, folds: Sequence[Mapping[str, Path]], config: TrainingConfi
     for key, (ours, theirs) in WORTHS.items():
         if ours not in likely:
             continue
-        _put(record, key, boot.difference(likely[ours], likely[theirs]))
+        put(record, key, boot.difference(likely[ours], likely[theirs]))
     for name in ("full", "ranker_and_teacher"):
-        _put(record, f"coldest_{name}.novel_hr@10", whole.mean(hits(ranks[name], 10)))
-        _put(record, f"coldest_{name}.novel_ndcg@10", whole.mean(gains(ranks[name], 10)))
+        put(record, f"coldest_{name}.novel_hr@10", whole.mean(hits(ranks[name], 10)))
+        put(record, f"coldest_{name}.novel_ndcg@10", whole.mean(gains(ranks[name], 10)))
     return record
 
 
@@ -357,10 +366,6 @@ WORTHS: Final = {
 """By figure: the fit with the term and the fit without it."""
 
 
-def _put(record: dict[str, float], key: str, found: Any) -> None:
-    record.update({key: found.value, f"{key}.lower": found.lower, f"{key}.upper": found.upper})
-
-
 def show_tables(record: Mapping[str, Any]) -> None:
     """The record as tables."""
     console = Console()
@@ -399,8 +404,9 @@ def main() -> None:
     for one in SETS:
         if one.name in chosen:
             record = {key: value for key, value in record.items() if not key.startswith(f"{one.name}.")}
-            record |= measure(one, RUNS / one.name if options.measure_only else run(one))
-            write_record(out, {**record, **machine("transformers", "sentence-transformers")})
+            for found in measure(one, RUNS / one.name if options.measure_only else run(one)):
+                record |= found
+                write_record(out, {**record, **machine("transformers", "sentence-transformers")})
     show_tables(record)
 
 

@@ -84,6 +84,8 @@ def _move_groups(source: Path, out: Path, config: TrainingConfig, fold: int) -> 
     """The same data set with other groups: everybody's lot is moved by a whole number of test shares."""
     out.mkdir(parents=True, exist_ok=True)
     users = pq.read_table(source / "users.parquet")
+    if [_group(name, config, 0) for name in users[schema.USER].to_pylist()] != users[schema.GROUP].to_pylist():
+        raise ValueError(f"{source}: other groups than the split's lots say; see newfound/datasets/split.py")
     moved = [_group(name, config, fold) for name in users[schema.USER].to_pylist()]
     at = users.schema.get_field_index(schema.GROUP)
     moved_users = users.set_column(at, users.schema.field(at), pa.array(moved, users.schema.field(at).type))
@@ -94,6 +96,7 @@ def _move_groups(source: Path, out: Path, config: TrainingConfig, fold: int) -> 
 
 
 def _group(user: str, config: TrainingConfig, fold: int) -> str:
+    """The split's own lot, moved."""
     lot = int(hashlib.sha256(f"{config.seed}:{user}".encode()).hexdigest()[:12], 16) / 16**12
     lot = (lot - fold * config.split.test_users) % 1.0
     if lot < config.split.test_users:

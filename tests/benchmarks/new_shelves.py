@@ -26,6 +26,7 @@ from newfound.config import TrainingConfig
 from newfound.datasets.dataset import RECORD
 from newfound.evaluation import moments as protocols
 from newfound.evaluation.bootstrap import Bootstrap
+from newfound.evaluation.methods import put
 from newfound.features.histories import ARRAYS
 from newfound.planner.training.finetune import finetune_planner
 from newfound.table import TransitionTable, build_table
@@ -88,16 +89,12 @@ def new_shelves(
     for k in KS:
         record[f"new_shelves.chance.recall@{k}"] = float(np.minimum(1, k / (~excluded).sum(axis=1)).mean())
     for (name, k), values in hits.items():
-        _put(record, f"new_shelves.{name}.recall@{k}", boot.mean(values))
+        put(record, f"new_shelves.{name}.recall@{k}", boot.mean(values))
         for other in ("nearest_embedding", "teacher"):
             if name != other:
                 found = boot.difference(values, hits[other, k])
-                _put(record, f"new_shelves.{name}.minus.{other}.recall@{k}", found)
+                put(record, f"new_shelves.{name}.minus.{other}.recall@{k}", found)
     return record
-
-
-def _put(record: dict[str, float], key: str, found: tuple[float, float, float]) -> None:
-    record.update(zip((key, f"{key}.lower", f"{key}.upper"), found, strict=True))
 
 
 def cluster_vectors(clusters: Clusters, items: Floats) -> Floats:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import ssl
 import sys
 from collections.abc import Iterator, Mapping
@@ -13,7 +12,6 @@ from typing import Final
 
 import httpx
 
-from components._canary import canary_of, weights_of
 from k8s.workloads import of_kind
 from serving.local.processes import Service, free_port
 from tests.chain.certificates import Authority, Issuer
@@ -23,18 +21,6 @@ from tests.k8s.conftest import Documents
 HOST: Final = "newfound.example.com"
 PREDICT: Final = "/v1/models/newfound:predict"
 BODY: Final = {"instances": [{"history": [{"item": "i5.0"}, {"item": "i5.1"}], "k": 6, "novel": 2}]}
-
-
-def with_canary(production: Documents, canary: str, weight: int) -> Documents:
-    """Production after `deploy_release`, with `weight` percent of the requests for the canary."""
-    after = copy.deepcopy(production)
-    made = [canary_of(one, canary) for one in of_kind(production, "InferenceService")]
-    for one in made:
-        one["metadata"]["namespace"] = "newfound"
-    (route,) = of_kind(after, "HTTPRoute")
-    served = {**route, "metadata": {**route["metadata"], "resourceVersion": "1"}}
-    route["spec"]["rules"] = weights_of(served, canary, weight)["spec"]["rules"]
-    return [*after, *made]
 
 
 @dataclass

@@ -23,7 +23,8 @@ from k8s.workloads import of_kind, workloads
 from serving.local.processes import free_port
 from tests.chain.certificates import Authority, Issuer
 from tests.chain.envoy import GATEWAY, Mesh, Place, configuration
-from tests.chain.running import PREDICT, Front, envoy, with_canary
+from tests.chain.running import PREDICT, Front, envoy
+from tests.k8s.canary import with_canary
 from tests.k8s.conftest import Documents
 from tests.k8s.mesh import UnknownField, admits
 

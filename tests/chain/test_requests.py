@@ -23,7 +23,8 @@ from k8s.workloads import of_kind, workloads
 from newfound.release import store as release
 from serving.local.processes import Service, free_port
 from tests.chain.envoy import Place
-from tests.chain.running import PREDICT, Front, envoy, with_canary
+from tests.chain.running import PREDICT, Front, envoy
+from tests.k8s.canary import with_canary
 from tests.k8s.conftest import Documents
 from tests.monitoring.servers import wait_until
 from tests.release.gates import HELD

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from components._canary import canary_of, weights_of
 from k8s.kustomize import ROOT
 from k8s.workloads import of_kind, services, workloads
 from newfound.config import load_config
 from pipelines.platform import load_platform
 from tests.k8s import references, servers
+from tests.k8s.canary import with_canary
 from tests.k8s.conftest import Documents
 from tests.k8s.test_kserve_models import KINDS
 from tests.k8s.test_kserve_models import problems as unknown_to_kserve
@@ -25,14 +24,7 @@ PLATFORM = ROOT / "pipelines" / "platforms" / "production.yaml"
 @pytest.fixture
 def deployed(production: Documents) -> Documents:
     """Production after `deploy_release`: the canary made of the pair that serves, and the weights moved."""
-    after = copy.deepcopy(production)
-    made = [canary_of(one, RELEASE) for one in of_kind(production, "InferenceService")]
-    for one in made:
-        one["metadata"]["namespace"] = "newfound"
-    (route,) = of_kind(after, "HTTPRoute")
-    as_served = {**route, "metadata": {**route["metadata"], "resourceVersion": "1"}}
-    route["spec"]["rules"] = weights_of(as_served, RELEASE, 5)["spec"]["rules"]
-    return [*after, *made]
+    return with_canary(production, RELEASE, 5)
 
 
 def test_the_canary_of_the_pipeline_fits_the_manifests(deployed: Documents) -> None:

@@ -12,6 +12,7 @@ from newfound.service.connections import bounded_protocol
 from serving.http.accept_loop import Loop
 from serving.http.admission import AdmissionMiddleware
 from serving.http.context import Capacity
+from tests.service.live_server import live
 
 HEAD = b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n"
 
@@ -32,15 +33,8 @@ def run(story: Callable[[int], Awaitable[None]], receive_s: float = 0.3, per_pee
         admission = AdmissionMiddleware(app, Capacity(4), body_bytes=1000, receive_s=receive_s)
         protocol = bounded_protocol(receive_s, per_peer, b'{"error":"busy"}', closed.append)
         config = uvicorn.Config(admission, http=protocol, port=0, lifespan="off", log_config=None)  # type: ignore[arg-type]
-        server = uvicorn.Server(config)
-        task = asyncio.create_task(server._serve())
-        while not server.started:
-            await asyncio.sleep(0.01)
-        try:
-            await story(server.servers[0].sockets[0].getsockname()[1])
-        finally:
-            server.should_exit = True
-            await task
+        async with live(config) as port:
+            await story(port)
 
     with asyncio.Runner(loop_factory=Loop) as runner:
         runner.run(main())

@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-import uvicorn
 
 from monitoring.collector.__main__ import main
 from monitoring.collector.app import create_app
@@ -22,6 +21,7 @@ from monitoring.store.database import Store
 from newfound.events import STRUCTURED, envelope
 from newfound.service.logs import JsonLines
 from tests.monitoring import servers as parts
+from tests.service.live_server import live
 
 SECRET = parts.SECRET.encode()
 
@@ -31,15 +31,8 @@ def _run(tmp_path: Path, story: Callable[[int], Awaitable[None]], **bounds: int)
 
     async def main() -> None:
         app = create_app(Store(f"sqlite:///{tmp_path}/e.db", SECRET), settings, SECRET, metrics=metrics)
-        server = uvicorn.Server(server_config(app, settings, metrics, host="127.0.0.1", port=0))
-        task = asyncio.create_task(server._serve())
-        while not server.started:
-            await asyncio.sleep(0.01)
-        try:
-            await story(server.servers[0].sockets[0].getsockname()[1])
-        finally:
-            server.should_exit = True
-            await task
+        async with live(server_config(app, settings, metrics, host="127.0.0.1", port=0)) as port:
+            await story(port)
 
     asyncio.run(main())
     return metrics

@@ -39,6 +39,7 @@ _TOKEN = re.compile(rf"[{_SPACELESS}]+|[^\W_{_SPACELESS}](?:[^\W_{_SPACELESS}]|[
 _SPACELESS_TOKEN = re.compile(rf"[{_SPACELESS}]+")
 _MARKUP = re.compile(r"<[^>]{0,200}>|https?://\S+|@\w+|&[a-z]{2,8};|(?<=\w)[’'`]s\b")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_CONTRACTION = re.compile(r"[a-z]+(?:n't|'(?:ll|re|ve|d|m))")
 
 
 def phrases(text: str, dull: frozenset[str] = frozenset()) -> Iterator[str]:
@@ -46,7 +47,7 @@ def phrases(text: str, dull: frozenset[str] = frozenset()) -> Iterator[str]:
 
     Args:
         text: of one item.
-        dull: words that no phrase begins or ends with.
+        dull: words that no phrase begins or ends with; contractions such as "don't" are dull by themselves.
 
     >>> list(phrases("The #MobileGames of 2023", frozenset({"the", "of"})))
     ['mobile', 'mobile games', 'games']
@@ -85,7 +86,7 @@ def _of_run(run: Sequence[str], dull: frozenset[str]) -> Iterator[str]:
         for start in range(len(word) - 1):
             yield from (word[start:stop] for stop in range(start + 2, min(start + CHARACTERS, len(word)) + 1))
         return
-    edge = [word not in dull and len(word) > 1 for word in run]
+    edge = [word not in dull and len(word) > 1 and _CONTRACTION.fullmatch(word) is None for word in run]
     for start in range(len(run)):
         if edge[start]:
             for stop in range(start + 1, min(start + WORDS, len(run)) + 1):

@@ -204,6 +204,7 @@ def test_phrases_go_across_nothing_and_hold_no_digits():
         "hearts",
     ]
     assert list(keyphrases.phrases("❤️ 12345 !!")) == []
+    assert list(keyphrases.phrases("don’t stop, we're")) == ["stop"]
 
 
 @pytest.mark.parametrize(

@@ -260,6 +260,24 @@ def _interest(clusters: Clusters, name: str) -> str:
     return by_description[name.casefold()]
 
 
+@app.command("generate")
+def generate_command(
+    out: Annotated[Path, typer.Argument(help="Folder; it holds interactions, items and interests as Parquet.")],
+    interactions: Annotated[int, typer.Option(min=1)] = 1_000_000,
+    users: Annotated[int, typer.Option(min=1)] = 10_000,
+    items: Annotated[int, typer.Option(min=1)] = 10_000,
+    clusters: Annotated[int, typer.Option(min=1, help="Latent interests.")] = 60,
+    like: Annotated[str, typer.Option(help="The measured data set whose shape it takes.")] = "movielens",
+    seed: Annotated[int, typer.Option(help="Same arguments, same files.")] = 0,
+) -> None:
+    """Generates a data set of any size, in the shape of a real one: loader `files` reads it."""
+    from newfound.datasets.generated.generate import generate
+    from newfound.datasets.generated.world import Size
+
+    made = generate(Size(interactions, users, items, clusters, seed), like, out)
+    console.print(f"{', '.join(f'{count:,} {name}' for name, count in made.items())} in {escape(str(out))}")
+
+
 @app.command("recommend")
 def recommend_command(
     user: Annotated[str | None, typer.Option(help="A user of the training run.")] = None,

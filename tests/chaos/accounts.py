@@ -128,14 +128,19 @@ def of_requests(
 
 
 def _unexplained(results: Sequence[tuple[float, float, int, str]], episodes: Sequence[Episode]) -> dict[str, int]:
-    """Degraded answers that no fault accounts for."""
-    found = {True: 0, False: 0}
-    for due, _, _, codes in results:
+    """Degraded answers that no fault accounts for, told one by one."""
+    found: dict[str, int] = {}
+    for due, latency, _, codes in results:
         for code in filter(None, codes.split(",")):
             if not any(code == one.part.code and one.broken - 0.5 <= due <= one.mended + 5 for one in episodes):
-                found[code == "planner"] += 1
+                before = max((one for one in episodes if one.broken <= due), key=lambda one: one.broken, default=None)
+                where = "before any fault" if before is None else f"{due - before.broken:.1f} s into {before.part.name}"
+                print(f"no fault accounts for {code!r}: {where}, answered in {latency * 1e3:.0f} ms")
+                found[code] = found.get(code, 0) + 1
     # An engine that shares two cores with everything else here does not always answer in its time.
-    return {"degraded_without_fault": found[False], "planner_late_without_fault": found[True]}
+    late = found.pop("planner", 0)
+    each = {f"degraded_without_fault.{code}": count for code, count in sorted(found.items())}
+    return {**each, "degraded_without_fault": sum(found.values()), "planner_late_without_fault": late}
 
 
 def of_events(outgoing: Outgoing, answered: int, episodes: Sequence[Episode], database: str) -> dict[str, Any]:

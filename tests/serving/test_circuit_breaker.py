@@ -71,6 +71,34 @@ def test_only_one_call_tries():
     run(story)
 
 
+def test_a_trial_that_hangs_does_not_keep_a_part_away_that_is_back():
+    async def story() -> None:
+        one = breaker(failures=1, patience_ms=10_000)
+        await outcome(one, broken)
+        await asyncio.sleep(0.06)
+        assert await outcome(one, slow, 0.01) == "deadline" and one.state is State.TRYING
+        assert await outcome(one, fine) == "open"
+        await asyncio.sleep(0.06)
+        assert await outcome(one, fine) == "fine" and one.state is State.CLOSED
+        assert one.running == 1, "the first trial is still out"
+
+    run(story)
+
+
+def test_of_two_trials_the_one_that_fails_says_nothing_while_the_other_is_out():
+    async def story() -> None:
+        one = breaker(failures=1, patience_ms=10_000, in_flight=3)
+        await outcome(one, broken)
+        await asyncio.sleep(0.06)
+        assert await outcome(one, slow, 0.01) == "deadline"
+        await asyncio.sleep(0.06)
+        assert await outcome(one, broken) == "error" and one.state is State.TRYING
+        await asyncio.sleep(0.06)
+        assert await outcome(one, fine) == "fine" and one.state is State.CLOSED
+
+    run(story)
+
+
 def test_a_trial_goes_on_where_its_caller_has_gone():
     async def story() -> None:
         one = breaker(failures=1)

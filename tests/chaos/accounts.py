@@ -120,11 +120,17 @@ def of_requests(
             for due, _, _, codes in results
             if one.mended <= due < until and one.part.code and one.part.code in codes.split(",")
         ]
-        recoveries.append(max(late, default=0.0))
+        recoveries.append(max(_in_company(late), default=0.0))
         name = f"{one.part.name}.{one.fault}"
         record[f"degraded_share.{name}"] = round(statistics.fmean(bool(codes) for codes in during), 3)
         record[f"recovery_s.{name}"] = round(recoveries[-1], 2)
     return record | _unexplained(results, episodes) | {"recovery_s": round(max(recoveries, default=0.0), 2)}
+
+
+def _in_company(moments: Sequence[float]) -> list[float]:
+    """Moments with another within a second; an answer that is late on its own is no outage, and is counted below."""
+    ordered = sorted(moments)
+    return [at for at in ordered if any(0 < abs(at - other) <= 1 for other in ordered)]
 
 
 def _unexplained(results: Sequence[tuple[float, float, int, str]], episodes: Sequence[Episode]) -> dict[str, int]:

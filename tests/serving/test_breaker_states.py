@@ -92,9 +92,7 @@ class BreakerStates(RuleBasedStateMachine):
         except Passed:
             return "pass"
         finally:
-            assert self.loop.time() - began <= min(seconds, self.patience_s) + 1e-9, (
-                "nobody waits longer than they would"
-            )
+            assert self.loop.time() - began <= min(seconds, self.patience_s) + 1e-9, "nobody waits longer"
 
     @rule(seconds=st.sampled_from([0.001, 0.05, 0.2, 1.0, 3.0]))
     def pass_time(self, seconds: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -54,6 +55,23 @@ def test_failures_in_a_row_open_it_and_a_trial_closes_it():
         assert await outcome(one, broken) == "error" and one.state is State.OPEN
         await asyncio.sleep(0.06)
         assert await outcome(one, fine) == "fine" and one.state is State.CLOSED
+
+    run(story)
+
+
+def test_a_busy_event_loop_is_no_failure_of_the_part():
+    async def answers_soon(seconds: float) -> str:
+        await asyncio.sleep(0.01)
+        return "fine"
+
+    async def story() -> None:
+        one = breaker(failures=2, patience_ms=30, in_flight=8)
+        calls = [asyncio.create_task(outcome(one, answers_soon)) for _ in range(4)]
+        await asyncio.sleep(0)
+        time.sleep(0.1)  # what a burst of other requests does to the loop
+        await asyncio.gather(*calls)
+        assert one.state is State.CLOSED
+        assert [await outcome(one, slow) for _ in range(2)] == ["deadline"] * 2 and one.state is State.OPEN
 
     run(story)
 

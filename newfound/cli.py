@@ -16,6 +16,7 @@ from rich.table import Table
 from newfound.errors import NewfoundError
 from newfound.files import write_text
 from newfound.release import store as releases
+from newfound.release.new_items import read_new_items
 from newfound.release.storage import Storage
 from newfound.release.takedown import Takedown, change_takedown, read_takedown, start_takedown
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from newfound.clusters import Clusters
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Recommendations of interests that are new.")
-release_app = typer.Typer(no_args_is_help=True, help="Releases: list, show, verify, fetch, promote, roll back.")
+release_app = typer.Typer(no_args_is_help=True, help="Releases: list, show, verify, fetch, add to, promote, roll back.")
 app.add_typer(release_app, name="release")
 takedown_app = typer.Typer(no_args_is_help=True, help="The takedown list: start, show, add, remove.")
 app.add_typer(takedown_app, name="takedown")
@@ -73,9 +74,12 @@ def show_command(release: Annotated[str | None, typer.Argument()] = None, root: 
 
 @release_app.command("verify")
 def verify_command(release: Annotated[str | None, typer.Argument()] = None, root: Root = "releases") -> None:
-    """Checks every file of a release against its manifest."""
+    """Checks every file of a release against its manifest, and the new items beside it."""
     manifest = releases.verify(root, release)
     console.print(f"{manifest.id}: {len(manifest.files)} files, every digest holds")
+    new = read_new_items(root, manifest.id)
+    if new is not None:
+        console.print(f"{len(new)} new items beside it, added by {new.made:%Y-%m-%d %H:%M:%S} UTC")
 
 
 @release_app.command("fetch")
@@ -104,6 +108,25 @@ def rollback_command(
     """Points `current` at an earlier release, once that one is verified, and holds it there until one is promoted."""
     manifest = releases.rollback(root, to)
     console.print(f"current is now {manifest.id}, and held: later releases serve once one is promoted")
+
+
+@release_app.command("add-items")
+def add_items_command(
+    items: Annotated[str, typer.Argument(help="CSV or Parquet: item_id, title; perhaps text, categories.")],
+    release: Annotated[str | None, typer.Option(help="The release; the current one by default.")] = None,
+    skip_known: Annotated[bool, typer.Option(help="Pass over items of the release itself.")] = False,
+    replace: Annotated[bool, typer.Option(help="Drop what was added before, damaged or not.")] = False,
+    root: Root = "releases",
+) -> None:
+    """Adds items that appeared after a release was made; its services recommend them within seconds."""
+    from newfound.recommend.adding import add_items
+
+    added = add_items(root, items, release, skip_known=skip_known, replace=replace)
+    console.print(
+        f"{added.release}: {added.added} items added, {added.unchanged} there already, {added.known} of the release "
+        f"itself passed over; {added.whole} new items now",
+        soft_wrap=True,
+    )
 
 
 @takedown_app.command("start")

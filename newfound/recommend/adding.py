@@ -78,6 +78,6 @@ def add_items(
         changed = [rows.get(row[0]) != row_digest(*row[1:]) for row in rows_of(items)]
         fresh, whole = items[changed], 0 if before is None else len(before)
         if len(fresh):
-            new = placer.place(fresh, datetime.now(UTC), source)
+            new = placer.place(fresh, datetime.now(UTC), source, before)
             whole = len(add_new_items(root, new, replace=replace))
     return Added(release, len(fresh), len(items) - len(fresh), int(of_release.sum()), whole)

@@ -135,6 +135,7 @@ class Catalogue:
         """
         under: dict[str, list[str]] = {}
         cluster_of, titles, sizes = dict(self.cluster_of), dict(self.titles), dict(self.sizes)
+        twins = dict(self.twins)
         for one in new.items:
             if one.item in cluster_of or one.leaf not in self._leaves:
                 problem = "is in the release already" if one.item in cluster_of else f"has no leaf {one.leaf!r} there"
@@ -145,8 +146,11 @@ class Catalogue:
             cluster = path[self.clusters.interface_level - 1]
             cluster_of[one.item], titles[one.item] = cluster, one.title
             sizes[cluster] += 1
+            if one.twin is not None:
+                twins[one.item] = twins.setdefault(one.twin, one.twin)
         made = copy.copy(self)  # tree, table and what was computed of them are shared
-        made.cluster_of, made.titles, made.sizes, made._new_under = cluster_of, titles, sizes, under
+        made.cluster_of, made.titles, made.sizes, made.twins = cluster_of, titles, sizes, twins
+        made._new_under = under
         longer = {cluster: [*self._by_popularity[cluster], *under[cluster]] for cluster in sizes if cluster in under}
         made._by_popularity = {**self._by_popularity, **longer}
         return made

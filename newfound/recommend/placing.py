@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from newfound import schema
 from newfound.clusters import Clusters
@@ -23,10 +25,11 @@ from newfound.errors import ConfigError, DataError
 from newfound.ranker import Ranker
 from newfound.recommend.item_terms import ItemTerms
 from newfound.recommend.joint_ranker import load_item_terms
+from newfound.release.items import TWIN_COSINE, words_of
 from newfound.release.new_items import NewItem, NewItems
 from newfound.types import Bools, Floats, Ints
 
-PARTS: Final = ("clusters", "ranker", "decision")
+PARTS: Final = ("clusters", "ranker", "decision", "items.parquet")
 SIBLINGS: Final = 5
 
 
@@ -50,10 +53,14 @@ class Placer:
         clusters: its tree, with the encoder of new items.
         ranker: its ranker.
         terms: the decision's terms of its items.
+        titles: of its items.
     """
 
-    def __init__(self, release: str, clusters: Clusters, ranker: Ranker, terms: ItemTerms) -> None:
+    def __init__(
+        self, release: str, clusters: Clusters, ranker: Ranker, terms: ItemTerms, titles: Mapping[str, str]
+    ) -> None:
         self.release, self._clusters, self._ranker, self._terms = release, clusters, ranker, terms
+        self._titles = titles
         self.known = frozenset(clusters.item_order)
 
     @classmethod
@@ -65,15 +72,22 @@ class Placer:
         """
         ranker = Ranker.load(folder / "ranker")
         terms = load_item_terms(folder, len(ranker.items))
-        return cls(release, Clusters.load(folder / "clusters"), ranker, terms)
+        file = folder / "items.parquet"
+        try:
+            items = pq.read_table(file, columns=[schema.ITEM, schema.TITLE])
+        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+            raise DataError(str(file), "cannot be read", expected="the items of a release") from error
+        titles = dict(zip(items[schema.ITEM].to_pylist(), items[schema.TITLE].to_pylist(), strict=True))
+        return cls(release, Clusters.load(folder / "clusters"), ranker, terms, titles)
 
-    def place(self, items: pd.DataFrame, made: datetime, source: str) -> NewItems:
+    def place(self, items: pd.DataFrame, made: datetime, source: str, before: NewItems | None = None) -> NewItems:
         """Places items that the release does not know.
 
         Args:
             items: schema.ITEMS, at least one.
             made: now.
             source: where they come from, for errors.
+            before: those that it has already.
 
         Raises:
             DataError: an item has nothing but its id, or says nothing that the release's clusters read.
@@ -89,9 +103,10 @@ class Placer:
         _check_content(items, np.asarray(content.any(axis=1)), source)
         siblings = [_siblings(self._clusters, leaf, one, dim) for leaf, one in zip(leaves, content, strict=True)]
         vectors = self._ranker.vectors_of_content(content)
+        twins = self._twins(items, leaves, text, before)
         rows = [
-            NewItem(item=item, title=title, leaf=leaf, row=row_digest(title, said, categories))
-            for (item, title, said, categories), leaf in zip(rows_of(items), leaves, strict=True)
+            NewItem(item=item, title=title, leaf=leaf, twin=twin, row=row_digest(title, said, categories))
+            for (item, title, said, categories), leaf, twin in zip(rows_of(items), leaves, twins, strict=True)
         ]
         return NewItems(
             self.release,
@@ -101,6 +116,25 @@ class Placer:
             np.tile(_unseen(self._terms), (len(items), 1)),
             _texts(self._terms, text, siblings, len(items)),
         )
+
+    def _twins(
+        self, items: pd.DataFrame, leaves: Sequence[str], text: Floats | None, before: NewItems | None
+    ) -> list[str | None]:
+        """A near-duplicate of each item: one of any title with the same words, or one of its interest by its text."""
+        titles = {**self._titles, **{one.item: one.title for one in (before.items if before else ())}}
+        same = {words: item for item, title in titles.items() if title != item and (words := words_of(title))}
+        texts, level = self._clusters.vectors.get("text"), self._clusters.interface_level
+        found: list[str | None] = []
+        for at, (item, title, *_) in enumerate(rows_of(items)):
+            words = words_of(title)
+            twin = same.setdefault(words, item) if words and title != item else item
+            if twin == item and text is not None and texts is not None and text[at].any():
+                start, stop = self._clusters.slice_of(self._clusters.ancestor_of(leaves[at], level))
+                near = unit(texts[start:stop]) @ text[at]
+                if near.max() >= TWIN_COSINE:
+                    twin = self._clusters.item_order[start + int(near.argmax())]
+            found.append(None if twin == item else twin)
+        return found
 
 
 def _check_content(items: pd.DataFrame, there: Bools, source: str) -> None:

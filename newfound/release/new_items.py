@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as parse_arrays
 from safetensors.numpy import save as dump_arrays
 
+from newfound.clusters import Clusters
 from newfound.errors import ReleaseError
 from newfound.release.manifest import check_id
 from newfound.release.signature import NEW_ITEMS, check_signature, sign
@@ -44,12 +45,14 @@ class NewItem(Settings):
         item: its id.
         title: what is shown.
         leaf: the leaf of the release's clusters that it lies in.
+        twin: a near-duplicate of it, of the release or among the new items; None where it has none.
         row: sha256 of what was known of it when it was placed.
     """
 
     item: Id
     title: Annotated[str, Field(min_length=1)]
     leaf: Annotated[str, Field(min_length=1)]
+    twin: Id | None = None
     row: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -137,6 +140,28 @@ def read_new_items(root: str, release_id: str) -> NewItems | None:
     store, name = Storage(root), file_of(release_id)
     raw = store.read(name, LARGEST)
     return None if raw is None else parse_new_items(raw, store.name_of(name), release_id)
+
+
+def find_new_items(root: str, release_id: str) -> NewItems | None:
+    """The new items of a release; a file that is damaged or cannot be read is told of in the log, and left out."""
+    try:
+        return read_new_items(root, release_id)
+    except (ReleaseError, OSError) as error:
+        log.error("new items are left out: %s", error)
+        return None
+
+
+def find_leaves(root: str, release_id: str, clusters: Clusters) -> dict[str, str]:
+    """The leaf of each new item of a release, by its id; empty where there are none, or their file is left out.
+
+    Args:
+        root: folder or URL of all releases.
+        release_id: the release's.
+        clusters: its clusters.
+    """
+    new = find_new_items(root, release_id)
+    leaves = frozenset(clusters.at_level(clusters.depth)) if new is not None else frozenset()
+    return {one.item: one.leaf for one in (new.items if new is not None else ()) if one.leaf in leaves}
 
 
 def parse_new_items(raw: bytes, where: str, release_id: str) -> NewItems:

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
+import shutil
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from newfound.cli import app
-from newfound.release.new_items import file_of
-from newfound.release.store import promote, rollback
-from tests.serving.conftest import Stack, serve
+from newfound.recommend.item_terms import COUNTS
+from newfound.release.new_items import NewItem, NewItems, add_new_items, file_of
+from newfound.release.store import current, promote, rollback
+from serving.explorer.loaded_release import OPTIONAL, PARTS, LoadedRelease, build_loaded_release
+from serving.releases import Releases
+from tests.serving.conftest import WORLD, Stack, serve
+from tests.serving.in_process import paired
 from tests.serving.worded import publish_parts, write_parts
 
 LATE = "Rye loaf from the oven: baking sourdough with yeast"
@@ -105,6 +115,82 @@ def test_a_new_item_is_recommended_taken_down_and_rolled_back(stack: Stack, tmp_
     promote(str(stack.root), second)
     until(lambda: stack.slate(history=HISTORY)["release"] == second)
     assert "late" in everything(stack), "with the release come its own"
+
+
+def by_hand(release: str, *items: str) -> NewItems:
+    """New items of the made-up world, all in one leaf."""
+    rng, n = np.random.default_rng(7), len(items)
+    vectors, text = (rng.normal(size=(n, size)).astype(np.float32) for size in (WORLD.dim, 8))
+    vectors, text = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in (vectors, text))
+    placed = tuple(NewItem(item=item, title=f"Title of {item}", leaf="l3.1", row="0" * 64) for item in items)
+    return NewItems(release, datetime.now(UTC), placed, vectors, np.ones((n, len(COUNTS)), dtype=np.float32), text)
+
+
+@pytest.mark.parametrize("first", ["explorer", "ranker"])
+def test_nothing_is_harmed_while_one_of_the_two_has_them(release_root: Path, tmp_path: Path, first: str) -> None:
+    root = Path(shutil.copytree(release_root, tmp_path / "releases"))
+    release = current(str(root))
+    assert release is not None
+
+    async def story() -> None:
+        async with paired(root, tmp_path / "cache") as pair:
+            asked = {"history": ["i1.1", "i2.2"], "k": 100, "novel": 100, "seed": 3}
+            (before,) = await pair.predict(asked)
+            add_new_items(str(root), by_hand(release, "late1", "late2"))
+            (pair.explorer if first == "explorer" else pair.ranker).releases.look()
+            (between,) = await pair.predict(asked)
+            (with_it,) = await pair.predict({**asked, "history": ["i1.1", "late1"], "exclude": ["late2"]})
+            for slate in (between, with_it):
+                assert slate["degraded"] == [] and set(pair.statuses) == {200}
+                assert {one["title"] for one in slate["items"]} == {f"Title of {one['item']}" for one in slate["items"]}
+            shown = {one["item"] for one in between["items"]}
+            assert len(between["items"]) == len(before["items"]) == 100 and not shown & {"late1", "late2"}
+            for model in (pair.explorer, pair.ranker):
+                model.releases.look()
+            (after,) = await pair.predict({**asked, "exclude": [f"i3.{n}" for n in range(30)]})
+            assert {one["item"] for one in after["items"] if one["cluster"] == "c3"} == {"late1", "late2"}
+
+    asyncio.run(story())
+
+
+def test_a_service_that_starts_beside_a_damaged_file_serves_without_it(
+    release_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = Path(shutil.copytree(release_root, tmp_path / "releases"))
+    release = current(str(root))
+    assert release is not None
+    build = functools.partial(build_loaded_release, planner=False, remembered=10)
+    file = root / file_of(release)
+
+    def follow() -> Releases[LoadedRelease]:
+        made: Releases[LoadedRelease] = Releases(str(root), tmp_path, PARTS, build, 60, optional=OPTIONAL)
+        made.look()
+        return made
+
+    def titles(of: Releases[LoadedRelease]) -> dict[str, str]:
+        loaded = of.get()
+        assert loaded is not None
+        return loaded.catalogue.titles
+
+    whole = by_hand(release, "late1")
+    elsewhere = whole.items[0].model_copy(update={"leaf": "of another release"})
+    for harm in (lambda: file.write_bytes(b"?"), lambda: add_new_items(str(root), replace(whole, items=(elsewhere,)))):
+        file.unlink(missing_ok=True)
+        harm()
+        caplog.clear()
+        started = follow()
+        assert "late1" not in titles(started)
+        (told,) = [one.getMessage() for one in caplog.records if "new items are refused" in one.getMessage()]
+        assert file.name in told or "of another release" in told
+        started.look()
+        assert sum("refused" in one.getMessage() for one in caplog.records) == 1, "once for each content"
+    add_new_items(str(root), whole, replace=True)
+    for releases in (started, follow()):
+        releases.look()
+        assert titles(releases)["late1"] == "Title of late1"
+    file.unlink()
+    started.look()
+    assert "late1" not in titles(started)
 
 
 def test_a_damaged_file_is_named_and_changes_nothing(stack: Stack, tmp_path: Path) -> None:

@@ -50,9 +50,8 @@ def write_data(folder: Path, users: int = 60) -> DataConfig:
         rows += [(f"u{user}", item, 1_700_000_000 + step) for step, item in enumerate(dict.fromkeys(drawn))]
     columns = ["user_id", "item_id", "timestamp"]
     pd.DataFrame(rows, columns=columns).to_csv(folder / "interactions.csv", index=False)
-    return DataConfig(
-        loader="files", interactions=str(folder / "interactions.csv"), items=str(folder / "items.csv"), min_user_events=3
-    )
+    files = {"interactions": str(folder / "interactions.csv"), "items": str(folder / "items.csv")}
+    return DataConfig(loader="files", min_user_events=3, **files)
 
 
 def write_parts(folder: Path) -> dict[str, Path]:

@@ -15,7 +15,7 @@ log = logging.getLogger("newfound.serving.releases")
 
 
 class Serving(Protocol):
-    """What serves of a release."""
+    """A loaded release's part in a service."""
 
     def with_new(self, new: NewItems) -> Self:
         """The same with new items; this one stays as it is.

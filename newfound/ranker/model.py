@@ -175,7 +175,7 @@ class SequenceModel(nn.Module):
         self.register_buffer("known", torch.ones(items, dtype=torch.bool) if known is None else known, persistent=False)
 
     def projection(self) -> Tensor | None:
-        """What makes an item's vector of its content vector alone, [dim, text dim]; None without content."""
+        """Matrix that makes an item's vector of its content vector alone, [dim, text dim]; None without content."""
         return None if self.project is None else self.project.weight.detach()
 
     def item_vectors(self) -> Tensor:

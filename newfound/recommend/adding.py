@@ -20,7 +20,7 @@ log = logging.getLogger("newfound.recommend.adding")
 
 @dataclass(frozen=True)
 class Added:
-    """What came of it.
+    """Outcome of an addition.
 
     Attributes:
         release: the release.

@@ -34,7 +34,7 @@ SIBLINGS: Final = 5
 
 
 def row_digest(title: str, text: str | None, categories: Sequence[str]) -> str:
-    """What is known of an item, as a sha256: whether it must be placed anew."""
+    """A sha256 of all that is known of an item: where it differs, the item is placed anew."""
     known = json.dumps([title, text, list(categories)], ensure_ascii=False)
     return hashlib.sha256(known.encode()).hexdigest()
 

@@ -118,7 +118,7 @@ def file_of(release_id: str) -> str:
 
 
 def new_items_version(root: str, release_id: str) -> str | None:
-    """What tells one content of the file from the next, without reading it; None where there is none.
+    """Mark that tells one content of the file from the next, without reading it; None where there is none.
 
     Raises:
         OSError: the store does not answer.

@@ -68,7 +68,7 @@ class Storage:
             return None, None
 
     def version_of(self, name: str) -> str | None:
-        """What tells one content of a small file from the next, without reading it; None where there is none.
+        """Mark that tells one content of a small file from the next, without reading it; None where there is none.
 
         Raises:
             OSError: the store does not answer.

@@ -27,7 +27,7 @@ MOMENTS: Final = 500
 LOOKS: Final = 4000
 SHRUNK: Final = 10.0  # imagined looks behind an item's approval
 TEMPERATURE: Final = 0.05
-EXPLORATION: Final = 0.05
+EXPLORATION: Final = 0.02
 ITEMS: Final = ("ranker", "popularity", "approval")
 CLUSTERS: Final = ("planner", "choice", "demand", "text")
 

@@ -1,9 +1,9 @@
 """A second pair of InferenceServices that serves one release, made from the pair that serves; the gateway's weights.
 
 The canary takes after what is in the cluster, not after a file: image, resources, probes and settings are those of the
-pair that serves, but for the release, which is named, and for the planner, which is the canary's own. Every release has
-a pair of its own name: in KServe's Standard mode `observedGeneration` is that of the Deployment, so an object that
-is used again cannot tell whether it is ready as it was or as it is to be.
+pair that serves, but for the release and its planner, which are named. Every release has a pair of its own name: in
+KServe's Standard mode `observedGeneration` is that of the Deployment, so an object that is used again cannot tell
+whether it is ready as it was or as it is to be.
 """
 
 import copy
@@ -18,7 +18,7 @@ from newfound.errors import GateError, NewfoundError
 SERVING: Final = ("serving.kserve.io", "v1beta1")
 ROUTES: Final = ("gateway.networking.k8s.io", "v1")
 NAME, PLANNER = "newfound", "newfound-planner"
-RELEASE, PLANNER_URL = "NEWFOUND_RELEASE", "NEWFOUND_PLANNER_URL"
+PLANNER_NAME, PLANNER_URL = "NEWFOUND_PLANNER", "NEWFOUND_PLANNER_URL"
 MANAGER: Final = "newfound-pipeline"
 POLL_S: Final = 5.0
 _TRACKERS: Final = (
@@ -38,12 +38,15 @@ class DeployError(NewfoundError):
 
 
 def deploy(
-    release: str, gates: Mapping[str, Mapping[str, Any]], canary: Mapping[str, Any], poll_s: float = POLL_S
+    published: Mapping[str, Any],
+    gates: Mapping[str, Mapping[str, Any]],
+    canary: Mapping[str, Any],
+    poll_s: float = POLL_S,
 ) -> tuple[list[dict[str, Any]], dict[str, float | int | str]]:
     """Applies both services, waits until they serve, and only then moves the weights.
 
     Args:
-        release: its id.
+        published: the release's id as `release`, its planner's name as `planner` (empty: there is none to serve).
         gates: by name, with `passed`.
         canary: `namespace`, `weight` (percent) and `ready_seconds`.
         poll_s: between two looks.
@@ -58,6 +61,7 @@ def deploy(
     from kubernetes import client, config
     from kubernetes.client import ApiException
 
+    release, planner = published["release"], published["planner"]
     failed = [name for name, gate in gates.items() if not gate["passed"]]
     if failed or not gates:
         raise GateError(
@@ -70,9 +74,9 @@ def deploy(
     began = time.monotonic()
     try:
         applied = []
-        for name in (PLANNER, NAME):
+        for name in (PLANNER, NAME) if planner else (NAME,):
             stable = patiently(objects.get_namespaced_custom_object, *where, name, pause_s=poll_s)
-            body = canary_of(stable, release)
+            body = canary_of(stable, release, planner)
             _make(objects, where, body)
             applied.append(body)
         for body in applied:
@@ -89,8 +93,13 @@ def deploy(
     return [*applied, {"kind": "HTTPRoute", "metadata": {"name": NAME}, "spec": patch["spec"]}], measures
 
 
-def canary_of(stable: Mapping[str, Any], release: str) -> dict[str, Any]:
+def canary_of(stable: Mapping[str, Any], release: str, planner: str) -> dict[str, Any]:
     """The InferenceService that serves `release` beside `stable`.
+
+    Args:
+        stable: the InferenceService that serves.
+        release: id of the release.
+        planner: name of the release's planner.
 
     Raises:
         DeployError: `stable` is no service of newfound's.
@@ -99,9 +108,9 @@ def canary_of(stable: Mapping[str, Any], release: str) -> dict[str, Any]:
     spec = copy.deepcopy(stable["spec"])
     try:
         if name == PLANNER:
-            _set(spec["predictor"]["model"].setdefault("env", []), RELEASE, release)
+            _set(spec["predictor"]["model"].setdefault("env", []), PLANNER_NAME, planner)
             for container in spec["predictor"].get("initContainers", []):
-                _set(container.setdefault("env", []), RELEASE, release)
+                _set(container.setdefault("env", []), PLANNER_NAME, planner)
         else:
             explorer = spec["transformer"]["containers"][0]
             explorer["args"] = [*_without_release(explorer.get("args", [])), "--release", release]

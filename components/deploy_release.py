@@ -18,7 +18,7 @@ def deploy_release(
     """Serves the release beside the one that serves, and gives it a share of the gateway's traffic.
 
     Args:
-        published: the record that names the release.
+        published: the record that names the release and its planner.
         gates: gates.json, or a refresh's verdict, which holds them.
         settings: nothing that is read.
         canary: namespace, share and patience, as JSON.
@@ -32,7 +32,7 @@ def deploy_release(
     from components._step import running
 
     with running(settings, metrics, deployed) as step:
-        release = json.loads(Path(published.path).read_text(encoding="utf-8"))["release"]
+        record = json.loads(Path(published.path).read_text(encoding="utf-8"))
         judged = json.loads(Path(gates.path).read_text(encoding="utf-8"))
-        applied, step.measures = deploy(release, judged.get("gates", judged), json.loads(canary))
+        applied, step.measures = deploy(record, judged.get("gates", judged), json.loads(canary))
         Path(deployed.path).write_text(json.dumps(applied, indent=2), encoding="utf-8")

@@ -39,5 +39,6 @@ def publish_refresh(
     with running(settings, metrics, published) as step, tempfile.TemporaryDirectory() as cache:
         judged = json.loads(Path(verdict.path).read_text(encoding="utf-8"))
         given = (releases, release, Path(table.path), judged["measures"], judged["gates"], Path(cache))
-        step.measures = {"release": publish_refreshed(*given, promote=promote).id}
+        made = publish_refreshed(*given, promote=promote)
+        step.measures = {"release": made.id, "planner": made.planner_name or ""}
         Path(published.path).write_text(json.dumps(step.measures), encoding="utf-8")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import json
+import shutil
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from newfound.errors import NewfoundError
+from newfound.errors import NewfoundError, ReleaseError
 from newfound.files import write_text
 from newfound.release import store as releases
 from newfound.release.storage import Storage
@@ -36,6 +39,25 @@ ClusterIds = Annotated[list[str] | None, typer.Option(help="A cluster's id; may 
 console = Console()
 
 
+def _cache() -> Path:
+    """A folder for releases of a remote root, gone when the command has ended."""
+    folder = Path(tempfile.mkdtemp(prefix="newfound-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _current(root: str) -> str:
+    """Id of the current release.
+
+    Raises:
+        ReleaseError: there is none.
+    """
+    release = releases.current(root)
+    if release is None:
+        raise ReleaseError(f"{root}: no release was published yet")
+    return release
+
+
 @release_app.command("list")
 def list_command(root: Root = "releases") -> None:
     """All releases, oldest first; the current one is marked."""
@@ -55,9 +77,9 @@ def list_command(root: Root = "releases") -> None:
 @release_app.command("show")
 def show_command(release: Annotated[str | None, typer.Argument()] = None, root: Root = "releases") -> None:
     """One release's lineage, measures and gates (the current one's by default)."""
-    loaded = releases.load(root, release)
-    manifest = loaded.manifest
-    console.print(f"[bold]{manifest.id}[/bold], created {manifest.created}, in {escape(str(loaded.path))}")
+    manifest = releases.manifest_of(root, release or _current(root))
+    console.print(f"[bold]{manifest.id}[/bold], created {manifest.created}, in {escape(root)}")
+    console.print(f"planner: {manifest.planner_name or 'none'}")
     for key, fit in manifest.fits.items():
         console.print(f"{escape(key)}: {escape(fit)}")
     console.print_json(json.dumps(manifest.lineage))
@@ -74,7 +96,7 @@ def show_command(release: Annotated[str | None, typer.Argument()] = None, root: 
 @release_app.command("verify")
 def verify_command(release: Annotated[str | None, typer.Argument()] = None, root: Root = "releases") -> None:
     """Checks every file of a release against its manifest."""
-    manifest = releases.verify(root, release)
+    manifest = releases.verify(root, release, _cache())
     console.print(f"{manifest.id}: {len(manifest.files)} files, every digest holds")
 
 
@@ -89,10 +111,21 @@ def fetch_command(
     console.print(f"{fetched.id}: {len(fetched.manifest.files)} files in {fetched.path}, every digest holds")
 
 
+@release_app.command("fetch-planner")
+def fetch_planner_command(
+    folder: Annotated[Path, typer.Argument(help="Local folder; the planner goes to NAME/planner in it.")],
+    planner: Annotated[str, typer.Option(help="The planner's name, as `newfound release show` tells it.")],
+    root: Root = "releases",
+) -> None:
+    """Copies a planner out of whichever release has it, and verifies the copy."""
+    fetched = releases.fetch_planner(root, planner, folder)
+    console.print(f"{planner} of {fetched.id}: in {fetched.path}/planner, every digest holds")
+
+
 @release_app.command("promote")
 def promote_command(release: str, root: Root = "releases") -> None:
     """Points `current` at a release, once that one is verified; lifts what a rollback holds."""
-    manifest = releases.promote(root, release)
+    manifest = releases.promote(root, release, _cache())
     console.print(f"current is now {manifest.id}")
 
 
@@ -102,7 +135,7 @@ def rollback_command(
     root: Root = "releases",
 ) -> None:
     """Points `current` at an earlier release, once that one is verified, and holds it there until one is promoted."""
-    manifest = releases.rollback(root, to)
+    manifest = releases.rollback(root, to, _cache())
     console.print(f"current is now {manifest.id}, and held: later releases serve once one is promoted")
 
 
@@ -151,7 +184,7 @@ def table_show_command(
     from newfound.table import TransitionTable
     from newfound.table.compare import spread_of
 
-    loaded = releases.load(root, release)
+    loaded = releases.load(root, release, _cache())
     clusters = Clusters.load(loaded.path / "clusters")
     table = TransitionTable.load(loaded.path / "table", clusters)
     if interests:
@@ -185,7 +218,7 @@ def clusters_command(
     """The interests that planner and ranker share: description, items, share of what is consumed."""
     from newfound.clusters import Clusters
 
-    clusters = Clusters.load(folder or releases.load(root, release).path / "clusters")
+    clusters = Clusters.load(folder or releases.load(root, release, _cache()).path / "clusters")
     shown = Table("", "interest", "items", "share", title=f"{len(clusters.interface)} interests")
     for cluster, description, share in zip(clusters.interface, clusters.descriptions, clusters.traffic, strict=True):
         start, stop = clusters.slice_of(cluster)
@@ -204,7 +237,7 @@ def table_diff_command(
     from newfound.clusters import Clusters
     from newfound.table import compare_tables
 
-    old, new = (releases.load(root, name) for name in (before, after))
+    old, new = (releases.load(root, name, _cache()) for name in (before, after))
     diff = compare_tables(old.path / "table", new.path / "table")
     shown = Table("measure", "value", title=f"{old.id} to {new.id}")
     for name, value in diff.measures().items():
@@ -228,7 +261,7 @@ def table_drift_command(root: Root = "releases") -> None:
     from newfound.table.compare import drift
 
     made = releases.list_releases(root)
-    folders = [releases.load(root, manifest.id).path / "table" for manifest in made]
+    folders = [releases.load(root, manifest.id, _cache()).path / "table" for manifest in made]
     shown = Table("release", "pairs changed", "successor Jaccard", "labels gained", "labels lost", "Gini", "head share")
     for manifest, diff in zip(made[1:], drift(folders), strict=True):
         shown.add_row(
@@ -260,6 +293,24 @@ def _interest(clusters: Clusters, name: str) -> str:
     return by_description[name.casefold()]
 
 
+@app.command("generate")
+def generate_command(
+    out: Annotated[Path, typer.Argument(help="Folder; it holds interactions, items and interests as Parquet.")],
+    interactions: Annotated[int, typer.Option(min=1)] = 1_000_000,
+    users: Annotated[int, typer.Option(min=1)] = 10_000,
+    items: Annotated[int, typer.Option(min=1)] = 10_000,
+    clusters: Annotated[int, typer.Option(min=1, help="Latent interests.")] = 60,
+    like: Annotated[str, typer.Option(help="The measured data set whose shape it takes.")] = "movielens",
+    seed: Annotated[int, typer.Option(help="Same arguments, same files.")] = 0,
+) -> None:
+    """Generates a data set of any size, in the shape of a real one: loader `files` reads it."""
+    from newfound.datasets.generated.generate import generate
+    from newfound.datasets.generated.world import Size
+
+    made = generate(Size(interactions, users, items, clusters, seed), like, out)
+    console.print(f"{', '.join(f'{count:,} {name}' for name, count in made.items())} in {escape(str(out))}")
+
+
 @app.command("recommend")
 def recommend_command(
     user: Annotated[str | None, typer.Option(help="A user of the training run.")] = None,
@@ -276,7 +327,7 @@ def recommend_command(
     """Recommends items, some of them from interests that the user never had, each with its reason."""
     from newfound.recommend.recommender import Recommender, history_of_items, history_of_user
 
-    loaded = releases.load(root, release)
+    loaded = releases.load(root, release, _cache())
     recommender = Recommender.open(loaded.path)
     if (user is None) == (history is None):
         raise typer.BadParameter("give either --user or --history")

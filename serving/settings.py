@@ -23,7 +23,7 @@ class ServingConfig(Settings):
     # Time, in milliseconds. A request's own deadline wins over all others.
     deadline_ms: Positive = 300
     deadline_at_most_ms: Positive = 5000
-    features_ms: Positive = 60
+    features_ms: Positive = 100
     ranker_ms: Positive = 150
     planner_ms: Positive = 150
     planner_background_ms: Positive = 5000  # an answer that comes too late for its request is still remembered

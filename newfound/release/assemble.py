@@ -68,7 +68,7 @@ def publish_parts(
         promote: whether the release serves at once, unless `current` is held; the first one always does.
 
     Returns:
-        The release's id, whether it serves, its files and their size.
+        The release's id, whether it serves, its planner's name (empty: none), its files and their size.
     """
     with tempfile.TemporaryDirectory(prefix="newfound-") as folder:
         items = Path(folder) / "items.parquet"
@@ -91,6 +91,7 @@ def publish_parts(
     measures: dict[str, float | int | str] = {
         "release": manifest.id,
         "promoted": int(current(root) == manifest.id),
+        "planner": manifest.planner_name or "",
         "files": len(files),
         "megabytes": sum(file.bytes for file in files) / 1e6,
     }

@@ -20,6 +20,7 @@ from newfound.settings import Settings
 
 SCHEMA_VERSION: Final = 1
 MANIFEST: Final = "manifest.json"
+PLANNER: Final = "planner"
 LARGEST: Final = 32 << 20  # bytes of a manifest
 _CHUNK: Final = 1 << 20
 _ID = re.compile(r"\d{8}T\d{6}-[0-9a-f]{12}")
@@ -80,6 +81,17 @@ class Manifest(Settings):
     measures: dict[str, float | int | str]
     fits: dict[str, str]
     gates: dict[str, dict[str, float | bool]]
+
+    @property
+    def planner_name(self) -> str | None:
+        """The name under which engines serve the planner, the same in every release that has it; None without one.
+
+        The first 16 hex digits of the sha256 of what `sha256sum` prints of the planner's files, in the order of names.
+        """
+        inside = f"{PLANNER}/"
+        files = {name.removeprefix(inside): one for name, one in self.files.items() if name.startswith(inside)}
+        lines = [f"{files[name].sha256}  {name}\n" for name in sorted(files)]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()[:16] if lines else None
 
 
 def make_manifest(created: datetime, files: Mapping[str, FileRecord], **record: Mapping[str, Any]) -> Manifest:

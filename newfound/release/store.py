@@ -6,10 +6,11 @@ killed at whatever moment leaves either the old release or the new one. `root` i
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import shutil
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from newfound.errors import ReleaseError
 from newfound.files import new_folder
 from newfound.release.manifest import (
     MANIFEST,
+    PLANNER,
     Manifest,
     check_gates_held,
     check_id,
@@ -41,6 +43,7 @@ __all__ = [
     "check_id",
     "current",
     "fetch",
+    "fetch_planner",
     "list_releases",
     "load",
     "manifest_of",
@@ -124,15 +127,8 @@ def manifest_of(root: str, release_id: str) -> Manifest:
 
 def list_releases(root: str) -> list[Manifest]:
     """Manifests of all releases, oldest first; folders without a whole manifest are no releases and are left out."""
-    store, found = Storage(root), []
-    for name in store.folders():
-        if not is_id(name):
-            continue
-        try:
-            found.append(read_manifest(store, name))
-        except ReleaseError:
-            continue
-    return sorted(found, key=lambda manifest: (manifest.created, manifest.id))
+    store = Storage(root)
+    return sorted(_whole(store, store.folders()), key=lambda manifest: (manifest.created, manifest.id))
 
 
 def load(
@@ -185,6 +181,32 @@ def fetch(root: str, release_id: str | None, folder: Path) -> Release:
     return Release(source.id, folder / source.id, source.manifest)
 
 
+def fetch_planner(root: str, name: str, folder: Path) -> Release:
+    """Copies a planner to `folder/<name>/planner` out of whichever release has it, and verifies the copy.
+
+    Args:
+        root: folder or URL of all releases.
+        name: the planner's, see `Manifest.planner_name`.
+        folder: a local one.
+
+    Returns:
+        The release that it was taken from, of which the planner's files are there.
+
+    Raises:
+        ReleaseError: no release has it, or a file is missing or changed.
+    """
+    store = Storage(root)
+    newest_first = sorted(store.folders(), reverse=True)
+    manifest = next((one for one in _whole(store, newest_first) if one.planner_name == name), None)
+    if manifest is None:
+        raise ReleaseError(f"{root}: no release has the planner {name}; `newfound release show` names a release's own")
+    needed = {file for file in manifest.files if file.startswith(f"{PLANNER}/")}
+    if not (folder / name).exists():
+        _download(store, manifest, needed, folder / name)
+    verify_files(folder / name, manifest, needed)
+    return Release(manifest.id, folder / name, manifest)
+
+
 def verify(root: str, release_id: str | None = None, cache: Path | None = None) -> Manifest:
     """Checks every digest of a release; see `load` for the errors."""
     return load(root, release_id, cache).manifest
@@ -233,6 +255,13 @@ def rollback(root: str, to: str | None = None, cache: Path | None = None) -> Man
     manifest = verify(root, to, cache)
     move(Storage(root), to, now, hold=True)
     return manifest
+
+
+def _whole(store: Storage, names: Iterable[str]) -> Iterator[Manifest]:
+    """The manifests among some folders, one after the other as they are asked for."""
+    for name in filter(is_id, names):
+        with contextlib.suppress(ReleaseError):
+            yield read_manifest(store, name)
 
 
 def _write(store: Storage, manifest: Manifest, sources: Mapping[str, Path]) -> None:

@@ -60,7 +60,7 @@ class LivePlanner:
         planner, prompts = self.planner, loaded.prompts
         assert planner is not None and prompts is not None
         seconds = self.config.planner_background_ms / 1000
-        answer = await self.breaker.call(lambda _: planner.answer(query, SUCCESSORS, prompts, loaded.release), seconds)
+        answer = await self.breaker.call(lambda _: planner.answer(query, SUCCESSORS, prompts), seconds)
         loaded.answer_cache.put(query, answer)
         REMEMBERED.set(len(loaded.answer_cache))
         return answer

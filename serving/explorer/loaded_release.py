@@ -11,6 +11,7 @@ from newfound.planner.prompt import has_planner
 from newfound.recommend.catalogue import AvailableCatalogue, Catalogue
 from newfound.recommend.decision import AnswerCache
 from newfound.recommend.recommender import released_policy
+from newfound.release.manifest import MANIFEST, parse_manifest
 from newfound.release.takedown import Takedown
 from serving.planner.client import Prompts
 
@@ -74,6 +75,13 @@ def build_loaded_release(folder: Path, release: str, *, planner: bool, remembere
     _ = catalogue.clusters.layout  # read now: the files will be gone
     prompts = None
     if planner and has_planner(folder / "planner"):
-        prompts = Prompts(folder / "planner", catalogue.clusters.interface, catalogue.clusters.descriptions)
+        name = _planner_name(folder / MANIFEST)
+        prompts = Prompts(folder / "planner", name, catalogue.clusters.interface, catalogue.clusters.descriptions)
     length = int(record["config"]["max_length"])
     return LoadedRelease(catalogue, released_policy(folder), length, prompts, remembered)
+
+
+def _planner_name(manifest: Path) -> str:
+    name = parse_manifest(manifest.read_bytes(), str(manifest)).planner_name
+    assert name is not None, "a planner's files are among the release's"
+    return name

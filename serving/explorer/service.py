@@ -45,7 +45,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--feast", help="Folder of Feast's repository; without it, requests bring their histories.")
     parser.add_argument("--history_length", type=int, default=1000, help="Events that a stored history holds at most.")
     parser.add_argument("--planner_url", default=os.environ.get("NEWFOUND_PLANNER_URL"), help="Before /v1/completions.")
-    parser.add_argument("--planner_model", help="The planner's name at its engine; the release's id by default.")
+    parser.add_argument("--planner_model", help="The planner's name at its engine; its name in the release by default.")
     parser.add_argument("--collector", default=os.environ.get("NEWFOUND_COLLECTOR_URL"), help="Where events go.")
     parser.add_argument("--spool", default="spool", help="Folder for events while the collector is away.")
     parser.add_argument("--page", action="store_true", help="Serve the page at /page.")

@@ -86,18 +86,19 @@ def planner(options: argparse.Namespace, work: Path) -> tuple[list[Service], lis
         kind = "vllm" if VLLM.exists() else "none"
     if kind == "none":
         return [], []
-    from newfound.release.store import current
+    from newfound.release.store import current, manifest_of
 
     release = current(options.releases)
-    folder = Path(options.releases) / str(release) / "planner"
-    if release is None or not folder.is_dir():
+    name = manifest_of(options.releases, release).planner_name if release else None
+    if name is None:
         return [], []
     port = options.port + 3
     health = f"http://127.0.0.1:{port}/health"
     if kind == "vllm":
         from serving.planner.vllm import command, environment
 
-        engine = Service("planner", command(VLLM, folder, release, port), work, health, environment())
+        folder = Path(options.releases) / str(release) / "planner"
+        engine = Service("planner", command(VLLM, folder, name, port), work, health, environment())
     else:
         arguments = ["--releases", options.releases, "--host", "127.0.0.1", "--http_port", str(port)]
         engine = Service.module("planner", "serving.planner", arguments, work, health)

@@ -27,11 +27,13 @@ class Prompts:
 
     Args:
         folder: the planner's, of which `FILES` are needed.
+        planner: its name, by which engines serve it and no other.
         interface: the release's clusters.
         descriptions: theirs.
     """
 
-    def __init__(self, folder: Path, interface: Sequence[str], descriptions: Sequence[str]) -> None:
+    def __init__(self, folder: Path, planner: str, interface: Sequence[str], descriptions: Sequence[str]) -> None:
+        self.planner = planner
         self.completions = CompletionCodec(PromptCodec.load(folder, descriptions))
         self.interface = list(interface)
         self._index = {cluster: place for place, cluster in enumerate(interface)}
@@ -59,7 +61,7 @@ class PlannerClient:
 
     Args:
         url: what stands before `/v1/completions`.
-        model: the name under which the engine serves the planner; None means the release's id.
+        model: the name under which the engine serves the planner; None means its name in the release.
         connections: most open at a time.
     """
 
@@ -79,7 +81,7 @@ class PlannerClient:
         if self._session is not None:
             await self._session.close()
 
-    async def answer(self, query: PlannerQuery, k: int, prompts: Prompts, release: str) -> dict[str, float]:
+    async def answer(self, query: PlannerQuery, k: int, prompts: Prompts) -> dict[str, float]:
         """The k next clusters, best first, with the natural logarithms of their probabilities.
 
         Raises:
@@ -87,7 +89,7 @@ class PlannerClient:
             Exception: the engine cannot be reached, refuses, or answers no JSON.
         """
         assert self._session is not None
-        body = orjson.dumps(prompts.request(query, self._model or release))
+        body = orjson.dumps(prompts.request(query, self._model or prompts.planner))
         async with self._session.post(self._url, data=body, headers={"Content-Type": "application/json"}) as response:
             response.raise_for_status()
             found = prompts.read(orjson.loads(await response.read()), query)

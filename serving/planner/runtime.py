@@ -38,31 +38,38 @@ class Runtime:
 
     def __init__(self, root: str, cache: Path) -> None:
         self.root, self.cache = root, cache
-        self._release = ""
+        self._release = self._name = ""
         self._planner: Any = None
         self._lock = threading.Lock()
 
     def load(self) -> None:
-        """Takes up the current release's planner.
+        """Takes up the current release's planner, if it is another one.
 
         Raises:
             NewfoundError: there is none, or it does not verify.
         """
         from newfound.clusters import Clusters
+        from newfound.errors import ReleaseError
         from newfound.planner.planner import Planner
-        from newfound.release.store import current, load
+        from newfound.release.store import current, load, manifest_of
 
-        if current(self.root) == self._release:
+        now = current(self.root)
+        if now is not None and now == self._release:
             return
-        release = load(self.root, None, self.cache)
+        if now is not None and manifest_of(self.root, now).planner_name == self._name:
+            self._release = now
+            return
+        release = load(self.root, now, self.cache)
+        if (name := release.manifest.planner_name) is None:
+            raise ReleaseError(f"{self.root}: release {release.id} has no planner")
         planner = Planner.load(release.path / "planner", Clusters.load(release.path / "clusters"))
         with self._lock:
-            self._planner, self._release = planner, release.id
+            self._planner, self._name, self._release = planner, name, release.id
 
     @property
-    def release(self) -> str:
-        """Id of the release whose planner answers."""
-        return self._release
+    def name(self) -> str:
+        """Name of the planner that answers."""
+        return self._name
 
     def answer(self, prompt: list[int], allowed: list[int], count: int) -> dict[int, float]:
         """The `count` allowed tokens of the highest log-probability with it, best first; only those that are interests.
@@ -111,12 +118,12 @@ def create_app(runtime: Runtime, watch_s: float = 2.0) -> FastAPI:
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [{"id": runtime.release, "object": "model"}]}
+        return {"object": "list", "data": [{"id": runtime.name, "object": "model"}]}
 
     @app.post("/v1/completions")
     async def completions(request: Completion) -> Any:
-        if request.model != runtime.release:
-            return JSONResponse({"error": {"message": f"the model is {runtime.release}"}}, status_code=404)
+        if request.model != runtime.name:
+            return JSONResponse({"error": {"message": f"the model is {runtime.name}"}}, status_code=404)
         try:
             found = await asyncio.to_thread(runtime.answer, request.prompt, request.allowed_token_ids, request.logprobs)
         except ValueError as error:
@@ -127,6 +134,6 @@ def create_app(runtime: Runtime, watch_s: float = 2.0) -> FastAPI:
         best, value = next(iter(told.items()))
         steps = {"tokens": [best], "token_logprobs": [value], "top_logprobs": [told]}
         answer = {"index": 0, "text": "", "logprobs": steps}
-        return {"object": "text_completion", "model": runtime.release, "choices": [answer]}
+        return {"object": "text_completion", "model": runtime.name, "choices": [answer]}
 
     return app

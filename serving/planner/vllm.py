@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def command(python: Path, folder: Path, release: str, port: int) -> list[str]:
-    """The engine on loopback, serving a release's planner under the release's id."""
+def command(python: Path, folder: Path, name: str, port: int) -> list[str]:
+    """The engine on loopback, serving a planner under its own name."""
     options = {
         "--model": str(folder.resolve()),
-        "--served-model-name": release,
+        "--served-model-name": name,
         "--host": "127.0.0.1",
         "--port": str(port),
         "--gpu-memory-utilization": "0.25",

@@ -165,8 +165,8 @@ def shelves(record: Record) -> str:
     for key, label in SHELVES.items():
         cells = []
         for name in known:
-            found = (record.get(f"{name}.new_shelves.{key}.recall@{k}") for k in (1, 3, 10))
-            cells.append(", ".join("" if one is None else _short(f"{one:.3f}") for one in found))
+            found = [record.get(f"{name}.new_shelves.{key}.recall@{k}") for k in (1, 3, 10)]
+            cells.append(", ".join(_short(f"{one:.3f}") for one in found if one is not None))
         rows.append([label, *cells])
     for other in ("nearest_embedding", "teacher"):
         key = f"new_shelves.planner.minus.{other}.recall@10"

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import yaml
 
-from newfound.release.store import current
+from newfound.release.store import current, manifest_of
 from serving.local.__main__ import VLLM
 from serving.local.processes import Service, free_port
 from serving.planner import vllm
@@ -117,9 +117,10 @@ class _Starter:
         port = self.ports["planner"]
         health = f"http://127.0.0.1:{port}/health"
         if self.engine == "vllm":
-            release = str(current(str(self.root)))
+            manifest = manifest_of(str(self.root), str(current(str(self.root))))
             # Eager: a killed engine that is compiled anew would be away for a minute and a half.
-            run = [*vllm.command(VLLM, self.root / release / "planner", release, port), "--enforce-eager"]
+            folder, name = self.root / manifest.id / "planner", str(manifest.planner_name)
+            run = [*vllm.command(VLLM, folder, name, port), "--enforce-eager"]
             service = Service("planner", run, self.folder, health, vllm.environment())
         else:
             run = [*self.shared, "--http_port", str(port)]

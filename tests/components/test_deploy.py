@@ -15,11 +15,13 @@ from components._canary import DeployError, canary_name, canary_of, deploy, weig
 from components.deploy_release import deploy_release
 from newfound.errors import GateError
 from tests.components.kube_api import KubeApi
+from tests.k8s.canary import NAMED
 from tests.k8s.test_schemas import custom_problems, needs_schemas
 
 ROOT = Path(__file__).parents[2]
 K8S = ROOT / "k8s"
 RELEASE = "20260101T000000-0123456789ab"
+PUBLISHED = {"release": RELEASE, "planner": NAMED}
 PAIR, PLANNER = "newfound-canary-0123456789ab", "newfound-planner-canary-0123456789ab"
 GATES = {"recall_over_chance": {"value": 4.0, "bound": 3.0, "passed": True}}
 CANARY = {"namespace": "newfound", "weight": 10, "ready_seconds": 5}
@@ -63,7 +65,7 @@ def _backends(kube: KubeApi) -> list[dict[str, Any]]:
 
 def test_a_second_pair_serves_the_release_beside_the_first(cluster: KubeApi, stable: dict[str, dict[str, Any]]) -> None:
     before = json.dumps([_services(cluster)[name]["spec"] for name in stable], sort_keys=True)
-    _, measures = deploy(RELEASE, GATES, CANARY, poll_s=0.01)
+    _, measures = deploy(PUBLISHED, GATES, CANARY, poll_s=0.01)
     services = _services(cluster)
     assert set(services) == {"newfound", "newfound-planner", PAIR, PLANNER}
     assert json.dumps([services[name]["spec"] for name in stable], sort_keys=True) == before
@@ -75,7 +77,7 @@ def test_a_second_pair_serves_the_release_beside_the_first(cluster: KubeApi, sta
     assert services[PAIR]["spec"]["predictor"]["model"]["args"] == ["--release", RELEASE]
     planner = services[PLANNER]["spec"]["predictor"]
     for container in (planner["model"], *planner["initContainers"]):
-        assert {"name": "NEWFOUND_RELEASE", "value": RELEASE} in container["env"]
+        assert {"name": "NEWFOUND_PLANNER", "value": NAMED} in container["env"]
     weights = {one["name"]: one["weight"] for one in _backends(cluster)}
     assert weights == {"newfound-transformer": 90, f"{PAIR}-transformer": 10}
     assert (measures["release"], measures["weight"]) == (RELEASE, 10)
@@ -88,9 +90,9 @@ def test_each_release_has_a_pair_of_its_own(cluster: KubeApi) -> None:
     """KServe copies `observedGeneration` from the Deployment (kserve/kserve, pkg/apis/serving/v1beta1/
     inference_service_status.go, PropagateRawStatus), so a changed object keeps the Ready of its old pods: no object is
     changed."""
-    deploy(RELEASE, GATES, CANARY, poll_s=0.01)
+    deploy(PUBLISHED, GATES, CANARY, poll_s=0.01)
     following = "20260202T000000-ba9876543210"
-    deploy(following, GATES, {**CANARY, "weight": 20}, poll_s=0.01)
+    deploy({**PUBLISHED, "release": following}, GATES, {**CANARY, "weight": 20}, poll_s=0.01)
     for release in (RELEASE, following):
         pair = _services(cluster)[canary_name("newfound", release)]
         assert pair["spec"]["transformer"]["containers"][0]["args"][-2:] == ["--release", release]
@@ -103,19 +105,31 @@ def test_each_release_has_a_pair_of_its_own(cluster: KubeApi) -> None:
 
 def test_a_pair_that_hangs_beside_an_old_ready_one_gets_no_traffic(cluster: KubeApi) -> None:
     """The controller's real way: Ready and the generation stay those of the pods that ran before."""
-    deploy(RELEASE, GATES, CANARY, poll_s=0.01)
+    deploy(PUBLISHED, GATES, CANARY, poll_s=0.01)
     before, ready = _backends(cluster), {}
     for name, one in _services(cluster).items():
         ready[name] = one.get("status", {})
     cluster.on_change = lambda made: made.update(status=ready.get(made["metadata"]["name"], {}))
     with pytest.raises(DeployError, match="not ready in time"):
-        deploy("20260202T000000-ba9876543210", GATES, {**CANARY, "ready_seconds": 0.05}, poll_s=0.01)
+        deploy(
+            {**PUBLISHED, "release": "20260202T000000-ba9876543210"},
+            GATES,
+            {**CANARY, "ready_seconds": 0.05},
+            poll_s=0.01,
+        )
     assert _backends(cluster) == before
+
+
+def test_a_release_without_a_planner_has_no_planner_of_its_own(cluster: KubeApi) -> None:
+    """Ids alone, nothing to read: no pod waits for a model that nobody made."""
+    applied, _ = deploy({**PUBLISHED, "planner": ""}, GATES, CANARY, poll_s=0.01)
+    assert [one["metadata"]["name"] for one in applied] == [PAIR, "newfound"]
+    assert PLANNER not in _services(cluster)
 
 
 def test_an_attempt_that_is_repeated_goes_on_with_what_is_there(cluster: KubeApi) -> None:
     for _ in range(2):
-        deploy(RELEASE, GATES, CANARY, poll_s=0.01)
+        deploy(PUBLISHED, GATES, CANARY, poll_s=0.01)
     assert len(_services(cluster)) == 4
 
 
@@ -130,14 +144,14 @@ def test_the_manifests_role_is_enough(cluster: KubeApi) -> None:
 
     cluster.allowed = allowed
     for _ in range(2):
-        deploy(RELEASE, GATES, CANARY, poll_s=0.01)
+        deploy(PUBLISHED, GATES, CANARY, poll_s=0.01)
     assert not allowed("delete", "inferenceservices", "newfound")
 
 
 @pytest.mark.parametrize("gates", [{}, {**GATES, "match_rate": {"value": 0.1, "bound": 0.9, "passed": False}}])
 def test_without_its_gates_nothing_is_touched(cluster: KubeApi, gates: dict[str, Any]) -> None:
     with pytest.raises(GateError, match="match_rate|none was judged"):
-        deploy(RELEASE, gates, CANARY)
+        deploy(PUBLISHED, gates, CANARY)
     assert not cluster.log
 
 
@@ -150,20 +164,20 @@ def test_pods_that_do_not_serve_get_no_traffic(cluster: KubeApi) -> None:
 
     cluster.on_change = fail
     with pytest.raises(DeployError, match=rf"{PLANNER}: not ready in time \(ImagePullBackOff: no such"):
-        deploy(RELEASE, GATES, {**CANARY, "ready_seconds": 0.05}, poll_s=0.01)
+        deploy(PUBLISHED, GATES, {**CANARY, "ready_seconds": 0.05}, poll_s=0.01)
     assert _backends(cluster) == before
 
 
 def test_what_the_cluster_refuses_is_told(cluster: KubeApi) -> None:
     cluster.allowed = lambda verb, kind, name: verb == "get"
     with pytest.raises(DeployError, match="the cluster answered 403 Forbidden"):
-        deploy(RELEASE, GATES, CANARY)
+        deploy(PUBLISHED, GATES, CANARY)
 
 
 @needs_schemas
 def test_the_canary_is_what_kserve_takes(stable: dict[str, dict[str, Any]]) -> None:
     for one in stable.values():
-        made = canary_of(one, RELEASE)
+        made = canary_of(one, RELEASE, NAMED)
         assert custom_problems(made) == []
         made["spec"]["predictor"]["minReplica"] = 1
         assert custom_problems(made)
@@ -172,7 +186,7 @@ def test_the_canary_is_what_kserve_takes(stable: dict[str, dict[str, Any]]) -> N
 def test_a_service_of_somebody_elses_is_left_alone() -> None:
     theirs = {"metadata": {"name": "newfound"}, "spec": {"predictor": {"model": {}}}}
     with pytest.raises(DeployError, match="expected one of newfound's"):
-        canary_of(theirs, RELEASE)
+        canary_of(theirs, RELEASE, NAMED)
     with pytest.raises(DeployError, match="does not lead to newfound-transformer"):
         weights_of({"metadata": {}, "spec": {"rules": [{"backendRefs": [{"name": "theirs"}]}]}}, RELEASE, 5)
 
@@ -185,7 +199,7 @@ def test_the_component_records_what_it_applied(
     def artifact(name: str) -> Any:
         return SimpleNamespace(path=str(tmp_path / name), name=name, metadata={}, log_metric=lambda *_: None)
 
-    (tmp_path / "published").write_text(json.dumps({"release": RELEASE}))
+    (tmp_path / "published").write_text(json.dumps(PUBLISHED))
     # A refresh's verdict holds the gates beside its measures.
     (tmp_path / "gates").write_text(json.dumps({"measures": {}, "gates": GATES}))
     deploy_release.python_func(

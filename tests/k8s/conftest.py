@@ -43,13 +43,19 @@ def production(rendered: Callable[[str], Documents]) -> Documents:
     return rendered("production")
 
 
-def with_component(folder: Path, component: str) -> Path:
-    """Production in a copy of the manifests, with one component more, as docs/operations.md says to add it."""
+def copied(folder: Path, *changes: tuple[str, str]) -> Path:
+    """Production in a copy of the manifests, its kustomization changed: (what is there, what comes instead)."""
     for part in ("k8s", "monitoring/dashboards", "monitoring/configs", "pipelines"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
     overlay = folder / "k8s" / "overlays" / "production"
     text = (overlay / "kustomization.yaml").read_text(encoding="utf-8")
-    added = text.replace("components:\n", f"components:\n  - ../../components/{component}\n", 1)
-    assert added != text
-    (overlay / "kustomization.yaml").write_text(added, encoding="utf-8")
+    for before, after in changes:
+        assert before in text, before
+        text = text.replace(before, after, 1)
+    (overlay / "kustomization.yaml").write_text(text, encoding="utf-8")
     return overlay
+
+
+def with_component(folder: Path, component: str) -> Path:
+    """Production with one component more, as docs/operations.md says to add it."""
+    return copied(folder, ("components:\n", f"components:\n  - ../../components/{component}\n"))

@@ -14,6 +14,7 @@ import pytest
 
 from components._canary import canary_of
 from k8s.workloads import of_kind
+from tests.k8s.canary import NAMED
 from tests.k8s.conftest import Documents
 
 RELEASE = "20260101T000000-0123456789ab"
@@ -48,7 +49,7 @@ def refusals(documents: Documents, made: dict[str, Any], user: str = EDITOR) -> 
 @pytest.fixture
 def pair(production: Documents) -> dict[str, dict[str, Any]]:
     """A canary's two services, as the pipeline makes them."""
-    return {one["metadata"]["name"]: canary_of(one, RELEASE) for one in of_kind(production, "InferenceService")}
+    return {one["metadata"]["name"]: canary_of(one, RELEASE, NAMED) for one in of_kind(production, "InferenceService")}
 
 
 def test_the_pipelines_canary_passes(production: Documents, pair: dict[str, dict[str, Any]]) -> None:
@@ -80,7 +81,7 @@ SLIPS = {
     "an account": lambda made: made["spec"]["predictor"].update(serviceAccountName="newfound-postgres"),
     "a model's image": lambda made: made["spec"]["predictor"]["model"].update(image="other"),
     "a model's secret": lambda made: made["spec"]["predictor"]["model"].update(
-        env=[{"name": "NEWFOUND_RELEASE", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}]
+        env=[{"name": "NEWFOUND_PLANNER", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}]
     ),
     "a runtime": lambda made: made["spec"]["predictor"]["model"].update(runtime="kserve-vllmserver"),
     "a predictor of its own": lambda made: made["spec"]["predictor"].update(containers=[{"image": "x"}]),
@@ -95,7 +96,21 @@ def test_what_is_no_copy_is_refused(production: Documents, pair: dict[str, dict[
     assert refusals(production, pair["newfound"])
 
 
-def test_the_planners_fetching_container_is_held_too(production: Documents, pair: dict[str, dict[str, Any]]) -> None:
+FETCHING = {
+    "an image": lambda container: container.update(image="other"),
+    "an argument": lambda container: container["args"].append("--releases=s3://elsewhere"),
+    "a secret": lambda container: container["env"].append(
+        {"name": "X", "valueFrom": {"secretKeyRef": {"name": "newfound-postgres", "key": "superuser"}}}
+    ),
+    "a variable": lambda container: container["env"].append({"name": "AWS_ENDPOINT_URL", "value": "http://elsewhere"}),
+    "no planner's name": lambda container: container["env"].append({"name": "NEWFOUND_PLANNER", "value": "../x"}),
+}
+
+
+@pytest.mark.parametrize("slip", FETCHING)
+def test_the_planners_fetching_container_is_held_too(
+    production: Documents, pair: dict[str, dict[str, Any]], slip: str
+) -> None:
     made = pair["newfound-planner"]
-    made["spec"]["predictor"]["initContainers"][0]["image"] = "other"
+    FETCHING[slip](made["spec"]["predictor"]["initContainers"][0])
     assert refusals(production, made)

@@ -19,6 +19,7 @@ import yaml
 from components._canary import MANAGER, canary_of, weights_of
 from k8s.kustomize import ROOT, documents
 from k8s.workloads import of_kind
+from tests.k8s.canary import NAMED
 from tests.k8s.conftest import Documents, with_component
 
 RELEASE = "20260101T000000-0123456789ab"
@@ -103,10 +104,10 @@ def test_a_canary_is_nobodys_to_prune(production: Documents, tracked: dict[str, 
     """Argo CD removes what bears its application's label and is in no repository (argoproj/argo-cd,
     docs/user-guide/resource_tracking.md): a copy of the pair that serves must not."""
     for one in of_kind(production, "InferenceService"):
-        stable, plain = copy.deepcopy(dict(one)), canary_of(one, RELEASE)
+        stable, plain = copy.deepcopy(dict(one)), canary_of(one, RELEASE, NAMED)
         for field, more in tracked.items():
             stable["metadata"][field] = {**stable["metadata"].get(field, {}), **more}
-        assert canary_of(stable, RELEASE) == plain
+        assert canary_of(stable, RELEASE, NAMED) == plain
         assert plain["metadata"]["labels"]["app.kubernetes.io/part-of"] == "newfound"
 
 

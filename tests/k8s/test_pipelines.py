@@ -12,7 +12,7 @@ from k8s.workloads import of_kind, services, workloads
 from newfound.config import load_config
 from pipelines.platform import load_platform
 from tests.k8s import references, servers
-from tests.k8s.canary import with_canary
+from tests.k8s.canary import NAMED, with_canary
 from tests.k8s.conftest import Documents
 from tests.k8s.test_kserve_models import KINDS
 from tests.k8s.test_kserve_models import problems as unknown_to_kserve
@@ -43,7 +43,8 @@ def test_every_part_of_it_serves_the_release(deployed: Documents) -> None:
         for container in workload.containers:
             known = references.environment(workload, container, deployed)
             args = [references.expanded(text, known) for text in container["args"]]
-            assert any(RELEASE in text for text in args), (workload.owner, args)
+            named = NAMED if workload.component == "planner" else RELEASE
+            assert any(named in text for text in args), (workload.owner, args)
 
 
 def test_it_is_what_the_component_is(deployed: Documents, rendered: Any) -> None:

@@ -105,10 +105,14 @@ def test_a_canary_is_pinned_and_shares_nothing_that_serves(rendered: Any, produc
         (config,) = [
             source["configMapRef"]["name"]
             for source in container["envFrom"]
-            if source.get("configMapRef", {}).get("name", "").startswith("newfound-release")
+            if source.get("configMapRef", {}).get("name", "").startswith(("newfound-release", "newfound-planner"))
         ]
         data = {one["metadata"]["name"]: one["data"] for one in of_kind(both, "ConfigMap")}[config]
-        assert data == {"NEWFOUND_RELEASE": "20260101T000000-000000000000"}
+        assert data == (
+            {"NEWFOUND_PLANNER": "0" * 16}
+            if workload.component == "planner"
+            else {"NEWFOUND_RELEASE": "20260101T000000-000000000000"}
+        )
     # The pair that serves is as it was: same objects, byte for byte, but for the route's weights.
     for document in production:
         if document["kind"] != "HTTPRoute":

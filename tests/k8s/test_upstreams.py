@@ -11,6 +11,7 @@ import yaml
 
 from k8s.kustomize import documents
 from k8s.workloads import of_kind, workloads
+from tests.k8s.canary import NAMED
 from tests.k8s.conftest import Documents, with_component
 
 MONITORING = "monitoring.coreos.com"
@@ -98,7 +99,7 @@ def test_each_pair_scales_on_its_own_requests(production: Documents, part: str) 
     for one in of_kind(production, "InferenceService"):
         if part not in one["spec"]:
             continue
-        made = canary_of(one, "20260101T000000-0123456789ab")
+        made = canary_of(one, "20260101T000000-0123456789ab", NAMED)
         name = one["metadata"]["name"]
         for spec, service in ((one, f"{name}-{part}"), (made, f"{made['metadata']['name']}-{part}")):
             for metric in spec["spec"][part]["autoScaling"]["metrics"]:

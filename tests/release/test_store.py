@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -272,3 +273,44 @@ def test_dead_before_any_write_of_the_first_release_there_is_none_or_all_of_it(t
     assert deaths == 8
     assert release.load(f"memory://{root}", cache=tmp_path / "cache").id == made.id
     assert read_takedown(f"memory://{root}") == Takedown()
+
+
+def _with_planner(folder: Path, root: str, planner: str, ranker: str) -> release.Manifest:
+    (folder / "planner" / "inner").mkdir(parents=True)
+    for name, text in (("planner/model", planner), ("planner/inner/prompt", "p"), ("ranker", ranker)):
+        (folder / name).write_text(text)
+    parts = {name: folder / name for name in ("planner", "ranker")}
+    return release.publish(parts, root, lineage={}, measures={}, fits={}, gates=HELD)
+
+
+def test_a_planners_name_is_what_its_files_are(tmp_path: Path) -> None:
+    """The sha256 of what `sha256sum` prints of them: anybody can work it out."""
+    root = str(tmp_path / "releases")
+    first, refreshed, trained = (
+        _with_planner(tmp_path / name, root, *parts)
+        for name, parts in {"1": ("a", "x"), "2": ("a", "y"), "3": ("b", "y")}.items()
+    )
+    assert first.planner_name == refreshed.planner_name != trained.planner_name
+    command = "find . -type f | sed 's|^./||' | LC_ALL=C sort | xargs sha256sum | sha256sum | cut -c1-16"
+    planner = tmp_path / "releases" / first.id / "planner"
+    printed = subprocess.run(["sh", "-c", command], cwd=planner, capture_output=True, text=True, check=True).stdout
+    assert first.planner_name == printed.strip()
+    assert _publish(tmp_path / "run", root).planner_name is None
+
+
+@pytest.mark.parametrize("kind", ["folder", "memory"])
+def test_a_planner_is_fetched_out_of_whichever_release_has_it(tmp_path: Path, kind: str) -> None:
+    root = str(tmp_path / "releases") if kind == "folder" else f"memory://{tmp_path.name}/releases"
+    first = _with_planner(tmp_path / "1", root, "a", "x")
+    name = str(first.planner_name)
+    _with_planner(tmp_path / "2", root, "b", "y")
+    fetched = release.fetch_planner(root, name, tmp_path / "here")
+    assert (fetched.id, fetched.path) == (first.id, tmp_path / "here" / name)
+    assert (fetched.path / "planner" / "model").read_text() == "a" and not (fetched.path / "ranker").exists()
+    _with_planner(tmp_path / "3", root, "a", "z")
+    release.fetch_planner(root, name, tmp_path / "here")  # a container that is started again
+    (fetched.path / "planner" / "model").write_text("c")
+    with pytest.raises(ReleaseError, match="sha256 differs"):
+        release.fetch_planner(root, name, tmp_path / "here")
+    with pytest.raises(ReleaseError, match="no release has the planner 0000000000000000"):
+        release.fetch_planner(root, "0" * 16, tmp_path / "here")

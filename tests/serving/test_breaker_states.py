@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from serving.circuit_breaker import CircuitBreaker, State, Unavailable
 from tests.serving.virtual_time import VirtualTimeLoop
 
-IN_FLIGHT, FAILURES, OPEN_S, PATIENCE_S = 3, 2, 1.0, 0.2
+IN_FLIGHT, FAILURES, OPEN_S = 3, 2, 1.0
 
 
 class Passed(Exception):
@@ -34,11 +34,15 @@ class BreakerStates(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = VirtualTimeLoop()
-        self.breaker = CircuitBreaker("part", IN_FLIGHT, FAILURES, OPEN_S * 1000, PATIENCE_S * 1000, (Passed,))
         self.calls: list[Call] = []
         self.inside = 0
-        self.trials = 0
         self.outcomes: list[str] = []
+
+    @initialize(patience_s=st.sampled_from([0.2, 3.0]))
+    def begin(self, patience_s: float) -> None:
+        """A part that may take less time than the breaker stays open, or more."""
+        self.patience_s = patience_s
+        self.breaker = CircuitBreaker("part", IN_FLIGHT, FAILURES, OPEN_S * 1000, patience_s * 1000, (Passed,))
         self.breaker.outcomes = self.outcomes.append
 
     def teardown(self) -> None:
@@ -58,10 +62,8 @@ class BreakerStates(RuleBasedStateMachine):
         entered = []
 
         async def part(told: float) -> str:
-            trial = self.breaker.state is not State.CLOSED
             entered.append(told)
             self.inside += 1
-            self.trials += trial
             try:
                 await asyncio.sleep(takes)
                 if kind == "ok":
@@ -69,17 +71,17 @@ class BreakerStates(RuleBasedStateMachine):
                 raise {"error": ValueError, "timeout": TimeoutError, "pass": Passed}[kind]
             finally:
                 self.inside -= 1
-                self.trials -= trial
 
         task = self.loop.create_task(self.caller(part, seconds))
         self.calls.append(Call(task, self.loop.time(), seconds))
         self.loop.run_until_complete(_turns())
-        refused = state is State.TRYING or (state is State.OPEN and self.loop.time() < retry_at)
+        refused = state is not State.CLOSED and self.loop.time() < retry_at
         if refused or running >= IN_FLIGHT or seconds <= 0:
             assert not entered, "a refused call does not reach the part"
         else:
             (told,) = entered
-            assert told == (PATIENCE_S if state is State.OPEN else min(seconds, PATIENCE_S))
+            own = self.patience_s if state is not State.CLOSED else min(seconds, self.patience_s)
+            assert told == own
 
     async def caller(self, part: object, seconds: float) -> str:
         began = self.loop.time()
@@ -90,7 +92,7 @@ class BreakerStates(RuleBasedStateMachine):
         except Passed:
             return "pass"
         finally:
-            assert self.loop.time() - began <= min(seconds, PATIENCE_S) + 1e-9, "nobody waits longer than they would"
+            assert self.loop.time() - began <= min(seconds, self.patience_s) + 1e-9, "nobody waits longer"
 
     @rule(seconds=st.sampled_from([0.001, 0.05, 0.2, 1.0, 3.0]))
     def pass_time(self, seconds: float) -> None:
@@ -125,8 +127,7 @@ class BreakerStates(RuleBasedStateMachine):
     @invariant()
     def bounds_hold(self) -> None:
         assert self.inside <= self.breaker.running <= IN_FLIGHT
-        assert self.trials <= 1, "one trial at a time"
-        assert (self.breaker.state is State.TRYING) == bool(self.breaker._trials)
+        assert self.breaker.state is not State.TRYING or self.breaker._trials, "somebody is out to try"
 
 
 async def _turns() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -58,6 +59,23 @@ def test_failures_in_a_row_open_it_and_a_trial_closes_it():
     run(story)
 
 
+def test_a_busy_event_loop_is_no_failure_of_the_part():
+    async def answers_soon(seconds: float) -> str:
+        await asyncio.sleep(0.01)
+        return "fine"
+
+    async def story() -> None:
+        one = breaker(failures=2, patience_ms=30, in_flight=8)
+        calls = [asyncio.create_task(outcome(one, answers_soon)) for _ in range(4)]
+        await asyncio.sleep(0)
+        time.sleep(0.1)  # what a burst of other requests does to the loop
+        await asyncio.gather(*calls)
+        assert one.state is State.CLOSED
+        assert [await outcome(one, slow) for _ in range(2)] == ["deadline"] * 2 and one.state is State.OPEN
+
+    run(story)
+
+
 def test_only_one_call_tries():
     async def story() -> None:
         one = breaker(failures=1)
@@ -67,6 +85,34 @@ def test_only_one_call_tries():
         await asyncio.sleep(0.01)
         assert one.state is State.TRYING and await outcome(one, fine) == "open"
         assert await trial == "deadline" and one.state is State.OPEN
+
+    run(story)
+
+
+def test_a_trial_that_hangs_does_not_keep_a_part_away_that_is_back():
+    async def story() -> None:
+        one = breaker(failures=1, patience_ms=10_000)
+        await outcome(one, broken)
+        await asyncio.sleep(0.06)
+        assert await outcome(one, slow, 0.01) == "deadline" and one.state is State.TRYING
+        assert await outcome(one, fine) == "open"
+        await asyncio.sleep(0.06)
+        assert await outcome(one, fine) == "fine" and one.state is State.CLOSED
+        assert one.running == 1, "the first trial is still out"
+
+    run(story)
+
+
+def test_of_two_trials_the_one_that_fails_says_nothing_while_the_other_is_out():
+    async def story() -> None:
+        one = breaker(failures=1, patience_ms=10_000, in_flight=3)
+        await outcome(one, broken)
+        await asyncio.sleep(0.06)
+        assert await outcome(one, slow, 0.01) == "deadline"
+        await asyncio.sleep(0.06)
+        assert await outcome(one, broken) == "error" and one.state is State.TRYING
+        await asyncio.sleep(0.06)
+        assert await outcome(one, fine) == "fine" and one.state is State.CLOSED
 
     run(story)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from newfound.planner.planner import Planner
 from newfound.planner.remote.completion import EngineError
 from newfound.planner.remote.planner import RemotePlanner
 from newfound.recommend.decision import SUCCESSORS, PlannerQuery
+from newfound.release.store import promote, publish
 from serving.circuit_breaker import CircuitBreaker
 from serving.deadline import Deadline
 from serving.explorer.live_planner import LivePlanner
@@ -26,6 +28,7 @@ from serving.explorer.loaded_release import LoadedRelease, build_loaded_release
 from serving.planner.client import PlannerClient, Prompts
 from serving.planner.runtime import Runtime, create_app
 from serving.settings import ServingConfig
+from tests.release.gates import HELD
 from tests.serving.synthetic import World, publish_with_planner
 
 CONFIG = ServingConfig(planner_ms=300, planner_background_ms=2000, deadline_ms=2000)
@@ -70,7 +73,7 @@ def test_client_and_runtime_give_the_exact_best(root, loaded):
     """Over HTTP: the very prompt, and the log-probabilities of all interests."""
     runtime = Runtime(str(root), root / "unused")
     runtime.load()
-    assert runtime.release == loaded.release
+    assert runtime.name == loaded.prompts.planner
     app = create_app(runtime)
     exact = Planner.load(next(p for p in root.iterdir() if p.is_dir()) / "planner", loaded.catalogue.clusters)
 
@@ -81,7 +84,7 @@ def test_client_and_runtime_give_the_exact_best(root, loaded):
 
     async def answer(query: PlannerQuery) -> dict[str, float]:
         async with served(forward) as client:
-            return await client.answer(query, 3, loaded.prompts, loaded.release)
+            return await client.answer(query, 3, loaded.prompts)
 
     names = loaded.catalogue.interface
     for query in (PlannerQuery(("c3",)), PlannerQuery(("c3", "c5"))):
@@ -95,7 +98,7 @@ def test_client_and_runtime_give_the_exact_best(root, loaded):
 def test_the_runtime_refuses_another_model_and_foreign_tokens(root, loaded):
     runtime = Runtime(str(root), root / "unused")
     runtime.load()
-    body = {"model": loaded.release, "prompt": [1, 2], "allowed_token_ids": [5]}
+    body = {"model": loaded.prompts.planner, "prompt": [1, 2], "allowed_token_ids": [5]}
 
     async def send(body: dict[str, object]) -> httpx.Response:
         transport = httpx.ASGITransport(app=create_app(runtime))
@@ -109,6 +112,26 @@ def test_the_runtime_refuses_another_model_and_foreign_tokens(root, loaded):
     assert asyncio.run(send({**body, "prompt": [10**6], "allowed_token_ids": own})).status_code == 400
     told = asyncio.run(send({**body, "allowed_token_ids": own, "logprobs": 3})).json()["choices"][0]["logprobs"]
     assert len(told["top_logprobs"][0]) == 3 and told["token_logprobs"][0] == max(told["top_logprobs"][0].values())
+
+
+def test_a_planner_is_served_on_when_another_release_has_it(root: Path, loaded: LoadedRelease) -> None:
+    """Its name is what its files are; a release with another planner has another name, and is refused by this one."""
+    runtime = Runtime(str(root), root / "unused")
+    runtime.load()
+    before = runtime._planner
+    (first,) = [one for one in root.iterdir() if one.is_dir()]
+    parts = {name: first / name for name in ("clusters", "table", "ranker", "items.parquet", "planner", "decision")}
+    told = {"lineage": {}, "measures": {}, "fits": {}, "gates": HELD}
+    parts = {name: path for name, path in parts.items() if path.exists()}
+    again = publish({**parts, "more": first / "items.parquet"}, str(root), **told)
+    try:
+        runtime.load()
+        assert runtime._planner is before and runtime.name == again.planner_name
+        other = build_loaded_release(root / again.id, again.id, planner=True, remembered=1)
+        assert other.prompts is not None and other.prompts.planner == runtime.name
+    finally:
+        promote(str(root), first.name)
+        shutil.rmtree(root / again.id)
 
 
 def engine(delay: float = 0.0, garbage: object = None) -> tuple[list[float], object]:
@@ -216,12 +239,13 @@ def test_live_and_bulk_queries_are_the_same_request(loaded):
 
     async def story() -> None:
         async with served(live) as client:
-            await client.answer(PlannerQuery(("c3", "c5")), 2, loaded.prompts, "planner")
+            await client.answer(PlannerQuery(("c3", "c5")), 2, loaded.prompts)
 
     with pytest.raises(aiohttp.ClientResponseError):
         asyncio.run(story())
     codec, interface = loaded.prompts.completions.prompt, loaded.prompts.interface
-    planner = RemotePlanner(codec, interface, "http://engine", "planner", transport=httpx.MockTransport(bulk))
+    transport = httpx.MockTransport(bulk)
+    planner = RemotePlanner(codec, interface, "http://engine", loaded.prompts.planner, transport=transport)
     with pytest.raises(EngineError, match="503"):
         planner.log_probs([("c3", "c5")])
     assert len(sent) == 2 and sent[0] == sent[1]

@@ -1,0 +1,1 @@
+"""Generated data sets of any size, in the shape of a real one."""

@@ -25,11 +25,12 @@ from newfound.types import Bools, Doubles, Floats, Ints
 FOLD: Final = 3  # one in so many people is kept for the coefficients
 MOMENTS: Final = 500
 LOOKS: Final = 4000
+TIES: Final = 10.0  # ridge of the interests' ties, in people
 SHRUNK: Final = 10.0  # imagined looks behind an item's approval
 TEMPERATURE: Final = 0.05
 EXPLORATION: Final = 0.02
 ITEMS: Final = ("ranker", "popularity", "approval")
-CLUSTERS: Final = ("planner", "choice", "demand", "text")
+CLUSTERS: Final = ("planner", "choice", "demand", "text", "affinity")
 
 
 class JointDecision:
@@ -94,9 +95,10 @@ class JointDecision:
         looks, likes = journal.tries[0][seen.items] - 1, journal.tries[1][seen.items] - seen.liked
         usual = journal.tries[1].sum() / max(journal.tries[0].sum(), 1.0)
         share = np.clip((likes + SHRUNK * usual) / (looks + SHRUNK), 0.01, 0.99)
-        scores = ranker.scores(_profiles_before(journal, seen, at))[at, seen.items]
+        profiles = _profiles_before(journal, seen, at)
+        scores = ranker.scores(profiles)[at, seen.items]
         terms = {"ranker": scores, "popularity": ranker.popularity[seen.items], "approval": np.log(share / (1 - share))}
-        found = self._cluster_terms(seen.recent, ~seen.known)
+        found = self._cluster_terms(seen.recent, ~seen.known, affinity(journal, profiles, ~kept))
         return {**terms, **{name: values[at, clusters] for name, values in found.items()}}, seen.liked
 
     def _moments(self, journal: Journal, choices: Choice, kept: Bools, ranker: LinearRanker) -> Moments:
@@ -104,14 +106,14 @@ class JointDecision:
         rows = np.flatnonzero(kept[choices.users] & (choices.recent[:, 1] >= 0))[-MOMENTS:]
         profiles = _profiles_before(journal, choices, rows)
         allowed = ~choices.known[rows]
-        clusters = self._cluster_terms(choices.recent[rows], allowed)
+        clusters = self._cluster_terms(choices.recent[rows], allowed, affinity(journal, profiles, ~kept))
         items = self._item_terms(ranker.scores(profiles))
         open_ = allowed[:, journal.cluster_of] & journal.exists.reshape(-1)
         return Moments(items, clusters, open_, choices.items[rows], choices.users[rows])
 
     # --- deciding ---------------------------------------------------------------------------------------------------
 
-    def _cluster_terms(self, recent: Ints, allowed: Bools) -> dict[str, Floats]:
+    def _cluster_terms(self, recent: Ints, allowed: Bools, affinity: Floats) -> dict[str, Floats]:
         terms = {"choice": pool_pairs(self._pull, recent, allowed)}
         if self._planner is not None:
             terms["planner"] = pool_pairs(self._planner, recent, allowed)
@@ -119,6 +121,7 @@ class JointDecision:
         age = np.where(recent >= 0, 2.0 ** (-np.arange(recent.shape[1]) / HALF_LIFE), 0.0)
         mean = (age[:, :, None] * self._unit[np.maximum(recent, 0)]).sum(axis=1)
         mean /= np.maximum(age.sum(axis=1, keepdims=True), 1e-9)
+        terms["affinity"] = np.where(allowed, affinity, np.float32(0))
         terms["text"] = np.where(allowed, mean @ self._unit.T, 0.0).astype(np.float32)
         return terms
 
@@ -128,7 +131,8 @@ class JointDecision:
 
     def offer(self, journal: Journal, scores: Floats, allowed: Bools, generator: np.random.Generator) -> Offer:
         """Joint utilities of all items, and a race of the interests."""
-        terms = self._cluster_terms(journal.recent(np.arange(journal.people), RECENT), allowed)
+        whole = affinity(journal, journal.profile, np.ones(journal.people, dtype=bool))
+        terms = self._cluster_terms(journal.recent(np.arange(journal.people), RECENT), allowed, whole)
         joint = joint_of_all(self._item_terms(scores), terms, self.coefficients, journal.exists)
         heads = best_of_each(joint, journal.clusters) / self.temperature
         explores = generator.random((len(joint), 1)) < self.exploration
@@ -160,6 +164,23 @@ def joint_of_all(
     joint = apart + (nests + (coefficients.dissimilarity - 1.0) * values)[..., None]
     found: Floats = joint.reshape(len(utilities), -1).astype(np.float32)
     return found
+
+
+def affinity(journal: Journal, profiles: Floats, learners: Bools) -> Floats:
+    """[B, C], the ties of interests with all that a person liked, each row of mean 0 and spread 1.
+
+    The linear ranker over interests instead of items: few enough that some people's histories tell their ties.
+
+    Args:
+        profiles: [B, n], what people liked.
+        learners: [U], whose histories the ties are learned from.
+    """
+
+    def by_interest(items: Floats) -> Floats:
+        found: Floats = np.log1p(items.reshape(len(items), journal.clusters, -1).sum(axis=2))
+        return found
+
+    return fit_linear_ranker(by_interest(journal.profile[learners]), penalty=TIES).scores(by_interest(profiles))
 
 
 def _bounds(journal: Journal) -> Ints:

@@ -37,6 +37,7 @@ MAKERS: Mapping[str, Callable[[Knowledge], Arm]] = {
     "cluster_sequence": lambda knowledge: ClusterSequence(),
     "hcb": HierarchicalBandit,
     "neural_linear": lambda knowledge: NeuralLinearBandit(),
+    "newfound_by_choices": lambda knowledge: JointDecision(knowledge, knowledge.language, "choices"),
     "newfound_without_planner": lambda knowledge: JointDecision(knowledge, None),
     "newfound_teacher": lambda knowledge: JointDecision(knowledge, knowledge.teacher),
     "newfound": lambda knowledge: JointDecision(knowledge, knowledge.language),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -36,12 +36,27 @@ class Choice:
 
 @dataclass(frozen=True)
 class Impressions:
-    """Looked-at novel slots: people, items, days, whether liked, each [I], and the profiles they were decided on."""
+    """Looked-at items of interests that were new to the person: everything [I].
+
+    Attributes:
+        users: who looked.
+        items: at what.
+        days: when.
+        liked: whether they liked it.
+        recent: [I, RECENT], interests before it, the latest first, -1 where there were fewer.
+        known: [I, C], interests that were not new to the person any more.
+    """
 
     users: Ints
     items: Ints
     days: Ints
     liked: Bools
+    recent: Ints
+    known: Bools
+
+    def take(self, rows: Ints) -> Impressions:
+        """Some of them."""
+        return Impressions(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 class Journal:
@@ -66,7 +81,7 @@ class Journal:
         self.tries = np.zeros((2, self.n))  # looked at and liked, over all people
         self._events: list[tuple[Ints, Ints, Ints]] = []
         self._choices: list[tuple[Ints, Ints, Ints, Ints, Bools]] = []
-        self._novel: list[tuple[Ints, Ints, Ints, Bools]] = []
+        self._novel: list[tuple[Ints, Ints, Ints, Bools, Ints, Bools]] = []
         self._clock = 0.0
 
     def new_day(self) -> None:
@@ -102,8 +117,9 @@ class Journal:
         np.add.at(self.tries[1], items[liked], 1.0)
 
     def add_novel(self, users: Ints, items: Ints, day: int, liked: Bools) -> None:
-        """Notes looked-at novel slots."""
-        self._novel.append((users, items, np.full(len(users), day), liked))
+        """Notes looks at items of new interests, before what was liked of them is noted."""
+        state = self.recent(users, RECENT), self.known[users].copy()
+        self._novel.append((users, items, np.full(len(users), day), liked, *state))
 
     # --- what is known ----------------------------------------------------------------------------------------------
 
@@ -123,10 +139,11 @@ class Journal:
         return Choice(*_joined(self._choices))
 
     def impressions(self) -> Impressions:
-        """Looked-at novel slots."""
+        """Looks at items of new interests."""
         if not self._novel:
             none = np.zeros(0, dtype=np.int64)
-            return Impressions(none, none, none, none.astype(bool))
+            empty = np.zeros((0, RECENT), dtype=np.int64), np.zeros((0, self.clusters), dtype=bool)
+            return Impressions(none, none, none, none.astype(bool), *empty)
         return Impressions(*_joined(self._novel))
 
     @property

@@ -25,7 +25,7 @@ class ClusterSequence(ClusterArm):
         length: interests of a walk, the last ones.
     """
 
-    def __init__(self, epochs: int = 8, width: int = 32, length: int = 16) -> None:
+    def __init__(self, epochs: int = 16, width: int = 32, length: int = 16) -> None:
         self.epochs, self.width, self.length = epochs, width, length
         self._net: _Recurrent | None = None
 
@@ -91,7 +91,7 @@ class HierarchicalBandit(ClusterArm):
         width: of the confidence bound.
     """
 
-    def __init__(self, knowledge: Knowledge, width: float = 0.3) -> None:
+    def __init__(self, knowledge: Knowledge, width: float = 1.0) -> None:
         self._themes, self.width = knowledge.themes, width
 
     def fit(self, journal: Journal, ranker: LinearRanker, seed: int) -> None:
@@ -132,7 +132,7 @@ class NeuralLinearBandit(ClusterArm):
         noise: spread of the sampled last layers, as a share of the posterior's.
     """
 
-    def __init__(self, noise: float = 0.5) -> None:
+    def __init__(self, noise: float = 1.0) -> None:
         self.noise = noise
 
     def fit(self, journal: Journal, ranker: LinearRanker, seed: int) -> None:

@@ -23,6 +23,7 @@ NAMES: Final = {
     "cluster_sequence": "cluster sequence",
     "hcb": "hierarchical bandit",
     "neural_linear": "neural linear bandit",
+    "newfound_by_choices": "newfound, weights from choices",
     "newfound_without_planner": "newfound without planner",
     "newfound_teacher": "newfound, teacher for language model",
     "newfound": "newfound",

@@ -86,6 +86,8 @@ def journal_of(ratings: Ratings, people: Ints, hidden: Bools | None = None) -> J
         good = v[some] >= LIKED
         journal.new_day()
         journal.add_looks(u[some], i[some], good)
+        new = np.flatnonzero(some)[~journal.known[u[some], ratings.cluster_of[i[some]]]]
+        journal.add_novel(u[new], i[new], now, v[new] >= LIKED)
         journal.add_liked(u[some][good], i[some][good], now)
     return journal
 

@@ -31,7 +31,7 @@ from tests.benchmarks.record import machine, write_record
 
 HERE: Final = Path(__file__).parent
 SHARED: Final = HERE.parents[2] / "shared" / "data"
-RIVALS: Final = (BASELINE, "ranker_direct", "newfound_teacher", "newfound_without_planner")
+RIVALS: Final = tuple(name for name in MAKERS if name != "newfound")
 
 
 def configurations(size: str) -> dict[str, ExperimentConfig]:

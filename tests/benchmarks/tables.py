@@ -3,7 +3,7 @@
     make tables
 
 A table stands between `<!-- table NAME -->` and `<!-- end -->`; what stands there is replaced. Nothing is measured
-here: figures come from runs/bench/worth.json, and from the runs on the four data sets that it was written from.
+here: figures come from runs/bench/{worth,experiment}.json, and from the runs on the four data sets behind the first.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from typing import Any, Final
 
 from newfound.clusters import Clusters
 from newfound.files import write_text
+from tests.benchmarks import experiment_tables
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 RECORD: Final = ROOT / "runs" / "bench" / "worth.json"
+EXPERIMENT: Final = ROOT / "runs" / "bench" / "experiment.json"
 RUNS: Final = ROOT / "runs" / "bench" / "worth"
 SETS: Final = {
     "movielens": "MovieLens-100K",
@@ -208,6 +210,13 @@ def fidelity(record: Record) -> str:
     return _rows(["", "interests", "at one", "at ten", "chance at ten", "ids at one", "ids at ten"], rows)
 
 
+def _experiment(make: Callable[[Record], str]) -> Callable[[Record], str]:
+    def made(record: Record) -> str:
+        return make(json.loads(EXPERIMENT.read_text(encoding="utf-8"))) if EXPERIMENT.exists() else ""
+
+    return made
+
+
 def _descriptions(name: str) -> Callable[[Record], str]:
     def listed(record: Record) -> str:
         if not (RUNS / name / "clusters").exists():
@@ -228,6 +237,10 @@ TABLES: Final[dict[str, Callable[[Record], str]]] = {
     "fidelity": fidelity,
     "microlens-interests": _descriptions("microlens"),
     "toys-interests": _descriptions("toys"),
+    "experiment-uci": _experiment(lambda record: experiment_tables.sealed(record, "uci_at_n")),
+    "experiment-retained": _experiment(lambda record: experiment_tables.sealed(record, "retained_interests")),
+    "experiment-satisfaction": _experiment(lambda record: experiment_tables.sealed(record, "satisfaction")),
+    "experiment-real": _experiment(experiment_tables.real),
 }
 
 

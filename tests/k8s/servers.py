@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import ast
+import atexit
 import importlib
 import re
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -225,9 +228,8 @@ def mounted(workload: Workload, container: Mapping[str, Any], path: str, documen
 
 @lru_cache(maxsize=64)
 def _written(text: str) -> Path:
-    import tempfile
-
     folder = Path(tempfile.mkdtemp(prefix="newfound-k8s-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     (folder / "settings.yaml").write_text(text, encoding="utf-8")
     return folder / "settings.yaml"
 

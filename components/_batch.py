@@ -9,6 +9,7 @@ from newfound.config import BatchConfig
 from newfound.recommend.batch import write_slates
 from newfound.recommend.recommender import Recommender
 from newfound.release import store as published
+from newfound.release.new_items import find_new_items
 from newfound.release.takedown import read_takedown
 
 
@@ -29,7 +30,9 @@ def write(
     config = BatchConfig.model_validate({**BatchConfig.model_validate_json(batch).model_dump(), "shard": shard})
     with tempfile.TemporaryDirectory(prefix="newfound-") as cache:
         found = published.load(releases, release or None, Path(cache))
-        recommender = Recommender.open(found.path, takedown=read_takedown(releases))
+        recommender = Recommender.open(
+            found.path, takedown=read_takedown(releases), new=find_new_items(releases, found.id)
+        )
         slates.mkdir(parents=True, exist_ok=True)
         measures = write_slates(recommender, histories, slates / "slates.parquet", config)
     if out:

@@ -12,6 +12,8 @@ from components.load_interactions import load_interactions
 from components.recommend_batch import recommend_batch
 from components.write_features import write_features
 from newfound.config import BatchConfig, TrainingConfig
+from newfound.release.new_items import find_new_items
+from newfound.release.store import current
 from newfound.release.takedown import read_takedown
 from pipelines.placement import Placement
 from pipelines.platform import Platform
@@ -98,9 +100,13 @@ def arguments(
     """
     given: dict[str, object] = {**settings_of(STEPS, config, image)}
     if image is None:
-        # No setting, but a cached slate must not show what was taken down since. A cluster caches no slates.
+        # No setting, but a cached slate must not show what was taken down since, nor lack what was added. A cluster
+        # caches no slates.
         listed = read_takedown(releases)
-        more = {"items": sorted(listed.items), "clusters": sorted(listed.clusters)}
+        serving = release or current(releases)
+        new = find_new_items(releases, serving) if serving else None
+        more: dict[str, object] = {"items": sorted(listed.items), "clusters": sorted(listed.clusters)}
+        more["new_items"] = [] if new is None else [new.made.isoformat(), *new.ids]
         given["recommending"] = step_settings(STEPS["recommending"], config, more=more)
     return {
         **given,

@@ -1,4 +1,7 @@
-"""Releases as services follow them: copied, verified, loaded, switched under load; the previous one stays loaded."""
+"""Releases as services follow them: copied, verified, loaded, switched under load; the previous one stays loaded.
+
+What appeared after a release was made is followed likewise: see `serving.new_items`.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,25 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic
 
 from newfound.errors import NewfoundError, ReleaseError
 from newfound.release.store import check_id, current, load
 from newfound.release.takedown import Takedown, read_takedown
 from serving.gc_freeze import freeze_collected
-from serving.metrics import RELEASE, RELEASE_LOADED, RELEASE_REFUSED, TAKEDOWN_AGE, TAKEDOWN_FAILED, TAKEDOWN_SIZE
+from serving.metrics import (
+    NEW_ITEMS,
+    NEW_ITEMS_AGE,
+    RELEASE,
+    RELEASE_LOADED,
+    RELEASE_REFUSED,
+    TAKEDOWN_AGE,
+    TAKEDOWN_FAILED,
+    TAKEDOWN_SIZE,
+)
+from serving.new_items import T, WithNewItems
 
 log = logging.getLogger("newfound.serving.releases")
-
-T = TypeVar("T")
 
 
 class Releases(Generic[T]):
@@ -35,7 +46,7 @@ class Releases(Generic[T]):
         parts: files and folders of a release that are copied there.
         optional: further ones, copied where the release has them.
         build: makes what serves of a copied folder and the release's id; may raise NewfoundError.
-        watch_s: how often `current` and the takedown list are looked at.
+        watch_s: how often `current`, new items and the takedown list are looked at.
         admit: whether a release that was built may serve yet; asked again at every look. The first one always may.
         retry_s: see above.
         pinned: the release that serves whatever `current` says, as a canary does.
@@ -60,11 +71,13 @@ class Releases(Generic[T]):
         self.optional = tuple(optional)
         self.watch_s, self.admit, self.retry_s = watch_s, admit, retry_s
         self.pinned = None if pinned is None else check_id(pinned)
-        self.loaded: dict[str, T] = {}  # newest last; at most two
+        self._held: dict[str, WithNewItems[T]] = {}  # newest last; at most two
         self.active: str | None = None
         self._takedown: Takedown | None = None  # None until it was read once
         self._takedown_read_at = time.monotonic()
         TAKEDOWN_AGE.set_function(lambda: time.monotonic() - self._takedown_read_at)
+        NEW_ITEMS.set_function(lambda: self._of_active("count"))
+        NEW_ITEMS_AGE.set_function(lambda: self._of_active("age_s"))
         self._built: tuple[str, T] | None = None
         self._refused: tuple[str, float] | None = None
         self._stop = threading.Event()
@@ -74,6 +87,11 @@ class Releases(Generic[T]):
         """The takedown list as it was last read; empty before the first time, when `get` returns None."""
         return self._takedown or Takedown()
 
+    @property
+    def loaded(self) -> dict[str, T]:
+        """The loaded releases with their new items, newest last; at most two."""
+        return {release: one.served for release, one in self._held.items()}
+
     def get(self) -> T | None:
         """The serving release; None before the first release, and until the takedown list was read once."""
         if self.active is None or self._takedown is None:
@@ -82,7 +100,8 @@ class Releases(Generic[T]):
 
     def other(self, ids: Sequence[str]) -> T | None:
         """A loaded release other than the active one that is among `ids`."""
-        return next((self.loaded[one] for one in ids if one in self.loaded and one != self.active), None)
+        loaded = self.loaded
+        return next((loaded[one] for one in ids if one in loaded and one != self.active), None)
 
     def start(self) -> None:
         """Follows the current release and the takedown list in the background.
@@ -90,7 +109,7 @@ class Releases(Generic[T]):
         The takedown list has a thread of its own: copying and checking a large release takes its time, and what was
         taken down must not be shown in the meantime.
         """
-        for name, look in (("takedown", self._look_at_takedown), ("releases", self._look_at_current)):
+        for name, look in (("takedown", self._look_at_takedown), ("releases", self._look_at_releases)):
             threading.Thread(target=self._watch, args=(look,), name=name, daemon=True).start()
 
     def stop(self) -> None:
@@ -103,9 +122,9 @@ class Releases(Generic[T]):
             self._safely(look)
 
     def look(self) -> None:
-        """Looks at the takedown list and at `current` once; never raises."""
+        """Looks at the takedown list, at `current` and at new items once; never raises."""
         self._safely(self._look_at_takedown)
-        self._safely(self._look_at_current)
+        self._safely(self._look_at_releases)
 
     def _safely(self, look: Callable[[], None]) -> None:
         try:
@@ -126,6 +145,15 @@ class Releases(Generic[T]):
             TAKEDOWN_SIZE.set(len(takedown.items) + len(takedown.clusters))
             log.warning("takedown: %d items, %d clusters", len(takedown.items), len(takedown.clusters))
 
+    def _look_at_releases(self) -> None:
+        self._look_at_current()
+        if any([one.look() for one in self._held.values()]):
+            freeze_collected()
+
+    def _of_active(self, figure: str) -> float:
+        held = self._held.get(self.active or "")
+        return 0.0 if held is None else float(getattr(held, figure))
+
     def _look_at_current(self) -> None:
         try:
             wanted = self.pinned or current(self.root)
@@ -134,7 +162,7 @@ class Releases(Generic[T]):
             return
         if wanted is None or wanted == self.active:
             return
-        if wanted not in self.loaded and (self._built is None or self._built[0] != wanted):
+        if wanted not in self._held and (self._built is None or self._built[0] != wanted):
             if self._refused is not None and self._refused[0] == wanted and time.monotonic() < self._refused[1]:
                 return
             try:
@@ -149,10 +177,12 @@ class Releases(Generic[T]):
 
     def _activate(self, wanted: str) -> None:
         before = self.active
-        if wanted not in self.loaded:
+        if wanted not in self._held:
             assert self._built is not None
-            previous = {before: self.loaded[before]} if before is not None else {}
-            self.loaded = {**previous, wanted: self._built[1]}
+            made = WithNewItems(self.root, wanted, self._built[1])
+            made.look()  # before anybody sees it without them
+            previous = {before: self._held[before]} if before is not None else {}
+            self._held = {**previous, wanted: made}
             self._built = None
         self.active = wanted
         if before is not None:

@@ -12,6 +12,7 @@ import hashlib
 import logging
 import threading
 import time
+from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +27,7 @@ from monitoring.users.interactions import Interaction, interactions_of
 from newfound import schema
 from newfound.clusters import Clusters
 from newfound.release import store as releases
+from newfound.release.new_items import find_leaves, new_items_version
 
 log: Final = logging.getLogger("newfound.monitoring.histories")
 PROGRESS: Final = "histories"
@@ -60,9 +62,18 @@ def history_rows(whole: dict[str, list[Interaction]], length: int, stamp: dateti
     return rows
 
 
-def interest_rows(whole: dict[str, list[Interaction]], clusters: Clusters, stamp: datetime) -> dict[str, list[Any]]:
-    """Rows of the `user_interests` view: the leaves of the whole look-back, under these clusters."""
-    leaf_of = clusters.leaf_of
+def interest_rows(
+    whole: dict[str, list[Interaction]], clusters: Clusters, stamp: datetime, new: Mapping[str, str] | None = None
+) -> dict[str, list[Any]]:
+    """Rows of the `user_interests` view: the leaves of the whole look-back, under these clusters.
+
+    Args:
+        whole: interactions by user.
+        clusters: of the current release.
+        stamp: see `history_rows`.
+        new: the leaves of its new items.
+    """
+    leaf_of = ChainMap(dict(new or {}), clusters.leaf_of)
     return {
         schema.USER: list(whole),
         schema.EVENT_TIME: [stamp] * len(whole),
@@ -107,6 +118,8 @@ class Pusher:
         self._behind_since: float | None = None
         self._release: str | None = None
         self._clusters: Clusters | None = None
+        self._new: dict[str, str] = {}  # leaves of the release's new items
+        self._new_version: str | None = None
         self.pushed = 0
 
     def start(self) -> None:
@@ -165,7 +178,7 @@ class Pusher:
         lock.check()  # a replica that was taken for gone has lost it, and somebody else may have gone further
         self._push(schema.USER_HISTORY, history_rows(whole, self._length, stamp))
         if self._clusters is not None:
-            self._push(schema.USER_INTERESTS, interest_rows(whole, self._clusters, stamp))
+            self._push(schema.USER_INTERESTS, interest_rows(whole, self._clusters, stamp, self._new))
         self.pushed += len(whole)
 
     def _stamp(self) -> datetime:
@@ -184,6 +197,10 @@ class Pusher:
         if now != self._release or self._clusters is None:
             found = releases.load(self._root, now, self._cache, ["clusters"])
             self._clusters, self._release = Clusters.load(found.path / "clusters"), now
+            self._new, self._new_version = {}, None
+        version = new_items_version(self._root, now)
+        if version != self._new_version:
+            self._new, self._new_version = find_leaves(self._root, now, self._clusters), version
         # Remembered in the store: they may have changed while no pusher ran, or another replica had a newer release.
         mark = int.from_bytes(hashlib.sha256(self._clusters.digest.encode()).digest()[:7], "big")
         if self._store.progress_of(CLUSTERS) != mark:

@@ -193,6 +193,12 @@ SERVING: Final = Dashboard(
             low=0,
         ),
         Panel(
+            "New items",
+            "That the release serves with; they appeared after it was made.",
+            (Query("max by (pod) (newfound_new_items)", "{{pod}}"),),
+            low=0,
+        ),
+        Panel(
             "Age of the takedown list",
             "Since the service that is furthest behind last read it.",
             (Query("max(newfound_takedown_age_seconds)", "age"),),

@@ -20,9 +20,12 @@ from monitoring.store.rows import micros
 from newfound.errors import NewfoundError
 from newfound.gates import Check
 from newfound.release import store as releases
+from newfound.release.new_items import find_leaves
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from newfound.clusters import Clusters
 
 log: Final = logging.getLogger("newfound.monitoring.report")
 
@@ -123,10 +126,15 @@ def _keep(
 
 def _of_releases(root: str | None, cache: Path | None) -> tuple[pa.Table | None, int | None, dict[str, float]]:
     """The current release's item -> cluster table and number of clusters, and how much its table changed."""
+    import pyarrow as pa
+
     now = releases.current(root) if root is not None else None
     if root is None or now is None:
         return None, None, {}
     items, clusters = _clusters(root, now, cache)
+    if leaves := find_leaves(root, now, clusters):
+        placed = [clusters.ancestor_of(leaf, clusters.interface_level) for leaf in leaves.values()]
+        items = pa.concat_tables([items, pa.table({"item_id": list(leaves), "cluster": placed})])
     made = [manifest.id for manifest in releases.list_releases(root)]
     earlier = made[: made.index(now)] if now in made else []
     jaccard: dict[str, float] = {}
@@ -135,11 +143,11 @@ def _of_releases(root: str | None, cache: Path | None) -> tuple[pa.Table | None,
             jaccard = _jaccard(root, earlier[-1], now, cache)
         except (NewfoundError, OSError) as error:
             log.warning("successor Jaccard left out: %s", error)
-    return items, clusters, jaccard
+    return items, len(clusters.interface), jaccard
 
 
 @lru_cache(maxsize=2)
-def _clusters(root: str, release: str, cache: Path | None) -> tuple[pa.Table, int]:
+def _clusters(root: str, release: str, cache: Path | None) -> tuple[pa.Table, Clusters]:
     import pyarrow as pa
 
     from newfound.clusters import Clusters
@@ -147,7 +155,7 @@ def _clusters(root: str, release: str, cache: Path | None) -> tuple[pa.Table, in
     clusters = Clusters.load(releases.load(root, release, cache, ["clusters"]).path / "clusters")
     items = list(clusters.cluster_of.items())
     table = pa.table({"item_id": [item for item, _ in items], "cluster": [cluster for _, cluster in items]})
-    return table, len(clusters.interface)
+    return table, clusters
 
 
 @lru_cache(maxsize=4)

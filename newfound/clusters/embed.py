@@ -131,6 +131,16 @@ def embed_items(items: pd.DataFrame, histories: Histories, config: ClustersConfi
 def embed_new(clusters: Clusters, items: pd.DataFrame) -> Floats:
     """[B, dim]: vectors of items that nobody consumed yet, in the space of the clusters' own; see `Clusters.assign`.
 
+    Args: see `embed_new_with_text`, also for the errors.
+    """
+    return embed_new_with_text(clusters, items)[0]
+
+
+def embed_new_with_text(clusters: Clusters, items: pd.DataFrame) -> tuple[Floats, Floats | None]:
+    """Vectors of items that nobody consumed yet: in the clusters' space [B, dim], and the text model's [B, text dim].
+
+    The latter are of unit length, zero where an item has no text; None where the clusters know no text.
+
     Args:
         clusters: with the encoder that they were saved with.
         items: schema.ITEMS.
@@ -141,11 +151,12 @@ def embed_new(clusters: Clusters, items: pd.DataFrame) -> Floats:
     record, arrays = clusters.info["embedding"], clusters.vectors
     if "projection" not in arrays:
         raise ConfigError("clusters: made without text or categories; a new item can only be placed by its vector")
-    _, features = _features(items, record, arrays)
+    text, features = _features(items, record, arrays)
     content = unit(features @ arrays["projection"])
     weight = record["behaviour_weight"]
     behaviour = unit(_with_one(content) @ arrays["ridge"])
-    return np.asarray(np.hstack([np.sqrt(1 - weight) * content, np.sqrt(weight) * behaviour]), dtype=np.float32)
+    placed = np.hstack([np.sqrt(1 - weight) * content, np.sqrt(weight) * behaviour])
+    return np.asarray(placed, dtype=np.float32), text
 
 
 # --- content --------------------------------------------------------------------------------------------------------

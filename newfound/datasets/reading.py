@@ -37,6 +37,7 @@ class SourceFile:
     columns: Mapping[str, str]  # newfound's name -> the file's
     required: tuple[str, ...]
     layout: Layout | None = None  # None: Parquet, CSV or histories line by line, as the file itself says
+    alone: bool = False  # whether a further column is an error
 
 
 @dataclass
@@ -126,6 +127,10 @@ def _wanted(file: SourceFile, there: list[str]) -> dict[str, str]:
                 expected=f"columns {[file.columns[each] for each in file.required]} (found: {', '.join(there)[:200]})",
             )
     names = {name: column for name, column in file.columns.items() if column in there}
+    unknown = [column for column in there if column not in file.columns.values()]
+    if file.alone and unknown:
+        known = ", ".join(file.columns.values())
+        raise DataError(str(file.path), "nobody reads this column", column=unknown[0], expected=f"none but {known}")
     for column in names.values():
         if there.count(column) > 1:
             raise DataError(str(file.path), "the column is there twice", column=column, expected="it once")

@@ -22,6 +22,7 @@ from newfound.files import new_folder
 from newfound.ranker.cooccurrence import CoOccurrence
 from newfound.ranker.data import PAD
 from newfound.ranker.index import NO_BONUS, NO_ITEMS, Best, Bonus, ClusterQuery, ItemIndex, disjoint
+from newfound.ranker.insertion import Insertion
 from newfound.ranker.model import Encoder
 from newfound.types import Floats, Ints, Span
 
@@ -29,6 +30,7 @@ FORMAT: Final = 1
 RECORD: Final = "ranker.json"
 TENSORS: Final = "ranker.safetensors"
 MEMORY: Final = ("offsets", "neighbours", "strengths")
+PROJECTION: Final = "projection"
 
 
 class Ranker:
@@ -45,6 +47,8 @@ class Ranker:
         items: item ids, in cluster order.
         slices: each node's (start, stop) in `items`, at every level of the tree.
         info: the record.
+        projection: float32 [dim, content dim], what makes a vector of an item's content alone (`vectors_of_content`);
+            None where the ranker knows no content, and in artifacts of before.
     """
 
     def __init__(
@@ -56,8 +60,9 @@ class Ranker:
         items: list[str],
         slices: dict[str, Span],
         info: dict[str, Any],
+        projection: Floats | None = None,
     ) -> None:
-        self.items, self.slices, self.info = items, slices, info
+        self.items, self.slices, self.info, self.projection = items, slices, info, projection
         self.encoder, self.cooccurrence, self.popularity = encoder.eval(), cooccurrence, popularity
         self.index = ItemIndex(vectors)
         self._vectors = torch.from_numpy(vectors)
@@ -93,7 +98,8 @@ class Ranker:
             raise DataError(str(folder), problem, expected="a ranker artifact") from error
         if not len(items) == len(vectors) == len(popularity) == len(cooccurrence.offsets) - 1:
             raise DataError(str(folder), "tensors and item order differ in length", expected="files made together")
-        return cls(encoder, vectors, popularity, cooccurrence, items, slices, info)
+        projection = tensors[PROJECTION].numpy() if PROJECTION in tensors else None
+        return cls(encoder, vectors, popularity, cooccurrence, items, slices, info, projection)
 
     def save(self, out: str | Path, training: Mapping[str, Any] | None = None) -> None:
         """Writes the artifact folder, whole or not at all.
@@ -104,6 +110,8 @@ class Ranker:
         """
         tensors = {f"encoder.{name}": value.contiguous() for name, value in self.encoder.state_dict().items()}
         tensors |= {"vectors": self._vectors, "popularity": torch.from_numpy(self.popularity)}
+        if self.projection is not None:
+            tensors[PROJECTION] = torch.from_numpy(np.ascontiguousarray(self.projection))
         for name in MEMORY:
             tensors[f"memory.{name}"] = torch.from_numpy(getattr(self.cooccurrence, name))
         counts = {name: getattr(self.cooccurrence, name) for name in ("recent", "decay", "weight", "rarity")}
@@ -173,6 +181,53 @@ class Ranker:
             bonus = self.bonus(history, [(0, len(self.items))])
             scores[row, bonus.items] += bonus.values
         return scores
+
+    def vectors_of_content(self, content: Floats) -> Floats | None:
+        """Unit vectors [n, dim] of items that nobody has consumed, as training gives them; None without `projection`.
+
+        Args:
+            content: their content vectors as the clusters embed them, of unit length [n, content dim].
+        """
+        if self.projection is None:
+            return None
+        found = content @ self.projection.T
+        vectors: Floats = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), np.float32(1e-12))
+        return vectors
+
+    def with_new(self, items: Sequence[str], leaves: Sequence[str], vectors: Floats) -> tuple[Ranker, Insertion]:
+        """This ranker with further items, which nobody has consumed, at the end of their leaves.
+
+        Encoder and co-occurrence are shared with this one. The answer is for ranking, not for `save`.
+
+        Args:
+            items: ids.
+            leaves: the node of each.
+            vectors: float32 [n, dim], of unit length.
+
+        Returns:
+            The ranker, and where its new rows lie.
+
+        Raises:
+            VocabularyError: a leaf or the vectors' dimension is not one of this ranker's, or it knows an item already.
+        """
+        known = next((item for item in items if item in self._position), None)
+        if known is not None:
+            raise VocabularyError(f"item {known!r} is new, but the ranker was made with it")
+        if vectors.shape[1:] != self.index.vectors.shape[1:]:
+            raise VocabularyError(f"vectors of shape {vectors.shape}; expected {self.index.vectors.shape[1]} columns")
+        made = Insertion.at_ends([stop for _, stop in self._spans(leaves)], items)
+        never = np.full(len(items), self.popularity.min(), dtype=np.float32)  # no item of the release had less
+        ranker = Ranker(
+            self.encoder,
+            made.rows(self.index.vectors, vectors),
+            made.rows(self.popularity, never),
+            self.cooccurrence.with_new(made.places),
+            made.names(self.items, items),
+            {node: made.moved_span(span) for node, span in self.slices.items()},
+            self.info,
+            self.projection,
+        )
+        return ranker, made
 
     def positions(self, items: Sequence[str]) -> Ints:
         """Positions of those items that are known, in the order given."""

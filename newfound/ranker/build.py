@@ -322,6 +322,7 @@ def assemble(learned: Learned, material: Material, config: RankerConfig, seed: i
     """The artifact of a trained model."""
     with torch.inference_mode():
         vectors: Floats = learned.model.item_vectors().numpy()
+    projection = learned.model.projection()
     counts = np.bincount(material.sequences.items, minlength=len(material.items))
     fitted = {"config": config.model_dump(), "seed": seed, "refitted": learned.refitted}
     return Ranker(
@@ -332,6 +333,7 @@ def assemble(learned: Learned, material: Material, config: RankerConfig, seed: i
         items=material.items,
         slices=material.slices,
         info={**fitted, **material.digests},
+        projection=None if projection is None else projection.numpy(),
     )
 
 

@@ -7,7 +7,7 @@ from counts, with a weight that is chosen on held-out items (0 where counts do n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -36,6 +36,8 @@ class CoOccurrence:
         decay: what a strength counts for each step further back in the history.
         weight: what its part of the score is multiplied by; 0 turns it off.
         rarity: how much a rare neighbour gains over a frequent one (`count_cooccurrence`).
+        new: ascending positions in `neighbours`' count before which a new item lies, which has no neighbours and is
+            nobody's (`with_new`); `offsets` and all that goes in or comes out count them.
     """
 
     offsets: Ints
@@ -45,6 +47,18 @@ class CoOccurrence:
     decay: float = 0.7
     weight: float = 0.0
     rarity: float = RARITY
+    new: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+    def with_new(self, places: Ints) -> CoOccurrence:
+        """The same with items that were never consumed; neighbours and strengths are shared, whatever their size.
+
+        Args:
+            places: ascending positions before which they come to lie.
+        """
+        if len(self.new):
+            raise ValueError("new items are there already; expected the co-occurrence as it was counted")
+        sizes = np.insert(np.diff(self.offsets), places, 0)
+        return replace(self, offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), new=places)
 
     def strength(self, history: Ints) -> tuple[Ints, Floats]:
         """Neighbours of a history of item positions, ascending, and the log of their summed strengths plus one."""
@@ -56,6 +70,8 @@ class CoOccurrence:
         rows = np.repeat(starts - np.cumsum(sizes) + sizes, sizes) + np.arange(entries)
         faded = np.repeat(self.decay ** np.arange(len(last) - 1, -1, -1.0), sizes)
         items, place = np.unique(self.neighbours[rows], return_inverse=True)
+        if len(self.new):
+            items = items + np.searchsorted(self.new, items, side="right")
         return items, np.log1p(np.bincount(place, self.strengths[rows] * faded)).astype(np.float32)
 
     def bonus(self, history: Ints) -> tuple[Ints, Floats]:

@@ -174,6 +174,10 @@ class SequenceModel(nn.Module):
         self.register_buffer("text", text, persistent=False)
         self.register_buffer("known", torch.ones(items, dtype=torch.bool) if known is None else known, persistent=False)
 
+    def projection(self) -> Tensor | None:
+        """Matrix that makes an item's vector of its content vector alone, [dim, text dim]; None without content."""
+        return None if self.project is None else self.project.weight.detach()
+
     def item_vectors(self) -> Tensor:
         """Unit vectors [items, dim]. In training, some items lose their id part, so that text learns to do alone."""
         vectors = self.ids.weight

@@ -5,6 +5,7 @@ Loading is quick and light (no torch); everything is read-only afterwards, so on
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,10 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from newfound.clusters import Clusters
-from newfound.errors import ReleaseError
+from newfound.errors import ReleaseError, VocabularyError
 from newfound.recommend.cluster_terms import ClusterTerms
 from newfound.recommend.nested_logit import DecisionModel
 from newfound.recommend.policy import Kind, Past, Reason
+from newfound.release.new_items import NewItems
 from newfound.release.takedown import Takedown
 from newfound.schema import CATALOGUE, ITEM, POPULARITY, TITLE, TWINS
 from newfound.types import Context, Floats
@@ -84,7 +86,9 @@ class Catalogue:
         self.cluster_of = clusters.cluster_of
         self.interface = tuple(clusters.interface)
         self.description = dict(zip(clusters.interface, clusters.descriptions, strict=True))
-        self.slices = {cluster: clusters.slice_of(cluster) for cluster in self.interface}
+        spans = {cluster: clusters.slice_of(cluster) for cluster in self.interface}
+        self.sizes = {cluster: stop - start for cluster, (start, stop) in spans.items()}
+        self._new_under: Mapping[str, Sequence[str]] = {}
         names = items[ITEM].to_pylist()
         self.titles: dict[str, str] = dict(zip(names, items[TITLE].to_pylist(), strict=True))
         missing = next((item for item in clusters.item_order if item not in self.titles), None)
@@ -123,6 +127,42 @@ class Catalogue:
             release, clusters, table, items, decision, ClusterTerms.load(root / "decision", len(clusters.interface))
         )
 
+    def with_new(self, new: NewItems) -> Catalogue:
+        """This catalogue with the new items of its release, which nobody has consumed.
+
+        Raises:
+            VocabularyError: they were made for other clusters, or one of them is no new item.
+        """
+        under: dict[str, list[str]] = {}
+        cluster_of, titles, sizes = dict(self.cluster_of), dict(self.titles), dict(self.sizes)
+        twins = dict(self.twins)
+        for one in new.items:
+            if one.item in cluster_of or one.leaf not in self._leaves:
+                problem = "is in the release already" if one.item in cluster_of else f"has no leaf {one.leaf!r} there"
+                raise VocabularyError(f"new item {one.item!r} {problem}; expected items of release {self.release}")
+            path = [self.clusters.ancestor_of(one.leaf, level) for level in range(1, self.clusters.depth + 1)]
+            for node in path:
+                under.setdefault(node, []).append(one.item)
+            cluster = path[self.clusters.interface_level - 1]
+            cluster_of[one.item], titles[one.item] = cluster, one.title
+            sizes[cluster] += 1
+            if one.twin is not None:
+                twins[one.item] = twins.setdefault(one.twin, one.twin)
+        made = copy.copy(self)  # tree, table and what was computed of them are shared
+        made.cluster_of, made.titles, made.sizes, made.twins = cluster_of, titles, sizes, twins
+        made._new_under = under
+        longer = {cluster: [*self._by_popularity[cluster], *under[cluster]] for cluster in sizes if cluster in under}
+        made._by_popularity = {**self._by_popularity, **longer}
+        return made
+
+    def items_under(self, node: str) -> list[str]:
+        """A node's items, the new ones last."""
+        return [*self.clusters.items_under(node), *self._new_under.get(node, ())]
+
+    @cached_property
+    def _leaves(self) -> frozenset[str]:
+        return frozenset(self.clusters.at_level(self.clusters.depth))
+
     # --- reading a history ------------------------------------------------------------------------------------------
 
     def past_of(self, history: UserHistory) -> tuple[Past, bool]:
@@ -157,14 +197,14 @@ class Catalogue:
 
     @cached_property
     def _by_popularity(self) -> dict[str, list[str]]:
-        order = self.clusters.item_order
+        order, spans = self.clusters.item_order, map(self.clusters.slice_of, self.interface)
         return {
             cluster: [order[start + at] for at in np.argsort(-self._popularity[start:stop], kind="stable")]
-            for cluster, (start, stop) in self.slices.items()
+            for cluster, (start, stop) in zip(self.interface, spans, strict=True)
         }
 
     def popular_items(self, cluster: str) -> list[str]:
-        """The cluster's items, most positive interactions first."""
+        """The cluster's items, most positive interactions first, new items last."""
         return self._by_popularity[cluster]
 
     def warm(self) -> None:
@@ -187,14 +227,14 @@ class AvailableCatalogue:
         blocked = {item for item in self.takedown.items if item in self.catalogue.cluster_of}
         known = set(clusters.nodes)
         for node in sorted(self.takedown.clusters & known):
-            blocked.update(clusters.items_under(node))
+            blocked.update(self.catalogue.items_under(node))
         self.blocked = frozenset(blocked)
-        available = {cluster: stop - start for cluster, (start, stop) in self.catalogue.slices.items()}
         blocked_in: dict[str, list[str]] = {}
         for item in sorted(blocked):
             blocked_in.setdefault(self.catalogue.cluster_of[item], []).append(item)
         self.blocked_in = blocked_in
-        self.available = {cluster: count - len(blocked_in.get(cluster, ())) for cluster, count in available.items()}
+        sizes = self.catalogue.sizes
+        self.available = {cluster: count - len(blocked_in.get(cluster, ())) for cluster, count in sizes.items()}
 
     def eligible(self, past: Past, exclude: Collection[str]) -> list[str]:
         """Clusters that a novel slot may show, in interface order: never consumed, and with an item left."""

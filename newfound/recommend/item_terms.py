@@ -1,7 +1,8 @@
 """The decision's terms of items beside the ranker's: how many consume and like them, since when, what they say.
 
 A folder's `items.safetensors`, in the clusters' item order. A history's text term is the dot product of an item's text
-vector with the faded mean of those of the history; both are the leading components of the clusters' text vectors.
+vector with the faded mean of those of the history; both are the leading components of the clusters' text vectors. What
+makes the terms of an item that appears later lies beside them.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from newfound.clusters import Clusters
-from newfound.errors import DataError
+from newfound.errors import DataError, VocabularyError
 from newfound.features.histories import Histories
-from newfound.types import Bools, Doubles, Floats, Ints
+from newfound.ranker.insertion import Insertion
+from newfound.types import Bools, Doubles, Floats, Ints, Reals
 
 FILE: Final = "items.safetensors"
 COMPONENTS: Final = 64
@@ -41,13 +43,33 @@ class ItemTerms:
             event is positive, shrunk to the mean; log of one plus the recent events, less the same of all; log of the
             share of time since the first event, negated.
         text: float32 [items, dim], unit length or zero; dim is 0 where no item has text.
+        unseen: float32 [terms], the counts of an item that nobody has had; None in files of before.
+        components: what `text` was made by; None where no item has text, and in files of before.
     """
 
     counts: Floats
     text: Floats
+    unseen: Floats | None = None
+    components: Components | None = None
 
     def __len__(self) -> int:
         return len(self.counts)
+
+    def with_new(self, made: Insertion, counts: Floats, text: Floats) -> ItemTerms:
+        """These with the terms of new items.
+
+        Args:
+            made: where they lie.
+            counts: float32 [n, terms].
+            text: float32 [n, dim].
+
+        Raises:
+            VocabularyError: the terms are not those of this decision.
+        """
+        for name, there, new in (("counts", self.counts, counts), ("text vectors", self.text, text)):
+            if there.shape[1:] != new.shape[1:]:
+                raise VocabularyError(f"{name} of shape {new.shape}; expected {there.shape[1]} columns")
+        return ItemTerms(made.rows(self.counts, counts), made.rows(self.text, text), self.unseen, self.components)
 
     def profile(self, history: Ints) -> Floats:
         """The faded mean of a history's texts, float32 [dim]; positions oldest first."""
@@ -59,7 +81,13 @@ class ItemTerms:
 
     def save(self, folder: Path) -> None:
         """Writes the file."""
-        save_file({"counts": self.counts, "text": np.ascontiguousarray(self.text)}, folder / FILE)
+        tensors = {"counts": self.counts, "text": np.ascontiguousarray(self.text)}
+        if self.unseen is not None:
+            tensors["unseen"] = self.unseen
+        if self.components is not None:
+            tensors["text_mean"] = self.components.mean.astype(np.float32)
+            tensors["text_directions"] = np.ascontiguousarray(self.components.directions, dtype=np.float32)
+        save_file(tensors, folder / FILE)
 
     @classmethod
     def load(cls, folder: Path, items: int) -> ItemTerms:
@@ -70,21 +98,24 @@ class ItemTerms:
         """
         file = folder / FILE
         tensors = read_tensors(file, ("counts", "text"), "the decision's terms of items")
-        found = cls(tensors["counts"], tensors["text"])
+        components = None
+        if "text_directions" in tensors and "text_mean" in tensors:
+            components = Components(tensors["text_mean"], tensors["text_directions"])
+        found = cls(tensors["counts"], tensors["text"], tensors.get("unseen"), components)
         if not found.counts.shape == (items, len(COUNTS)) or len(found.text) != items:
             raise DataError(str(file), f"{len(found)} items", expected=f"{items}, those of the clusters")
         return found
 
 
 def read_tensors(file: Path, names: Sequence[str], expected: str) -> dict[str, Floats]:
-    """The tensors of a safetensors file.
+    """All tensors of a safetensors file.
 
     Raises:
         DataError: it is missing or broken, or lacks one of `names`.
     """
     try:
-        tensors = load_file(file)
-        return {name: tensors[name] for name in names}
+        tensors: dict[str, Floats] = load_file(file)
+        return {name: tensors[name] for name in names} | tensors
     except (OSError, SafetensorError, KeyError) as error:
         problem = f"cannot be read ({' '.join(str(error).split())})"
         raise DataError(str(file), problem, expected=expected) from error
@@ -96,11 +127,15 @@ def make_item_terms(histories: Histories, clusters: Clusters) -> ItemTerms:
     at = np.array([place.get(item, -1) for item in histories.item_ids], dtype=np.int64)
     known = at >= 0
     items = len(place)
-    counts = _counts(at[known], histories.times[known].astype(np.float64), histories.positives[known], items)
-    counts -= counts.mean(axis=0)
+    times = histories.times[known].astype(np.float64)
+    counts = _counts(at[known], times, histories.positives[known], items + 1)  # the last one is nobody's
+    counts -= counts[:-1].mean(axis=0)
+    seen, unseen = counts[:-1].astype(np.float32), counts[-1].astype(np.float32)
     text = clusters.vectors.get("text")
-    vectors = np.zeros((items, 0), dtype=np.float32) if text is None else leading_components(text, COMPONENTS)
-    return ItemTerms(counts.astype(np.float32), vectors)
+    components = None if text is None else Components.leading(text, COMPONENTS)
+    if text is None or components is None:
+        return ItemTerms(seen, np.zeros((items, 0), dtype=np.float32), unseen)
+    return ItemTerms(seen, components.of(text), unseen, components)
 
 
 def _counts(items: Ints, times: Doubles, positives: Bools, size: int) -> Doubles:
@@ -119,27 +154,48 @@ def _counts(items: Ints, times: Doubles, positives: Bools, size: int) -> Doubles
     return np.stack(found, axis=1)
 
 
-def leading_components(vectors: Floats, count: int) -> Floats:
-    """The leading principal components of some vectors, scaled to unit length, float32 [rows, count].
+@dataclass(frozen=True)
+class Components:
+    """Principal components of vectors.
 
-    Rows of zeros (no text) stay zeros and count for nothing.
+    Attributes:
+        mean: [dim].
+        directions: [dim, count], the leading first.
     """
-    some = np.linalg.norm(vectors, axis=1) > 0
-    if not some.any():
-        return np.zeros((len(vectors), 0), dtype=np.float32)
-    mean = vectors[some].mean(axis=0, dtype=np.float64)
-    covariance: Doubles = np.zeros((vectors.shape[1],) * 2)
-    for start in range(0, len(vectors), ROWS):
-        part = (vectors[start : start + ROWS] - mean)[some[start : start + ROWS]]
-        covariance += part.T @ part
-    values, directions = np.linalg.eigh(covariance)
-    leading = directions[:, np.argsort(-values)[:count]]
-    # An eigenvector's sign is arbitrary: its largest component is made positive.
-    leading *= np.sign(leading[np.abs(leading).argmax(axis=0), np.arange(leading.shape[1])])
-    found = np.zeros((len(vectors), leading.shape[1]), dtype=np.float32)
-    for start in range(0, len(vectors), ROWS):
-        rows = slice(start, start + ROWS)
-        part = (vectors[rows] - mean) @ leading
-        part /= np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-9)
-        found[rows] = np.where(some[rows, None], part, 0.0)
-    return found
+
+    mean: Reals
+    directions: Reals
+
+    @classmethod
+    def leading(cls, vectors: Floats, count: int) -> Components | None:
+        """The leading ones of some vectors; None where all are zero. Rows of zeros (no text) count for nothing."""
+        some = np.linalg.norm(vectors, axis=1) > 0
+        if not some.any():
+            return None
+        mean = vectors[some].mean(axis=0, dtype=np.float64)
+        covariance: Doubles = np.zeros((vectors.shape[1],) * 2)
+        for start in range(0, len(vectors), ROWS):
+            part = (vectors[start : start + ROWS] - mean)[some[start : start + ROWS]]
+            covariance += part.T @ part
+        values, directions = np.linalg.eigh(covariance)
+        leading = directions[:, np.argsort(-values)[:count]]
+        # An eigenvector's sign is arbitrary: its largest component is made positive.
+        leading *= np.sign(leading[np.abs(leading).argmax(axis=0), np.arange(leading.shape[1])])
+        return cls(mean, leading)
+
+    def of(self, vectors: Floats) -> Floats:
+        """Vectors [rows, dim] along the components, scaled to unit length, float32 [rows, count]; zeros stay zeros."""
+        some = np.linalg.norm(vectors, axis=1) > 0
+        found = np.zeros((len(vectors), self.directions.shape[1]), dtype=np.float32)
+        for start in range(0, len(vectors), ROWS):
+            rows = slice(start, start + ROWS)
+            part = (vectors[rows] - self.mean) @ self.directions
+            part /= np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-9)
+            found[rows] = np.where(some[rows, None], part, 0.0)
+        return found
+
+
+def leading_components(vectors: Floats, count: int) -> Floats:
+    """Vectors along their own leading components, float32 [rows, count]; see `Components`."""
+    components = Components.leading(vectors, count)
+    return np.zeros((len(vectors), 0), dtype=np.float32) if components is None else components.of(vectors)

@@ -21,6 +21,7 @@ from newfound.ranker.index import Bonus, ClusterQuery
 from newfound.recommend.item_terms import COUNTS, ItemTerms
 from newfound.recommend.nested_logit import Coefficients, DecisionModel, joint_utilities
 from newfound.recommend.query import JointAnswer, JointQuery, Ranking
+from newfound.release.new_items import NewItems
 from newfound.types import Doubles, Floats, Ints, Span
 
 WHOLE: Final = 500_000
@@ -60,12 +61,19 @@ class JointRanker:
         root = Path(folder)
         clusters = Clusters.load(root / "clusters")
         ranker = Ranker.load(root / "ranker")
+        terms = load_item_terms(root, len(ranker.items))
         if not (root / "decision").is_dir():
-            none = np.zeros((len(ranker.items), 0), dtype=np.float32)
-            terms = ItemTerms(np.zeros((len(ranker.items), len(COUNTS)), dtype=np.float32), none)
             return cls(ranker, DecisionModel(), terms, clusters.interface)
-        decision = DecisionModel.load(root / "decision", clusters.digest)
-        return cls(ranker, decision, ItemTerms.load(root / "decision", len(ranker.items)), clusters.interface)
+        return cls(ranker, DecisionModel.load(root / "decision", clusters.digest), terms, clusters.interface)
+
+    def with_new(self, new: NewItems) -> JointRanker:
+        """This ranker with the new items of its release in their leaves.
+
+        Raises:
+            VocabularyError: they were made for another ranker.
+        """
+        ranker, made = self.ranker.with_new(new.ids, [one.leaf for one in new.items], new.vectors)
+        return JointRanker(ranker, self.decision, self.terms.with_new(made, new.counts, new.text), self.interface)
 
     def top_k(self, queries: Sequence[JointQuery]) -> list[JointAnswer]:
         """The best items for each query; histories are encoded together.
@@ -165,6 +173,17 @@ class JointRanker:
 
     def _named(self, places: Ints, values: Floats) -> Ranking:
         return [(self.items[at], value) for at, value in zip(places.tolist(), values.tolist(), strict=True)]
+
+
+def load_item_terms(release: Path, items: int) -> ItemTerms:
+    """The decision's terms of a release's items; zeros where it has no `decision`.
+
+    Raises:
+        DataError: the file is broken, or of another number of items.
+    """
+    if (release / "decision").is_dir():
+        return ItemTerms.load(release / "decision", items)
+    return ItemTerms(np.zeros((items, len(COUNTS)), dtype=np.float32), np.zeros((items, 0), dtype=np.float32))
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,8 @@ from newfound.recommend.decision import (
 )
 from newfound.recommend.query import JointAnswer, JointQuery
 from newfound.recommend.slate import Offer, Slate
+from newfound.release.manifest import is_id
+from newfound.release.new_items import NewItems, find_new_items
 from newfound.release.takedown import Takedown, read_takedown
 
 SEED_BITS: Final = 53  # a seed survives being read as a floating-point number
@@ -72,7 +74,11 @@ class Recommender:
 
     @classmethod
     def open(
-        cls, release: str | Path, policy: PolicyConfig | None = None, takedown: Takedown | None = None
+        cls,
+        release: str | Path,
+        policy: PolicyConfig | None = None,
+        takedown: Takedown | None = None,
+        new: NewItems | None = None,
     ) -> Recommender:
         """Reads a release folder; the planner is read when a request first needs it.
 
@@ -80,15 +86,21 @@ class Recommender:
             release: folder of a verified release, or one with the same layout.
             policy: settings of the decisions; None takes those that the release was evaluated with.
             takedown: what must not be shown; None reads the list beside the release.
+            new: what appeared after it was made; None reads the file beside the release, where there is one.
         """
         from newfound.recommend.joint_ranker import JointRanker
 
         folder = Path(release)
         catalogue = Catalogue.open(folder)
+        ranker = JointRanker.load(folder)
+        if new is None and is_id(folder.name):
+            new = find_new_items(str(folder.parent), folder.name)
+        if new is not None:
+            catalogue, ranker = catalogue.with_new(new), ranker.with_new(new)
         planner = LocalPlanner(folder / "planner", catalogue) if has_planner(folder / "planner") else None
         return cls(
             catalogue,
-            JointRanker.load(folder),
+            ranker,
             planner,
             policy or released_policy(folder),
             read_takedown(str(folder.parent)) if takedown is None else takedown,

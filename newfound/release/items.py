@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -20,10 +21,13 @@ from newfound.types import Bools
 
 log = logging.getLogger("newfound.release.items")
 
+TWIN_COSINE: Final = 0.97  # of text vectors, from which two items of a cluster are near-duplicates
 _WORD = re.compile(r"\w+")
 
 
-def write_catalogue(dataset: Path, clusters: Path, out: Path, *, twin_cosine: float = 0.97) -> dict[str, float | int]:
+def write_catalogue(
+    dataset: Path, clusters: Path, out: Path, *, twin_cosine: float = TWIN_COSINE
+) -> dict[str, float | int]:
     """Writes schema.CATALOGUE for every clustered item.
 
     Near-duplicates: items with the same words in their titles, and items of one cluster whose text vectors are closer
@@ -95,10 +99,15 @@ class _Groups:
         return [firsts[self._top(at)] for at in range(len(order))]
 
 
+def words_of(title: str) -> tuple[str, ...]:
+    """A title's words: items whose titles have the same are near-duplicates."""
+    return tuple(_WORD.findall(title.casefold()))
+
+
 def _same_words(titles: Sequence[str], order: Sequence[str]) -> Iterator[tuple[int, int]]:
     first: dict[tuple[str, ...], int] = {}
     for at, title in enumerate(titles):
-        words = tuple(_WORD.findall(title.casefold()))
+        words = words_of(title)
         if words and title != order[at]:  # an id that stands in for a title says nothing
             yield first.setdefault(words, at), at
 

@@ -1,9 +1,10 @@
 """Signatures of releases: an Ed25519 signature of the manifest, made and checked where a key is configured.
 
-The manifest names every file's sha256, so its signature is the release's. `NEWFOUND_RELEASE_PRIVATE_KEY` is a PEM file
-with the key that signs what is published. `NEWFOUND_RELEASE_PUBLIC_KEYS` is a PEM file with the keys of which one must
-have signed whatever is read; without it nothing is checked. More than one key there lets a key be replaced. Either
-variable may hold the PEM itself, as a cluster's secrets and settings do.
+The manifest names every file's sha256, so its signature is the release's. New items beside a release are signed
+likewise. `NEWFOUND_RELEASE_PRIVATE_KEY` is a PEM file with the key that signs what is published.
+`NEWFOUND_RELEASE_PUBLIC_KEYS` is a PEM file with the keys of which one must have signed whatever is read; without it
+nothing is checked. More than one key there lets a key be replaced. Either variable may hold the PEM itself, as a
+cluster's secrets and settings do.
 """
 
 from __future__ import annotations
@@ -22,28 +23,35 @@ if TYPE_CHECKING:
 SIGNATURE: Final = "manifest.sig"
 PRIVATE_KEY: Final = "NEWFOUND_RELEASE_PRIVATE_KEY"
 PUBLIC_KEYS: Final = "NEWFOUND_RELEASE_PUBLIC_KEYS"
-_PURPOSE: Final = b"newfound release manifest v1\n"  # so that no other thing that the key signs passes for a manifest
+# What a signature is for stands in front of what is signed, so that nothing else that the key signs passes for it.
+MANIFESTS: Final = b"newfound release manifest v1\n"
+NEW_ITEMS: Final = b"newfound new items v1\n"
 _PEM = re.compile(rb"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----", re.DOTALL)
 
 
-def sign(manifest: bytes) -> bytes | None:
-    """The signature's file, in hexadecimal; None where no key is configured.
+def sign(content: bytes, purpose: bytes = MANIFESTS) -> bytes | None:
+    """The signature's line, in hexadecimal; None where no key is configured.
+
+    Args:
+        content: what is signed.
+        purpose: what for.
 
     Raises:
         ConfigError: the key cannot be read.
     """
     if not (told := os.environ.get(PRIVATE_KEY)):
         return None
-    return _private_key(told).sign(_PURPOSE + manifest).hex().encode() + b"\n"
+    return _private_key(told).sign(purpose + content).hex().encode() + b"\n"
 
 
-def check_signature(manifest: bytes, read: Callable[[], bytes | None], where: str) -> None:
-    """Checks a manifest's signature, where keys are configured.
+def check_signature(content: bytes, read: Callable[[], bytes | None], where: str, purpose: bytes = MANIFESTS) -> None:
+    """Checks a signature, where keys are configured.
 
     Args:
-        manifest: its bytes, as they are stored.
-        read: reads the signature's file; None where there is none.
-        where: the manifest, for errors.
+        content: what was signed, as it is stored.
+        read: reads the signature's line; None where there is none.
+        where: the file that was signed, for errors.
+        purpose: what for.
 
     Raises:
         ReleaseError: there is no signature, or none of the keys has made it.
@@ -55,10 +63,10 @@ def check_signature(manifest: bytes, read: Callable[[], bytes | None], where: st
 
     keys = _public_keys(told)
     if (signed := read()) is None:
-        raise ReleaseError(f"{where}: not signed; expected {SIGNATURE} beside it, since {PUBLIC_KEYS} is set")
+        raise ReleaseError(f"{where}: not signed; expected a signature, since {PUBLIC_KEYS} is set")
     for key in keys:
         try:
-            key.verify(bytes.fromhex(signed.decode("ascii").strip()), _PURPOSE + manifest)
+            key.verify(bytes.fromhex(signed.decode("ascii").strip()), purpose + content)
             return
         except (InvalidSignature, ValueError):
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from newfound.recommend.catalogue import AvailableCatalogue, Catalogue
 from newfound.recommend.decision import AnswerCache
 from newfound.recommend.recommender import released_policy
 from newfound.release.manifest import MANIFEST, parse_manifest
+from newfound.release.new_items import NewItems
 from newfound.release.takedown import Takedown
 from serving.planner.client import Prompts
 
@@ -51,6 +53,17 @@ class LoadedRelease:
     def release(self) -> str:
         """The release's id."""
         return self.catalogue.release
+
+    def with_new(self, new: NewItems) -> LoadedRelease:
+        """This release with its new items; it goes on with the planner's answers.
+
+        Raises:
+            VocabularyError: they were made for another release.
+        """
+        made = copy.copy(self)
+        made.catalogue = self.catalogue.with_new(new)
+        made._available = AvailableCatalogue(made.catalogue, Takedown())
+        return made
 
     def available(self, takedown: Takedown) -> AvailableCatalogue:
         """The catalogue without what was taken down."""

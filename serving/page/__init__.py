@@ -118,7 +118,7 @@ def _interests(loaded: LoadedRelease, available: AvailableCatalogue) -> dict[str
             {
                 "id": cluster,
                 "description": catalogue.description[cluster],
-                "items": catalogue.slices[cluster][1] - catalogue.slices[cluster][0],
+                "items": catalogue.sizes[cluster],
                 "traffic": round(float(traffic[at]), 6),
                 "x": layout.get(cluster, (0.0, 0.0))[0],
                 "y": layout.get(cluster, (0.0, 0.0))[1],

@@ -9,6 +9,7 @@ import numpy as np
 
 from newfound.recommend.joint_ranker import JointRanker
 from newfound.recommend.query import JointQuery
+from newfound.release.new_items import NewItems
 from newfound.release.takedown import Takedown
 from newfound.types import Ints
 
@@ -27,6 +28,14 @@ class LoadedRanker:
         self.ranker = ranker
         self.interface = frozenset(ranker.interface)
         self._taken_down: tuple[Takedown, Ints] = (Takedown(), np.zeros(0, dtype=np.int64))
+
+    def with_new(self, new: NewItems) -> LoadedRanker:
+        """This release's ranker with its new items.
+
+        Raises:
+            VocabularyError: they were made for another release.
+        """
+        return LoadedRanker(self.ranker.with_new(new))
 
     def taken_down(self, takedown: Takedown, clusters: Iterable[str]) -> list[str]:
         """The items of some clusters that were taken down.

@@ -20,10 +20,12 @@ from newfound.datasets import load_interactions
 from newfound.errors import DataError, ReleaseError
 from newfound.release import pointer
 from newfound.release import store as release
+from newfound.release.new_items import add_new_items, new_items_version, read_new_items
 from newfound.release.pointer import move
 from newfound.release.storage import Storage
 from pipelines.settings import settings_of
 from pipelines.training import STEPS
+from tests.release.test_new_items import made_up
 from tests.release.test_store import _publish
 from tests.s3_server import make_bucket
 
@@ -100,6 +102,18 @@ def test_a_mover_that_was_overtaken_leaves_the_fallback_alone(
     assert release.current(root) == good
     boto3.client("s3").put_object(Bucket=_name(bucket), Key="releases/current", Body=b"{")
     assert release.current(root) == good
+
+
+def test_new_items_are_added_by_compare_and_swap(bucket: str, tmp_path: Path) -> None:
+    root, release_id = f"{bucket}/releases", _publish(tmp_path / "run", f"{bucket}/releases", "one").id
+    with ThreadPoolExecutor(4) as pool:
+        adding = [pool.submit(add_new_items, root, made_up(f"i{n}", release_id=release_id)) for n in range(4)]
+        assert [one.exception() for one in adding] == [None] * 4
+    found, version = read_new_items(root, release_id), new_items_version(root, release_id)
+    assert found is not None and sorted(found.ids) == ["i0", "i1", "i2", "i3"]
+    add_new_items(root, made_up("i4", release_id=release_id))
+    assert new_items_version(root, release_id) != version is not None
+    assert release.load(root, release_id, tmp_path / "cache").id == release_id
 
 
 def test_feast_keeps_its_registry_there(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:

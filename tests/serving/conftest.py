@@ -102,17 +102,6 @@ def launch(
     root, features = folder / "releases", folder / "features"
     publish_world(world, root, folder / "parts")
     rows = write_features(features, world)
-    (folder / "settings.yaml").write_text(yaml.safe_dump(settings or {}))
-    shared = ["--releases", str(root), "--host", "127.0.0.1", "--model_name", "newfound"]
-    shared += ["--settings", str(folder / "settings.yaml")]
-    ports = {name: free_port() for name in ("explorer", "grpc", "ranker", "ranker_grpc")}
-    ranker = Service.module(
-        "ranker",
-        "serving.ranker",
-        [*shared, "--http_port", str(ports["ranker"]), "--grpc_port", str(ports["ranker_grpc"])],
-        folder,
-        f"http://127.0.0.1:{ports['ranker']}/v2/models/newfound/ready",
-    ).start()
     if feast:
         from newfound.clusters import Clusters
 
@@ -134,6 +123,32 @@ def launch(
         store.write_sources(features, history_table(rows), before)
         store.fill(features, (environment or {}).get("NEWFOUND_REDIS"))
         arguments += ("--feast", str(store.ROOT / "feature_repo"), "--history_length", str(LENGTH))
+    told = {**store.environment(features), **(environment or {})}
+    running = serve(folder, root, settings=settings, environment=told, arguments=arguments)
+    running.features, running.rows = features, rows
+    return running
+
+
+def serve(
+    folder: Path,
+    root: Path,
+    *,
+    settings: dict[str, Any] | None = None,
+    environment: dict[str, str] | None = None,
+    arguments: tuple[str, ...] = (),
+) -> Stack:
+    """Starts a ranker and an explorer over some releases; the caller stops them."""
+    (folder / "settings.yaml").write_text(yaml.safe_dump(settings or {}))
+    shared = ["--releases", str(root), "--host", "127.0.0.1", "--model_name", "newfound"]
+    shared += ["--settings", str(folder / "settings.yaml")]
+    ports = {name: free_port() for name in ("explorer", "grpc", "ranker", "ranker_grpc")}
+    ranker = Service.module(
+        "ranker",
+        "serving.ranker",
+        [*shared, "--http_port", str(ports["ranker"]), "--grpc_port", str(ports["ranker_grpc"])],
+        folder,
+        f"http://127.0.0.1:{ports['ranker']}/v2/models/newfound/ready",
+    ).start()
     explorer = Service.module(
         "explorer",
         "serving.explorer",
@@ -145,10 +160,10 @@ def launch(
         ],
         folder,
         f"http://127.0.0.1:{ports['explorer']}/v2/models/newfound/ready",
-        {**store.environment(features), "NEWFOUND_USER_KEY": KEY, **(environment or {})},
+        {"NEWFOUND_USER_KEY": KEY, **(environment or {})},
     ).start()
     url, ranker_url = (f"http://127.0.0.1:{ports[name]}" for name in ("explorer", "ranker"))
-    return Stack(root, features, explorer, ranker, url, ranker_url, f"127.0.0.1:{ports['grpc']}", rows)
+    return Stack(root, folder, explorer, ranker, url, ranker_url, f"127.0.0.1:{ports['grpc']}", [])
 
 
 @pytest.fixture(scope="session")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import fsspec
+import numpy as np
 
 from newfound.release import store
+from newfound.release.new_items import NewItem, NewItems, add_new_items, read_new_items
 from newfound.release.pointer import read_pointer
 from newfound.release.storage import Storage
 from newfound.release.takedown import Takedown, change_takedown, read_takedown
@@ -93,6 +96,26 @@ def _check_takedown(root: Path, done: bool) -> None:
     assert found in ([{"a", "b"}] if done else [{"a"}, {"a", "b"}]), found
 
 
+def _add(root: Path, item: str) -> None:
+    release = store.current(str(root / "releases"))
+    assert release is not None
+    placed = (NewItem(item=item, title=item, leaf="l0", row="0" * 64),)
+    ones = np.ones((1, 2), dtype=np.float32)
+    add_new_items(str(root / "releases"), NewItems(release, datetime.now(UTC), placed, ones, ones, ones))
+
+
+def _added(root: Path) -> None:
+    _publish(root, "one")
+    _add(root, "a")
+
+
+def _check_new_items(root: Path, done: bool) -> None:
+    releases = str(root / "releases")
+    found = read_new_items(releases, store.current(releases) or "")
+    assert found is not None and found.ids in ([["a", "b"]] if done else [["a"], ["a", "b"]]), found
+    assert _serving(root) == "one", "the release itself is as it was"
+
+
 def _remote(root: Path) -> None:
     fs, base = fsspec.core.url_to_fs(REMOTE)
     if fs.exists(base):
@@ -154,6 +177,7 @@ SCENARIOS = [
     Scenario("a rollback", _two, lambda root: store.rollback(str(root / "releases")) and None, _check_after_rollback),
     Scenario("a promotion", _held, _promote, _check_promoted),
     Scenario("the takedown list", _listed, _take_down, _check_takedown),
+    Scenario("new items beside a release", _added, lambda root: _add(root, "b"), _check_new_items),
     Scenario("a download into a cache", _remote, _download, _check_cache),
     Scenario("a copy for an engine", _remote, _fetch, _check_fetched),
     Scenario("a day of releases", lambda root: None, _a_day, _check_a_day),

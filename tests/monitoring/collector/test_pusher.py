@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -26,6 +27,7 @@ from newfound import schema
 from newfound.clusters import Clusters
 from newfound.events import STRUCTURED, envelope
 from newfound.release import store as release
+from newfound.release.new_items import NewItem, NewItems, add_new_items
 from tests.monitoring import servers as parts
 from tests.release.gates import HELD
 
@@ -144,6 +146,23 @@ def test_other_clusters_write_every_row_anew_even_if_they_came_while_nobody_ran(
     assert digest.digest != clusters.digest
     assert Pusher(store, CONFIG, memory, length=2, root=other).catch_up() == 3
     assert memory.rows[-1][1]["clusters_digest"] == [digest.digest] * 3
+
+
+def test_new_items_lead_to_their_leaves(store: Store, tmp_path: Path) -> None:
+    root, clusters = _publish(tmp_path)
+    memory, current = _Memory(), release.current(root)
+    pusher = Pusher(store, CONFIG, memory, length=2, root=root)
+    store.write([parts.feedback(1, user_id="u1", at=at(1), item="late")])
+    assert pusher.catch_up() == 1 and memory.rows[-1][1]["seen_leaves"] == [[]]
+    leaf, ones = clusters.at_level(clusters.depth)[0], np.ones((2, 2), dtype=np.float32)
+    assert current is not None
+    placed = (
+        NewItem(item="late", title="Late", leaf=leaf, row="0" * 64),
+        NewItem(item="lost", title="Lost", leaf="of another tree", row="0" * 64),
+    )
+    add_new_items(root, NewItems(current, datetime.now(UTC), placed, ones, ones, ones))
+    store.write([parts.feedback(n, user_id="u1", at=at(n), item=item) for n, item in ((2, "late"), (3, "lost"))])
+    assert pusher.catch_up() == 1 and memory.rows[-1][1]["seen_leaves"] == [[leaf]]
 
 
 def test_after_a_rollback_every_row_is_of_the_release_that_serves(store: Store, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from monitoring.users.interactions import fold
 from newfound.evaluation import off_policy as offpolicy
 from newfound.events import AnswersEvent, FeedbackEvent, RecommendationEvent, SlotEvent
 from newfound.measures import gini, normalised_entropy
+from newfound.release.new_items import NewItem, NewItems, add_new_items, file_of
 from tests.monitoring import servers as parts
 from tests.reference import measures
 from tests.release.gates import HELD
@@ -257,6 +258,23 @@ def test_successor_jaccard_by_hand(tmp_path: Path) -> None:
     assert _of_releases(str(root), None)[2] == {
         "successor_jaccard": pytest.approx((contexts - 1 + 1 / 9) / contexts),
     }
+
+
+def test_what_appeared_after_the_release_is_no_unknown_item(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from monitoring.report.job import _of_releases
+    from tests.serving.synthetic import World, publish_world
+
+    root = tmp_path / "releases"
+    release_id = publish_world(World(), root, tmp_path / "parts").id
+    known = _of_releases(str(root), None)[0]
+    ones = np.ones((2, 2), dtype=np.float32)
+    placed = tuple(NewItem(item=f"late{n}", title="Late", leaf=f"l{n}.1", row="0" * 64) for n in (3, 99))
+    add_new_items(str(root), NewItems(release_id, START, placed, ones, ones, ones))
+    items, clusters, _ = _of_releases(str(root), None)
+    assert known is not None and items is not None and clusters == 24
+    assert items.slice(known.num_rows).to_pylist() == [{"item_id": "late3", "cluster": "c3"}], "no leaf is made up"
+    (root / file_of(release_id)).write_bytes(b"?")
+    assert _of_releases(str(root), None)[0] == known and "new items are left out" in caplog.text
 
 
 def _random_log(store: Store, seed: int, shuffled: int = 0) -> list[Any]:

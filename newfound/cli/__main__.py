@@ -1,0 +1,5 @@
+"""``python -m newfound.cli``."""
+
+from newfound.cli.app import main
+
+main()

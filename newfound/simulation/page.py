@@ -195,12 +195,7 @@ def scatter(rows: Sequence[Mapping[str, Any]]) -> str:
                 f'<path d="M{a:.1f} {cy:.1f}H{b:.1f}M{cx:.1f} {c:.1f}V{d:.1f}" stroke="{colour}" opacity=".45"/>'
             )
         marks.append(f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="{6 if arm == "newfound" else 4}" fill="{colour}"/>')
-        # Neighbours in the list are neighbours in the picture: their numbers stand on different sides.
-        left_of, below = place % 2 == 0, place % 4 > 1
-        anchor, aside = ("end", -7) if left_of else ("start", 7)
-        marks.append(
-            f'<text x="{cx + aside:.1f}" y="{cy + (14 if below else -5):.1f}" text-anchor="{anchor}">{place}</text>'
-        )
+        marks.append(_number(place, cx, cy))
         legend.append(f"<li><b>{place}</b> {text(NAMES[arm])}: {y.value:+.2f}, {x.value:+.3f}</li>")
     title = "New interests that stayed, and enjoyment, against the ranker alone"
     svg = (
@@ -215,6 +210,13 @@ def scatter(rows: Sequence[Mapping[str, Any]]) -> str:
         f"<figure><figcaption>{title}: up and to the right is better</figcaption>{svg}"
         f'<ul class="legend">{"".join(legend)}</ul></figure>'
     )
+
+
+def _number(place: int, x: float, y: float) -> str:
+    """A point's number; those of neighbours in the list, who are neighbours in the picture, stand on different sides."""
+    anchor, aside = ("end", -7) if place % 2 == 0 else ("start", 7)
+    below = 14 if place % 4 > 1 else -5
+    return f'<text x="{x + aside:.1f}" y="{y + below:.1f}" text-anchor="{anchor}">{place}</text>'
 
 
 def _padded(values: Sequence[float]) -> tuple[float, float]:

@@ -213,7 +213,7 @@ def scatter(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _number(place: int, x: float, y: float) -> str:
-    """A point's number; those of neighbours in the list, who are neighbours in the picture, stand on different sides."""
+    """A point's number; those of neighbours in the list, who are close in the picture, stand on different sides."""
     anchor, aside = ("end", -7) if place % 2 == 0 else ("start", 7)
     below = 14 if place % 4 > 1 else -5
     return f'<text x="{x + aside:.1f}" y="{y + below:.1f}" text-anchor="{anchor}">{place}</text>'

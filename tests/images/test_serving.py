@@ -13,8 +13,10 @@ import httpx
 import pytest
 import yaml
 
+from newfound.release.store import publish
 from serving.local.processes import free_port
 from tests.images.conftest import TAG
+from tests.release.gates import HELD
 from tests.serving import store
 from tests.serving.conftest import write_features
 from tests.serving.synthetic import World, history_table, publish_world
@@ -153,7 +155,48 @@ def collector(pods: Pods) -> Iterator[Pod]:
         yield pod
 
 
-@pytest.mark.parametrize("name", ["ranker", "explorer", "collector"])
+@pytest.fixture(scope="module")
+def pages(pods: Pods) -> Iterator[Pod]:
+    keys = ("spec", "template", "spec", "containers", 0)
+    manifest = container_of("../components/reports-ui/pages.yaml", "Deployment", *keys)
+    with pods.pod(manifest, free_port(), "--port", {}, ROOT / "monitoring" / "configs") as pod:
+        print(f"\npages: its probes pass after {pod.wait():.1f} s")
+        yield pod
+
+
+def test_the_planner_is_fetched_before_its_engine_starts(pods: Pods, tmp_path: Path) -> None:
+    """The pod's first container, out of a release that does not serve; a name that no release has is an error."""
+    from docker.errors import ContainerError
+    from docker.types import Mount
+
+    (tmp_path / "planner").mkdir()
+    (tmp_path / "planner" / "config.json").write_text("{}")
+    told = {"lineage": {}, "measures": {}, "fits": {}, "gates": HELD, "promote": False}
+    made = publish({"planner": tmp_path / "planner"}, str(pods.folder / "releases"), **told)
+    keys = ("spec", "predictor", "initContainers", 0)
+    manifest = container_of("serving/newfound-planner.yaml", "InferenceService", *keys)
+
+    def run(name: str) -> str:
+        values = {"$(NEWFOUND_RELEASES)": "/releases", "$(NEWFOUND_PLANNER)": name}
+        said = pods.client.containers.run(
+            f"{manifest['image']}:{TAG}",
+            [*manifest["command"], *(values.get(one, one) for one in manifest["args"])],
+            network_mode="none",
+            read_only=True,
+            cap_drop=["ALL"],
+            user=f"{USER}:{USER}",
+            tmpfs={"/release": "uid=1000,gid=1000", "/tmp": "uid=1000,gid=1000"},
+            mounts=[Mount("/releases", str(pods.folder / "releases"), type="bind", read_only=True)],
+            remove=True,
+        )
+        return " ".join(said.decode().split())
+
+    assert f"in /release/{made.planner_name}/planner, every digest holds" in run(str(made.planner_name))
+    with pytest.raises(ContainerError, match="no release has the planner"):
+        run("0" * 16)
+
+
+@pytest.mark.parametrize("name", ["ranker", "explorer", "collector", "pages"])
 def test_every_probe_passes(name: str, request: pytest.FixtureRequest) -> None:
     pod: Pod = request.getfixturevalue(name)
     assert {probe: pod.probe(probe) for probe in ("startupProbe", "livenessProbe", "readinessProbe")} == {
@@ -163,7 +206,7 @@ def test_every_probe_passes(name: str, request: pytest.FixtureRequest) -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["ranker", "explorer", "collector"])
+@pytest.mark.parametrize("name", ["ranker", "explorer", "collector", "pages"])
 def test_it_has_no_rights(name: str, request: pytest.FixtureRequest) -> None:
     """What the kernel says of the process, not what was asked for."""
     pod: Pod = request.getfixturevalue(name)

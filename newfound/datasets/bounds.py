@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,32 +28,74 @@ LARGEST_ROW = 64 << 20  # bytes of a row, on the average of a row group: more is
 LARGE, STEEPEST = 64 << 20, 200  # a column that unpacks to so many bytes, and to so many times its size, is a bomb
 
 
-def batch_rows(source: str, group: Any, wanted: AbstractSet[str]) -> int:
-    """Rows of a Parquet row group that unpack to about `BLOCK_BYTES`, as its footer has it.
+@dataclass(frozen=True)
+class Chunk:
+    """A column of a row group, as the footer has it.
+
+    Attributes:
+        path: in the schema, the column first.
+        packed, unpacked: bytes.
+        values: how many.
+    """
+
+    path: tuple[str, ...]
+    packed: int
+    unpacked: int
+    values: int
+
+
+def row_groups(file: Path) -> list[tuple[int, list[Chunk]]]:
+    """Rows and columns of every row group of a Parquet file.
+
+    DuckDB reads them: pyarrow ends the whole process over a column whose statistics contradict its type.
+
+    Raises:
+        duckdb.Error: the footer cannot be read.
+    """
+    with duckdb.connect() as con:
+        con.execute("SET autoinstall_known_extensions = false")
+        rows = con.execute(
+            "SELECT row_group_id, row_group_num_rows, path_in_schema, total_compressed_size, total_uncompressed_size,"
+            " num_values FROM parquet_metadata($file) ORDER BY row_group_id, column_id",
+            {"file": _literal(file)},
+        ).fetchall()
+    found: dict[int, tuple[int, list[Chunk]]] = {}
+    for group, count, path, *sizes in rows:
+        found.setdefault(group, (count, []))[1].append(Chunk(tuple(path.split(", ")), *sizes))
+    return list(found.values())
+
+
+def _literal(file: Path) -> str:
+    """The path for DuckDB, which would take some characters for a pattern."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(file))
+
+
+def batch_rows(source: str, rows: int, columns: Sequence[Chunk], wanted: AbstractSet[str]) -> int:
+    """Rows of a Parquet row group that unpack to about `BLOCK_BYTES`.
 
     Args:
         source: the file, for errors.
-        group: metadata of the row group.
+        rows: of the row group.
+        columns: its columns.
         wanted: columns that are read.
 
     Raises:
         DataError: its rows are larger than rows can be.
     """
-    columns = [group.column(at) for at in range(group.num_columns)]
-    read = [column for column in columns if column.path_in_schema.split(".")[0] in wanted]
-    rows = max(group.num_rows, 1)
+    read = [column for column in columns if column.path[0] in wanted]
+    rows = max(rows, 1)
     for column in read:
-        packed, unpacked = column.total_compressed_size, column.total_uncompressed_size
-        if "." in column.path_in_schema:  # a list: a run of equal values is a few bytes in the file
-            unpacked += 16 * column.num_values
+        packed, unpacked = column.packed, column.unpacked
+        if len(column.path) > 1:  # a list: a run of equal values is a few bytes in the file
+            unpacked += 16 * column.values
         if unpacked < 0 or unpacked > LARGEST_ROW * rows or unpacked > max(LARGE, STEEPEST * packed):
             raise DataError(
                 source,
                 f"{rows} rows unpack from {packed} to {unpacked} bytes",
-                column=column.path_in_schema,
+                column=".".join(column.path),
                 expected=f"at most {STEEPEST} times as many, and {LARGEST_ROW >> 20} MiB a row",
             )
-    size = sum(column.total_uncompressed_size + 16 * column.num_values for column in read)
+    size = sum(column.unpacked + 16 * column.values for column in read)
     return int(np.clip(BLOCK_BYTES * rows // max(size, 1), 1, MOST_BATCH_ROWS))
 
 

@@ -13,11 +13,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from newfound.datasets.bounds import BLOCK_BYTES, MOST_BATCH_ROWS, batch_rows, cut, slices
+from newfound.datasets.bounds import BLOCK_BYTES, MOST_BATCH_ROWS, batch_rows, cut, row_groups, slices
 from newfound.datasets.delimited import Layout, first_invalid_line, open_delimited
 from newfound.datasets.sequences import open_sequences
 from newfound.errors import DataError
@@ -95,7 +96,7 @@ def stage(file: SourceFile, out: Path) -> Staged:
         rows, datetimes = _write(source, names, batches, malformed, out)
     except DataError:
         raise
-    except (pa.ArrowException, OSError, UnicodeError) as error:
+    except (pa.ArrowException, duckdb.Error, OSError, UnicodeError) as error:
         if not is_parquet and (line := first_invalid_line(file.path)) is not None:
             row = line + (1 if file.layout and file.layout.names else 0)  # the header is no data row
             raise DataError(source, "is not UTF-8 here", row=row, expected="UTF-8 text") from error
@@ -147,10 +148,8 @@ def _parquet(file: SourceFile) -> tuple[dict[str, str], Iterator[pa.RecordBatch]
             for leaf in leaves
             if leaf.physical_type == "BYTE_ARRAY" and leaf.path.split(".")[0] in names.values()
         ]
-        rows = [
-            (group, batch_rows(str(file.path), opened.metadata.row_group(group), set(names.values())))
-            for group in range(opened.metadata.num_row_groups)
-        ]
+    groups = enumerate(row_groups(file.path))
+    rows = [(at, batch_rows(str(file.path), count, columns, {*names.values()})) for at, (count, columns) in groups]
 
     def batches() -> Iterator[pa.RecordBatch]:
         with pq.ParquetFile(file.path, read_dictionary=coded, pre_buffer=False, buffer_size=BLOCK_BYTES) as parquet:

@@ -63,9 +63,11 @@ def unpack(gguf: Path, folder: Path) -> None:
         try:
             if not convert(gguf, part):
                 _unpack_by_transformers(gguf, part)
-        except (OSError, NewfoundError):
+        except NewfoundError:
             raise
-        except Exception as error:  # the readers fail in their own ways
+        except Exception as error:  # the readers fail in their own ways, transformers by an OSError without a number
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
             problem = f"cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
             raise DataError(str(gguf), problem, expected="a GGUF model of a known kind") from error
 

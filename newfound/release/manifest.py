@@ -24,7 +24,7 @@ PLANNER: Final = "planner"
 LARGEST: Final = 32 << 20  # bytes of a manifest
 _CHUNK: Final = 1 << 20
 _ID = re.compile(r"\d{8}T\d{6}-[0-9a-f]{12}")
-_PART = re.compile(r"[^/\\\x00-\x1f\x7f]{1,255}")
+_PART = re.compile(r"[^/\\\x00-\x1f\x7f\ud800-\udfff]{1,255}")
 
 
 def check_name(name: str) -> str:

@@ -7,6 +7,7 @@ from concurrent import futures
 from typing import Any, Final
 
 from grpc import StatusCode, aio
+from kserve.errors import InvalidInput
 from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc
 from kserve.protocol.grpc.interceptors import ExceptionToStatusInterceptor
@@ -21,6 +22,17 @@ _PENDING: Final = 16
 """Open calls for each instance in flight: a call is open from its first byte on, and may stay incomplete."""
 _CONNECTION_S: Final = 600
 _GRACE_S: Final = 30
+
+
+def check_raw_contents(request: Any) -> None:
+    """Refuses a message whose raw contents are not one for each input; KServe's own reader trips over it.
+
+    Raises:
+        InvalidInput: they are not.
+    """
+    contents, inputs = len(request.raw_input_contents), len(request.inputs)
+    if contents and contents != inputs:
+        raise InvalidInput(f"raw_input_contents: {contents} for {inputs} inputs; expected one for each")
 
 
 class Servicer(InferenceServicer):
@@ -41,6 +53,7 @@ class Servicer(InferenceServicer):
         told = {str(name): value for name, value in context.invocation_metadata() if isinstance(value, str)}
         patience = shorter(context.time_remaining(), timeout_s(told.get(TIMEOUT)))
         one = RequestContext(request_id(told.get(REQUEST_ID, "")), self._capacity, patience)
+        check_raw_contents(request)
         one.take(1)  # the model takes the rest, once it knows how many instances there are
         token = CURRENT.set(one)
         try:

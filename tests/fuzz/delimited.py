@@ -41,19 +41,23 @@ class Target:
         (self.folder / "none.csv").touch()
         self.source = open_source(DataConfig(loader="files", interactions=str(self.folder / "none.csv")))
         self.con = connect()
+        self.inputs = 0
 
     def __call__(self, data: bytes) -> None:
         kind = data[0] % 4 if data else 0
         file = self.folder / ("items.csv.gz" if kind == 3 else "items.csv")
         file.write_bytes(data[1:])
+        # A file of its own for each input: DuckDB keeps what it has read of a path, and knows a new file by its time.
+        self.inputs += 1
+        out = self.folder / f"staged-{self.inputs}.parquet"
         try:
-            staged = stage(
-                SourceFile(file, _COLUMNS, ("item_id", "title"), _LAYOUTS[kind % 3]), self.folder / "staged.parquet"
-            )
+            staged = stage(SourceFile(file, _COLUMNS, ("item_id", "title"), _LAYOUTS[kind % 3]), out)
             bad = BadRows(staged, 1.0)
             kept = check_items(self.con, self.source, bad, staged).count().execute()
         except DataError as error:
             assert str(file) in str(error)
             return
+        finally:
+            out.unlink(missing_ok=True)
         drop(self.con, "items")
         assert kept + bad.count == staged.rows

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 HERE: Final = Path(__file__).parent
 CORPUS: Final = HERE / "corpus"
+CRASHED: Final = HERE / "crashed"
 
 
 def targets() -> list[str]:
@@ -24,7 +25,7 @@ def load(name: str) -> Any:
 
 
 def kept(name: str) -> list[bytes]:
-    """The target's seeds, and what earlier runs have kept."""
-    folder = CORPUS / name
-    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    """The target's seeds, inputs that crashed it once, and what earlier runs have kept."""
+    folders = [folder / name for folder in (CRASHED, CORPUS) if (folder / name).is_dir()]
+    files = [file for folder in folders for file in sorted(folder.iterdir())]
     return [*load(name).SEEDS, *(file.read_bytes() for file in files)]

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from serving.http.api import Recommend, parse, request_model, whole_requests
 from serving.http.errors import Refused
+from serving.http.grpc_server import check_raw_contents
 from serving.settings import ServingConfig
 from tests.fuzz.draw import Draw
 
@@ -88,7 +89,9 @@ class Target:
     def _decode(self, data: bytes) -> InferRequest | None:
         """As KServe hands it over."""
         if data[:1] == b"\2":
-            return InferRequest.from_grpc(ModelInferRequest.FromString(data[1:]))
+            message = ModelInferRequest.FromString(data[1:])
+            check_raw_contents(message)
+            return InferRequest.from_grpc(message)
         content = data[1:]
         if data[:1] == b"\1":
             draw, body = Draw(data[1:]), _BODY

@@ -15,7 +15,14 @@ NAMESPACE: Final = "newfound"
 STORE: Final = "object store"
 # Addresses that are no store's.
 IDENTITIES: Final = "the cloud's identities"
-ADDRESSES: Final = {"169.254.20.10/32": "NodeLocal DNS", "169.254.170.23/32": IDENTITIES}
+API: Final = "the cluster's API"
+ADDRESSES: Final = {
+    "169.254.20.10/32": "NodeLocal DNS",
+    "169.254.170.23/32": IDENTITIES,
+    "203.0.113.10/32": API,
+    "203.0.113.20/32": "postgres",  # components/external-postgres and external-redis
+    "203.0.113.30/32": "redis",
+}
 
 
 class Flow(NamedTuple):
@@ -49,6 +56,7 @@ WHY: Final[Mapping[tuple[str, str], str]] = {
     ("erase", "redis"): "a person's rows",
     ("verdict", "postgres"): "what came of a canary's slates",
     ("verdict", "kubeflow/ml-pipeline"): "interests under the promoted clusters",
+    ("verdict", API): "a canary's share of the requests",
     ("restore", "postgres"): "a dump, brought back",
     ("import", STORE): "the data set",
     ("erase", STORE): "a person's rows in files, receipts",
@@ -75,8 +83,8 @@ ALWAYS: Final = {
     (EVERYBODY, "NodeLocal DNS"): "names, where nodes answer",
     (EVERYBODY, "istio-system/istiod"): "certificates, in the mesh",
 }
-# Further flows of the overlay `local`.
-KUBEFLOW: Final = {pair for pair in WHY if pair[0] == "resume"}
+# Flows that the overlay `local` has not, with Kubeflow or a gateway, and those that it has besides.
+PRODUCTION: Final = {pair for pair in WHY if pair[0] == "resume" or pair[1] == API}
 LOCAL: Final = {("features", "redis"): "histories and interests, materialised"}
 
 

@@ -147,6 +147,29 @@ def canary_command(
         console.print(submit_interests(submit, pipeline_config, releases, platform))
 
 
+@app.command("watch-canary")
+def watch_canary_command(
+    namespace: Annotated[str, typer.Option(help="Of the gateway's route.")] = "newfound",
+    roll_back: Annotated[
+        bool, typer.Option("--roll-back/--no-roll-back", help="Take the traffic from a canary that is worse.")
+    ] = False,
+    config: Config = None,
+    releases: Releases = "releases",
+) -> None:
+    """Judges the canary that has traffic; for a schedule."""
+    from monitoring.retraining.traffic import Gateway
+    from monitoring.retraining.watch import watch
+
+    store, settings, now = open_store(), load_settings(MonitoringConfig, config), datetime.now(UTC)
+    judged = watch(store, releases, settings, now, Gateway(namespace), roll_back=roll_back)
+    if judged is None:
+        console.print("no canary has traffic")
+        return
+    console.print(f"[bold]{judged.verdict.action}[/]: {judged.release}: {escape(judged.verdict.reason)}")
+    if judged.rolled_back:
+        console.print("all traffic is the pair's that serves")
+
+
 @app.command("simulate-traffic")
 def simulate_traffic_command(
     releases: Annotated[Path, typer.Option("--releases", help="Folder of all releases.")] = Path("releases"),

@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy import func, select
 
 from monitoring.store.database import Store
-from monitoring.store.tables import decisions, measures
+from monitoring.store.tables import decisions, measures, verdicts
 from newfound.errors import NewfoundError
 from newfound.release import store as releases
 
@@ -25,6 +25,14 @@ _FAMILIES: Final = (
     (re.compile(r"bound\.(.+)"), "bound", ("measure",)),
     (re.compile(r"passed\.(.+)"), "passed", ("measure",)),
     (re.compile(r"offpolicy\.(\w+)\.(\w+)"), "offpolicy", ("policy", "figure")),
+)
+
+# Of the canaries that were judged last.
+_LAST_VERDICTS: Final = (
+    select(verdicts)
+    .where(verdicts.c.seq.in_(select(func.max(verdicts.c.seq)).group_by(verdicts.c.release)))
+    .order_by(verdicts.c.seq.desc())
+    .limit(5)
 )
 
 
@@ -86,23 +94,23 @@ class Exporter(Collector):
             due = connection.execute(
                 select(decisions.c.action, func.count(), func.max(decisions.c.at)).group_by(decisions.c.action)
             ).all()
+            judged = connection.execute(_LAST_VERDICTS).all()
         ends: dict[str, float] = {}
         for row in rows:
             window = window_name(row.length / 1e6)
             ends[window] = row.stop / 1e6
             if row.value is not None:
                 name, labels = metric_of(row.name)
-                add(
-                    name,
-                    f"{row.name} of the last window",
-                    {**labels, "release": row.release, "window": window},
-                    row.value,
-                )
+                labels |= {"release": row.release, "window": window}
+                add(name, f"{row.name} of the last window", labels, row.value)
         for window, stop in ends.items():
             add(PREFIX + "stop_timestamp_seconds", "End of the last reported window", {"window": window}, stop)
         for action, count, at in due:
             add("newfound_decisions", "Decisions so far", {"action": action}, float(count))
             add("newfound_decision_timestamp_seconds", "Time of the last decision", {"action": action}, at / 1e6)
+        for one in judged:
+            add("newfound_canary_verdict", "Last verdict", {"release": one.release, "action": one.action}, 1.0)
+            add("newfound_canary_verdict_timestamp_seconds", "Its time", {"release": one.release}, one.at / 1e6)
         release = self._release()
         if release is not None:
             created, name = release

@@ -22,11 +22,12 @@ _ACTIONS: Final = ["Admin", "Read", "List", "Tagging", "Write"]
 
 
 @contextlib.contextmanager
-def serve_s3(folder: Path) -> Iterator[dict[str, str]]:
+def serve_s3(folder: Path, tls: tuple[Path, Path, Path] | None = None) -> Iterator[dict[str, str]]:
     """Runs the server; gives the variables by which S3 clients find it.
 
     Args:
         folder: for its files and its log.
+        tls: certificate and key of `localhost`, and the authority's certificate; None: plain HTTP.
     """
     credentials = {"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}
     identities = {"identities": [{"name": "newfound", "credentials": [credentials], "actions": _ACTIONS}]}
@@ -40,15 +41,20 @@ def serve_s3(folder: Path) -> Iterator[dict[str, str]]:
     command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"]
     # A bucket takes seven volumes at its first object.
     command += ["-master.volumeSizeLimitMB=64", "-volume.max=500"]
+    host = f"http://127.0.0.1:{port}"
+    if tls:
+        command += [f"-s3.cert.file={tls[0]}", f"-s3.key.file={tls[1]}"]
+        host = f"https://localhost:{port}"
     with (folder / "weed.log").open("wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
     variables = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "FEAST_S3_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ENDPOINT_URL": host,
+        "FEAST_S3_ENDPOINT_URL": host,
         "AWS_ACCESS_KEY_ID": ACCESS_KEY,
         "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
         "AWS_DEFAULT_REGION": "us-east-1",
-        "NO_PROXY": "127.0.0.1",
+        "NO_PROXY": "127.0.0.1,localhost",
+        **({"AWS_CA_BUNDLE": str(tls[2])} if tls else {}),
     }
     try:
         _wait(server, variables, folder / "weed.log")
@@ -70,13 +76,14 @@ def _client(variables: dict[str, str]) -> Any:
         region_name=variables["AWS_DEFAULT_REGION"],
         aws_access_key_id=ACCESS_KEY,
         aws_secret_access_key=SECRET_KEY,
+        verify=variables.get("AWS_CA_BUNDLE"),
     )
 
 
 def _wait(server: subprocess.Popen[bytes], variables: dict[str, str], log: Path) -> None:
     """Until a bucket can be made and an object written: the port is open before the volumes are there."""
     before = os.environ.get("NO_PROXY")
-    os.environ["NO_PROXY"] = "127.0.0.1"
+    os.environ["NO_PROXY"] = variables["NO_PROXY"]
     end = time.monotonic() + _START_SECONDS
     try:
         while True:

@@ -9,14 +9,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
+from sqlalchemy import Table, func, select
 
 from monitoring.store.database import Store
+from monitoring.store.rows import micros
 from monitoring.store.tables import feedback, recommendations
 from newfound import schema
 from newfound.files import new_file
@@ -27,20 +30,21 @@ _SEED: Final = "client_seed"
 _PART = re.compile(r"(\d{20})-(\d{20})\.parquet")
 
 
-def export(store: Store, out: Path, batch: int = BATCH) -> dict[str, int]:
+def export(store: Store, out: Path, batch: int = BATCH, since: datetime | None = None) -> dict[str, int]:
     """Writes what the store got since the last export.
 
     Args:
         store: the durable store.
         out: folder of `slates/`, `slots/` and `feedback/`.
         batch: rows of the store that a part holds at most.
+        since: moment before which a folder without parts need not reach; None: it begins with the first event.
 
     Returns:
         New rows by table.
     """
     written = {"slates": 0, "slots": 0, "feedback": 0}
     # Slots before slates: the slates' parts say how far the export came, and slots beyond them are left of a crash.
-    newest = _newest(out / "slates")
+    newest = _newest(out / "slates") or _before(store, recommendations, since)
     for part in _parts(out / "slots"):
         if part.name > _name(newest, newest):
             part.unlink()
@@ -49,7 +53,7 @@ def export(store: Store, out: Path, batch: int = BATCH) -> dict[str, int]:
         for kind, table in (("slots", _slots(rows)), ("slates", _slates(rows))):
             _replace(out / kind / name, table)
             written[kind] += table.num_rows
-    for rows in store.after(feedback, _newest(out / "feedback"), batch):
+    for rows in store.after(feedback, _newest(out / "feedback") or _before(store, feedback, since), batch):
         table = _feedback(rows)
         _replace(out / "feedback" / _name(rows[0].seq, rows[-1].seq), table)
         written["feedback"] += table.num_rows
@@ -80,6 +84,16 @@ def _newest(folder: Path) -> int:
     parts = _parts(folder)
     match = _PART.fullmatch(parts[-1].name) if parts else None
     return int(match.group(2)) if match else 0
+
+
+def _before(store: Store, table: Table, since: datetime | None) -> int:
+    """The last sequence number of which nothing at or after a moment is left out."""
+    if since is None:
+        return 0
+    with store.engine.connect() as connection:
+        first = connection.scalar(select(func.min(table.c.seq)).where(table.c.at >= micros(since)))
+        last = connection.scalar(select(func.max(table.c.seq))) or 0
+    return int(last if first is None else first - 1)
 
 
 def _name(first: int, last: int) -> str:

@@ -16,15 +16,16 @@ from monitoring.store.tables import (
     imported,
     measures,
     recommendations,
+    verdicts,
 )
 
 _READ: Final = "SELECT"
 _EVENTS: Final = {recommendations.name: _READ, feedback.name: _READ}
 GRANTS: Final = {
-    "newfound_exporter": {measures.name: _READ, decisions.name: _READ},
+    "newfound_exporter": {measures.name: _READ, decisions.name: _READ, verdicts.name: _READ},
     "newfound_report": {**_EVENTS, measures.name: "SELECT, INSERT, DELETE"},
     "newfound_decide": {**_EVENTS, imported.name: _READ, measures.name: _READ, decisions.name: "SELECT, INSERT"},
-    "newfound_verdict": _EVENTS,
+    "newfound_verdict": {**_EVENTS, verdicts.name: "SELECT, INSERT"},
     "newfound_import": {erased.name: _READ, imported.name: "SELECT, INSERT, UPDATE"},
 }
 _LOCK: Final = 0x6E65_7766_0004  # PostgreSQL's advisory lock of whoever grants
@@ -46,5 +47,6 @@ def grant(engine: Engine) -> None:
             connection.execute(text(f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {role}"))
             for table, rights in {"alembic_version": _READ, **GRANTS[role]}.items():
                 connection.execute(text(f"GRANT {rights} ON {table} TO {role}"))
-            if "INSERT" in GRANTS[role].get(decisions.name, ""):
-                connection.execute(text(f"GRANT USAGE ON SEQUENCE {decisions.name}_seq_seq TO {role}"))
+            for table in (decisions, verdicts):
+                if "INSERT" in GRANTS[role].get(table.name, ""):
+                    connection.execute(text(f"GRANT USAGE ON SEQUENCE {table.name}_seq_seq TO {role}"))

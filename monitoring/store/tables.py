@@ -108,3 +108,16 @@ decisions = Table(
     Column("run", String(256)),
     sqlite_autoincrement=True,
 )
+
+verdicts = Table(
+    "verdicts",
+    metadata,
+    Column("seq", _seq, primary_key=True, autoincrement=True),
+    Column("at", BigInteger, nullable=False),
+    Column("release", String(128), nullable=False, index=True),
+    Column("action", String(16), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("rolled_back", Boolean, nullable=False),
+    sqlite_autoincrement=True,
+)
+"""Verdicts on canaries that had traffic, as the schedule came to them."""

@@ -50,6 +50,10 @@ th:first-child,td:first-child{text-align:left}td small{opacity:.7}.up{background
 tr.ours{font-weight:600}svg{width:100%;height:auto;max-width:46rem;display:block}figure{margin:1rem 0}
 .verdict{font-size:1.05rem;border-left:4px solid #888;padding:.2rem 0 .2rem 1rem}
 svg text{fill:currentColor;font-size:12px}.chart{max-width:46rem}figcaption{font-weight:600}
+.chart path{fill:none;stroke-width:2;stroke-linejoin:round}.chart .grid{stroke:#8884;stroke-width:1}
+.s0{--c:#d55e00}.s1{--c:#0072b2}.s2{--c:#009e73}.s3{--c:#cc79a7}.s4{--c:#e69f00}.s5{--c:#777}
+.chart .s0,.chart .s1,.chart .s2,.chart .s3,.chart .s4,.chart .s5{stroke:var(--c)}
+.legend i{display:inline-block;width:.7em;height:.7em;border-radius:50%;margin-right:.4em;background:var(--c)}
 ul.legend{list-style:none;padding:0;display:flex;flex-wrap:wrap;gap:.2rem 1rem;font-size:.85rem}
 """
 
@@ -121,25 +125,34 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> str:
     arms = {row["arm"] for row in rows}
     if "newfound" not in arms:
         return "newfound was not run."
-    parts = []
+    parts = [f"In {len({row['world'] for row in rows})} worlds together:"]
+    others = sorted(arms - {"newfound", *PLANTED})
+    own = [arm for arm in others if arm.startswith("newfound")]
     for measure, name in (("retained_interests", "retained interests"), ("uci_at_n", "UCI@N")):
-        behind: list[str] = []
-        level: list[str] = []
-        for other in sorted(arms - {"newfound", *PLANTED}):
-            lift = pooled_lifts(rows, other).get(("newfound", measure))
-            if lift is None or not lift.lower > 0:
-                (behind if lift is not None and lift.upper < 0 else level).append(NAMES.get(other, other))
-        if not behind and not level:
-            parts.append(f"On {name} newfound is above every arm, clear of zero.")
-        else:
-            told = f"On {name} newfound is not above every arm"
-            told += f"; behind: {', '.join(behind)}" if behind else ""
-            told += f"; not clear of: {', '.join(level)}" if level else ""
-            parts.append(told + ".")
+        behind, level = _standing(rows, measure, [arm for arm in others if arm not in own])
+        told = f"on {name} newfound is above every other arm, clear of zero" if not behind + level else ""
+        told = told or f"on {name} newfound is not above every other arm"
+        told += f"; behind: {', '.join(behind)}" if behind else ""
+        told += f"; not clear of: {', '.join(level)}" if level else ""
+        worse, same = _standing(rows, measure, own)
+        told += f"; of its own versions it is behind: {', '.join(worse)}" if worse else ""
+        told += f"; of its own versions it is not clear of: {', '.join(same)}" if same else ""
+        parts.append(told[0].upper() + told[1:] + ".")
     lift = pooled_lifts(rows).get(("newfound", "satisfaction"))
     if lift is not None:
         parts.append(f"Satisfaction against the ranker alone: {_figure(lift)}.")
     return " ".join(parts)
+
+
+def _standing(rows: Sequence[Mapping[str, Any]], measure: str, others: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Names of the arms that newfound is behind, and of those that it is not clear of."""
+    behind: list[str] = []
+    level: list[str] = []
+    for other in others:
+        lift = pooled_lifts(rows, other).get(("newfound", measure))
+        if lift is None or not lift.lower > 0:
+            (behind if lift is not None and lift.upper < 0 else level).append(NAMES.get(other, other))
+    return behind, level
 
 
 def _figure(lift: Lift) -> str:
@@ -165,7 +178,7 @@ def scatter(rows: Sequence[Mapping[str, Any]]) -> str:
     zero = at(0, 0)
     marks = [
         f'<path d="M50 {zero[1]:.1f}H430M{zero[0]:.1f} 15V270" stroke="#888" stroke-dasharray="3 3"/>',
-        f'<text x="{zero[0] + 4:.1f}" y="{zero[1] - 4:.1f}">ranker alone</text>',
+        f'<text x="54" y="{zero[1] - 4:.1f}">ranker alone</text>',
     ]
     legend = []
     for place, (arm, (x, y)) in enumerate(points.items(), start=1):
@@ -182,7 +195,7 @@ def scatter(rows: Sequence[Mapping[str, Any]]) -> str:
                 f'<path d="M{a:.1f} {cy:.1f}H{b:.1f}M{cx:.1f} {c:.1f}V{d:.1f}" stroke="{colour}" opacity=".45"/>'
             )
         marks.append(f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="{6 if arm == "newfound" else 4}" fill="{colour}"/>')
-        marks.append(f'<text x="{cx + 7:.1f}" y="{cy - 5:.1f}">{place}</text>')
+        marks.append(_number(place, cx, cy))
         legend.append(f"<li><b>{place}</b> {text(NAMES[arm])}: {y.value:+.2f}, {x.value:+.3f}</li>")
     title = "New interests that stayed, and enjoyment, against the ranker alone"
     svg = (
@@ -197,6 +210,13 @@ def scatter(rows: Sequence[Mapping[str, Any]]) -> str:
         f"<figure><figcaption>{title}: up and to the right is better</figcaption>{svg}"
         f'<ul class="legend">{"".join(legend)}</ul></figure>'
     )
+
+
+def _number(place: int, x: float, y: float) -> str:
+    """A point's number; those of neighbours in the list, who are close in the picture, stand on different sides."""
+    anchor, aside = ("end", -7) if place % 2 == 0 else ("start", 7)
+    below = 14 if place % 4 > 1 else -5
+    return f'<text x="{x + aside:.1f}" y="{y + below:.1f}" text-anchor="{anchor}">{place}</text>'
 
 
 def _padded(values: Sequence[float]) -> tuple[float, float]:

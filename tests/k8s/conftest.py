@@ -57,5 +57,11 @@ def copied(folder: Path, *changes: tuple[str, str]) -> Path:
 
 
 def with_component(folder: Path, component: str) -> Path:
-    """Production with one component more, as docs/operations.md says to add it."""
+    """Production with one component more, before the others, as docs/operations.md says to add it."""
     return copied(folder, ("components:\n", f"components:\n  - ../../components/{component}\n"))
+
+
+def with_last_components(folder: Path, *names: str) -> Path:
+    """Production with further components, behind the others, as docs/operations.md says to add them."""
+    added = "".join(f"  - ../../components/{name}\n" for name in names)
+    return copied(folder, ("\nconfigMapGenerator:", f"{added}\nconfigMapGenerator:"))

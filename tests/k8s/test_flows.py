@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 
-from k8s.flows import ALWAYS, IDENTITIES, KUBEFLOW, LOCAL, STORE, WHY, Flow, allowed, half_open, table, ungoverned
+from k8s.flows import ALWAYS, IDENTITIES, LOCAL, PRODUCTION, STORE, WHY, Flow, allowed, half_open, table, ungoverned
 from k8s.kustomize import ROOT
 from k8s.workloads import of_kind, workloads
 from tests.k8s.conftest import Documents
@@ -31,7 +31,7 @@ def test_a_canary_opens_nothing_new(production: Documents, rendered) -> None:
 
 def test_the_local_overlay_adds_its_own(rendered) -> None:
     mesh = {pair for pair in ALWAYS if "istio" in pair[1]}
-    assert pairs(rendered("local")) == (WHY.keys() | ALWAYS.keys() | LOCAL.keys()) - mesh - KUBEFLOW
+    assert pairs(rendered("local")) == (WHY.keys() | ALWAYS.keys() | LOCAL.keys()) - mesh - PRODUCTION
 
 
 def test_no_end_was_forgotten_and_nobody_is_left_open(overlay: Documents) -> None:
@@ -87,5 +87,8 @@ def test_addresses_outside_are_named_once_and_none_is_everybody(overlay: Documen
         for peer in rule["to"]
         if "ipBlock" in peer
     ]
-    assert sorted(name for name, _ in blocks) == ["names", "object-store", "object-store"]
-    assert {block["cidr"] for _, block in blocks} == {"169.254.20.10/32", "169.254.170.23/32", "203.0.113.0/24"}
+    own = [(name, block["cidr"]) for name, block in blocks if name == "cluster-api"]
+    assert own in ([], [("cluster-api", "203.0.113.10/32")]), "the API server's own address"
+    outside = [(name, block["cidr"]) for name, block in blocks if name != "cluster-api"]
+    assert sorted(name for name, _ in outside) == ["names", "object-store", "object-store"]
+    assert {cidr for _, cidr in outside} == {"169.254.20.10/32", "169.254.170.23/32", "203.0.113.0/24"}

@@ -75,7 +75,8 @@ def test_without_an_identity_metrics_are_all_that_http_gives(production: Documen
         for port in (port["containerPort"] for one in workload.containers for port in one.get("ports", ())):
             if workload.component in ("redis", "postgres"):
                 continue
-            assert admits(production, workload, port, NOBODY, METRICS), "Prometheus has none"
+            scraped = workload.component != "pages"  # which are reached by a forwarded port alone
+            assert admits(production, workload, port, NOBODY, METRICS) == scraped, "Prometheus has none"
             for request in (*REQUESTS.values(), ("GET", "/releases"), ("POST", "/metrics")):
                 assert not admits(production, workload, port, NOBODY, request)
 

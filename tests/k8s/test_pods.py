@@ -38,8 +38,12 @@ def test_pods_are_restricted(overlay: Documents) -> None:
             assert all("hostPort" not in port for port in container.get("ports", ()))
         for volume in pod.get("volumes", ()):
             assert set(volume) - {"name"} <= {*WRITABLE, "configMap", "projected"}, workload.owner
-            for source in volume.get("projected", {}).get("sources", ()):  # a token for one audience, not the cluster's
-                assert source["serviceAccountToken"]["audience"] == "pipelines.kubeflow.org"
+            for source in volume.get("projected", {}).get("sources", ()):
+                token = source.get("serviceAccountToken")  # for one audience; the cluster's own where it has rights
+                if token is None:
+                    assert source["configMap"]["name"] == "kube-root-ca.crt"
+                elif "audience" in token or workload.owner != "CronJob/newfound-watch":
+                    assert token.get("audience") == "pipelines.kubeflow.org", workload.owner
 
 
 def test_pods_are_bounded(overlay: Documents) -> None:
@@ -159,7 +163,11 @@ def test_keda_scales_what_it_is_told_to(production: Documents) -> None:
 
 def test_only_what_deploys_has_rights(overlay: Documents) -> None:
     roles = {one["metadata"]["name"]: one for one in of_kind(overlay, "Role")}
-    role = roles.pop("newfound-deployer")
+    role, judge = roles.pop("newfound-deployer"), roles.pop("newfound-judge", None)
+    if judge is not None:
+        (rule,) = judge["rules"]
+        assert (rule["resources"], rule["resourceNames"]) == (["httproutes"], ["newfound"])
+        assert rule["verbs"] == ["get", "patch"]
     reading = [rule["verbs"] for one in roles.values() for rule in one["rules"]]  # Prometheus finds what it scrapes
     assert all(verbs == ["get", "list", "watch"] for verbs in reading)
     assert of_kind(overlay, "ClusterRole", "ClusterRoleBinding") == []
@@ -175,6 +183,7 @@ def test_only_what_deploys_has_rights(overlay: Documents) -> None:
     assert all("newfound" not in names for pair, names in changing.items() if pair[0] == "inferenceservices")
     bound = {one["metadata"]["name"]: one["subjects"] for one in of_kind(overlay, "RoleBinding")}
     assert [subject["namespace"] for subject in bound.pop("newfound-deployer")] == ["newfound-pipelines"]
+    assert [one["name"] for one in bound.pop("newfound-judge", [])] == ([] if judge is None else ["newfound-verdict"])
     assert all(subject["namespace"] == "monitoring" for subjects in bound.values() for subject in subjects)
 
 

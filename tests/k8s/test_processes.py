@@ -50,7 +50,8 @@ def started(workload: Workload, documents: Documents, folder: Path, told: dict[s
         if text.startswith("/config/"):
             (home / "config" / Path(text).name).write_text(mounted(workload, container, text, documents) or "")
         args.append(str(port) if text == str(number) else expanded(here(text), known))
-    command = [sys.executable, *container["command"][1:], *args]
+    program = Path(sys.executable).with_name(container["command"][0])
+    command = [str(program), *container["command"][1:], *args]
     with (home / "log").open("w") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=known, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}"
@@ -102,3 +103,23 @@ def test_a_request_and_an_event_find_their_way(production: Documents, tmp_path: 
         wait_until(lambda: stored in httpx.get(f"{collector}/metrics").text, 30, "what was shown, at the collector")
         assert "newfound_request_seconds_count" in httpx.get(f"{asked}/metrics").text
         assert httpx.get(f"{exporter}/metrics").status_code == 200
+
+
+def test_evidently_shows_what_the_jobs_write_and_changes_nothing(production: Documents, tmp_path: Path) -> None:
+    """It is there before the first report, and takes the workspace up once a job has made it."""
+    from evidently.ui.workspace import Workspace
+
+    (pages,) = [one for one in workloads(production) if one.component == "pages"]
+    (mount,) = [one for one in pages.containers[0]["volumeMounts"] if one["mountPath"] == "/reports"]
+    assert mount["readOnly"] is True
+    with started(pages, production, tmp_path, {}) as url:
+        folder = tmp_path / "pages" / "reports" / "workspace"
+        Workspace.create(str(folder)).create_project("newfound")
+
+        def files() -> dict[str, bytes]:
+            return {str(file): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+        before = files()
+        wait_until(lambda: httpx.get(f"{url}/api/projects").status_code == 200, 30, "the workspace")
+        assert [one["name"] for one in httpx.get(f"{url}/api/projects").json()] == ["newfound"]
+        assert before and files() == before

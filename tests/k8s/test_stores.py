@@ -43,8 +43,9 @@ def workload(documents: Documents, component: str) -> Workload:
 
 
 def file_of(documents: Documents, config: str, key: str) -> str:
-    (found,) = [one for one in of_kind(documents, "ConfigMap") if one["metadata"]["name"].startswith(f"{config}-")]
-    return str(found["data"][key])
+    configs = [one for one in of_kind(documents, "ConfigMap") if one["metadata"]["name"].startswith(f"{config}-")]
+    (found,) = [one["data"][key] for one in configs if key in one["data"]]
+    return str(found)
 
 
 @pytest.fixture
@@ -87,7 +88,6 @@ def test_redis_starts_asks_for_the_password_and_passes_its_probes(redis: Any) ->
 @pytest.fixture
 def database(postgres: Postgres, production: Documents) -> Iterator[Postgres]:  # noqa: F811
     """PostgreSQL as it is after the image's first start, which runs the scripts of the ConfigMap in a shell."""
-    at = ["-h", "127.0.0.1", "-p", str(postgres.port)]
     known = {**os.environ, "PATH": f"{postgres.bin}:{os.environ['PATH']}", "PGHOST": "127.0.0.1"}
     passwords = {"NEWFOUND_PASSWORD": "it's one", "OPTUNA_PASSWORD": "another"}
     passwords |= {f"{role.removeprefix('newfound_').upper()}_PASSWORD": "a third" for role in ROLES}
@@ -95,11 +95,17 @@ def database(postgres: Postgres, production: Documents) -> Iterator[Postgres]:  
     script = file_of(production, "newfound-postgres", "roles.sh")
     subprocess.run(["bash", "-euc", script], env=known, check=True)
     yield postgres
+    drop_roles(postgres)
+
+
+def drop_roles(server: Postgres) -> None:
+    """Takes away what the first start made, for the next test of the same server."""
+    at = ["-h", "127.0.0.1", "-p", str(server.port), "-U", "postgres"]
     for name in ("newfound", "optuna"):
-        postgres.run("dropdb", *at, "-U", "postgres", name)
+        server.run("dropdb", *at, name)
     for name in (*ROLES, "newfound", "optuna"):
-        postgres.run("dropuser", *at, "-U", "postgres", name)
-    postgres.run("psql", *at, "-U", "postgres", "-c", "GRANT CONNECT ON DATABASE postgres, template1 TO PUBLIC")
+        server.run("dropuser", *at, "--if-exists", name)
+    server.run("psql", *at, "-c", "GRANT CONNECT ON DATABASE postgres, template1 TO PUBLIC")
 
 
 def test_a_backup_is_made_and_brings_everything_back(database: Postgres, production: Documents, tmp_path: Path) -> None:
@@ -208,6 +214,7 @@ def test_roles_may_do_what_their_workloads_do_and_no_more(database: Postgres, tm
             ("newfound_report", "measures"),
             ("newfound_decide", "decisions"),
             ("newfound_import", "pasts"),
+            ("newfound_verdict", "verdicts"),
         }
         with pytest.raises(ProgrammingError, match="permission denied"):
             exporter.counts()

@@ -118,7 +118,7 @@ class Postgres:
 
 
 @contextmanager
-def running_postgres() -> Iterator[Postgres]:
+def running_postgres(superuser: str = "postgres") -> Iterator[Postgres]:
     """A cluster in a folder of its own, not below pytest's, which the user postgres may not enter."""
     tools = postgres_bin()
     assert tools is not None, "PostgreSQL is not installed (apt-get install postgresql)"
@@ -128,7 +128,7 @@ def running_postgres() -> Iterator[Postgres]:
         os.chown(data, owner.pw_uid, owner.pw_gid)
     server = Postgres(tools, data, free_port())
     try:
-        server.run("initdb", "-D", str(data), "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C")
+        server.run("initdb", "-D", str(data), "-A", "trust", "-U", superuser, "-E", "UTF8", "--locale=C")
         server.start()
         yield server
         server.crash()

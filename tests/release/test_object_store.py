@@ -25,9 +25,10 @@ from newfound.release.pointer import move
 from newfound.release.storage import Storage
 from pipelines.settings import settings_of
 from pipelines.training import STEPS
+from tests.chain.certificates import Authority
 from tests.release.test_new_items import made_up
 from tests.release.test_store import _publish
-from tests.s3_server import make_bucket
+from tests.s3_server import make_bucket, serve_s3
 
 ROOT = Path(__file__).parents[2]
 
@@ -165,3 +166,23 @@ def test_train_jobs_fetch_files_and_folders_from_there(bucket: str, tmp_path: Pa
     assert file.read_text() == "in/file.json"
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert found == {"a.txt", "deep/b.txt"}
+
+
+@pytest.mark.slow  # a server of its own; `make chains` runs it
+def test_a_server_with_an_authority_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`AWS_CA_BUNDLE` and the endpoint, as components/private-object-store sets them, and nothing else."""
+    authority = Authority(tmp_path / "authority")
+    certificate, key = authority.issue("", host="localhost")
+    (tmp_path / "s3").mkdir()
+    with serve_s3(tmp_path / "s3", (certificate, key, authority.root)) as variables:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        make_bucket(variables, "own")
+        S3FileSystem.clear_instance_cache()
+        made = _publish(tmp_path / "run", "s3://own/releases")
+        assert release.load("s3://own/releases", cache=tmp_path / "cache").id == made.id
+        assert boto3.client("s3").list_objects_v2(Bucket="own")["KeyCount"] > 0  # Feast's registry is read so
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(Authority(tmp_path / "other").root))
+        S3FileSystem.clear_instance_cache()
+        with pytest.raises(Exception, match="CERTIFICATE_VERIFY_FAILED|certificate verify failed"):
+            release.current("s3://own/releases")

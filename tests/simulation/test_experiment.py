@@ -72,7 +72,7 @@ def test_the_page_tells_a_defeat_as_plainly_as_a_victory() -> None:
 
     won = [row(arm, seed, value) for seed in (1, 2) for arm, value in (("ranker", 1.0), ("newfound", 2.0))]
     lost = [row(arm, seed, value) for seed in (1, 2) for arm, value in (("ranker", 1.0), ("newfound", 0.5))]
-    assert "above every arm" in verdict(won) and "behind: ranker alone" in verdict(lost)
+    assert "above every other arm" in verdict(won) and "behind: ranker alone" in verdict(lost)
     results = {"closed_loop": {"sealed": lost}, "calibration": {"w": ({"like_rate": 0.5}, [])}}
     page = render(results | {"expected_to_win": ["w"], "size": "quick"})
     assert "behind: ranker alone" in page and "<svg" in page and "<script" not in page

@@ -50,9 +50,9 @@ def test_nothing_liked_on_either_side_decides_nothing() -> None:
     assert compare(nobody, nobody, CONFIG).action == "wait"
 
 
-def _slates(store: Store, of: str, liked: float, count: int = 600) -> None:
-    """Slates of a release an hour ago: two novel slots each, seen, of which a share is liked."""
-    at, events = datetime.now(UTC) - timedelta(hours=1), []
+def show_slates(store: Store, of: str, liked: float, count: int = 600, at: datetime | None = None) -> None:
+    """Slates of a release, an hour ago by default: two novel slots each, seen, of which a share is liked."""
+    at, events = at or datetime.now(UTC) - timedelta(hours=1), []
     for n in range(count):
         name = f"{of}-{n}"
         slots = tuple(
@@ -89,9 +89,9 @@ def test_a_canary_is_promoted_or_rolled_back_on_what_people_did(
         assert done.exit_code == 0, done.output
         return done.output
 
-    _slates(store, stable, 0.3)
+    show_slates(store, stable, 0.3)
     assert "wait: 0 slates" in run(good, "--act") and release.current(root) == stable
-    _slates(store, good, 0.32)
+    show_slates(store, good, 0.32)
     assert "promote: not worse: 0.320 against 0.300" in run(good)
     assert release.current(root) == stable, "without --act it only says so"
     api, local = KfpApi(), str(ROOT / "pipelines/configs/local.yaml")
@@ -102,7 +102,7 @@ def test_a_canary_is_promoted_or_rolled_back_on_what_people_did(
     assert release.current(root) == good
     (started,) = api.runs.values()
     assert started["runtime_config"]["parameters"]["release"] == good
-    _slates(store, bad, 0.15)
+    show_slates(store, bad, 0.15)
     assert "rollback: worse: 0.150 against 0.320" in run(bad, "--act")
     assert release.current(root) == good, "it never was current: its services are taken away by who started them"
     release.rollback(root, bad)  # promoted all the same

@@ -17,7 +17,7 @@ import numpy as np
 from newfound.clusters import Clusters
 from newfound.errors import VocabularyError
 from newfound.ranker import Ranker
-from newfound.ranker.index import Bonus, ClusterQuery
+from newfound.ranker.index import NO_ITEMS, Bonus, ClusterQuery
 from newfound.recommend.item_terms import COUNTS, ItemTerms
 from newfound.recommend.nested_logit import DecisionModel, joint_utilities
 from newfound.recommend.query import JointAnswer, JointQuery, Ranking
@@ -27,6 +27,7 @@ from newfound.types import Doubles, Floats, Ints, Span
 WHOLE: Final = 500_000
 TOGETHER: Final = 1 << 23  # utilities that are held at a time
 BLOCK: Final = 64  # values whose largest stands for them where the best of many are looked for
+NEW_EACH: Final = 8  # new items that come with the best ones of an interest, where those are asked for
 
 
 class JointRanker:
@@ -37,11 +38,19 @@ class JointRanker:
         decision: the fitted coefficients.
         terms: of the ranker's items, in its order.
         interface: the clusters that offsets may name.
+        new: ascending positions of items that appeared after the release was made.
     """
 
-    def __init__(self, ranker: Ranker, decision: DecisionModel, terms: ItemTerms, interface: Sequence[str]) -> None:
+    def __init__(
+        self,
+        ranker: Ranker,
+        decision: DecisionModel,
+        terms: ItemTerms,
+        interface: Sequence[str],
+        new: Ints = NO_ITEMS,
+    ) -> None:
         self.ranker, self.decision, self.terms = ranker, decision, terms
-        self.items = ranker.items
+        self.items, self.new = ranker.items, new
         self.interface = list(interface)
         self._nest = {cluster: at for at, cluster in enumerate(self.interface)}
         spans = [ranker.slices[cluster] for cluster in self.interface]
@@ -75,7 +84,8 @@ class JointRanker:
             VocabularyError: they were made for another ranker.
         """
         ranker, made = self.ranker.with_new(new.ids, [one.leaf for one in new.items], new.vectors)
-        return JointRanker(ranker, self.decision, self.terms.with_new(made, new.counts, new.text), self.interface)
+        terms, places = self.terms.with_new(made, new.counts, new.text), made.places + np.arange(len(new))
+        return JointRanker(ranker, self.decision, terms, self.interface, places)
 
     def top_k(self, queries: Sequence[JointQuery]) -> list[JointAnswer]:
         """The best items for each query; histories are encoded together.
@@ -191,6 +201,11 @@ class JointRanker:
         start = int(self.bounds[nest])
         joint = self._joint_of(part, offsets, nest)
         places, values = _top(start + np.arange(len(joint)), joint, wanted)
+        low, high = np.searchsorted(self.new, (start, start + len(joint)))
+        if high > low:  # new items have no past that could bring them among the best
+            fresh, _ = _top(self.new[low:high], joint[self.new[low:high] - start], NEW_EACH)
+            places = np.unique(np.concatenate([places, fresh]))
+            places, values = _top(places, joint[places - start], len(places))
         return self._named(places, values)
 
     def _joint_of(self, part: _Part, offsets: Floats, nest: int) -> Floats:

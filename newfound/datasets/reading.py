@@ -127,7 +127,8 @@ def _wanted(file: SourceFile, there: list[str]) -> dict[str, str]:
                 expected=f"columns {[file.columns[each] for each in file.required]} (found: {', '.join(there)[:200]})",
             )
     names = {name: column for name, column in file.columns.items() if column in there}
-    unknown = [column for column in there if column not in file.columns.values()]
+    known_columns = file.columns.values()
+    unknown = [one for one in there if one not in known_columns and not one.startswith("__index_level_")]  # of pandas
     if file.alone and unknown:
         known = ", ".join(file.columns.values())
         raise DataError(str(file.path), "nobody reads this column", column=unknown[0], expected=f"none but {known}")

@@ -88,6 +88,7 @@ class Catalogue:
         self.description = dict(zip(clusters.interface, clusters.descriptions, strict=True))
         spans = {cluster: clusters.slice_of(cluster) for cluster in self.interface}
         self.sizes = {cluster: stop - start for cluster, (start, stop) in spans.items()}
+        self.new: frozenset[str] = frozenset()  # items that appeared after the release was made
         self._new_under: Mapping[str, Sequence[str]] = {}
         names = items[ITEM].to_pylist()
         self.titles: dict[str, str] = dict(zip(names, items[TITLE].to_pylist(), strict=True))
@@ -150,7 +151,7 @@ class Catalogue:
                 twins[one.item] = twins.setdefault(one.twin, one.twin)
         made = copy.copy(self)  # tree, table and what was computed of them are shared
         made.cluster_of, made.titles, made.sizes, made.twins = cluster_of, titles, sizes, twins
-        made._new_under = under
+        made.new, made._new_under = frozenset(new.ids), under
         longer = {cluster: [*self._by_popularity[cluster], *under[cluster]] for cluster in sizes if cluster in under}
         made._by_popularity = {**self._by_popularity, **longer}
         return made

@@ -227,7 +227,7 @@ class Decision:
             if positive and cluster is not None
         }
         spare = self.available.spare(liked, self.eligible, self.past.seen, self.request.k, self.hidden)
-        return compose(plan, offer, self.catalogue.cluster_of, self.catalogue.twins, spare)
+        return compose(plan, offer, self.catalogue.cluster_of, self.catalogue.twins, spare, self.catalogue.new)
 
     def slate(self, placed: Sequence[Placed], *, ranked: bool, degraded: Sequence[str] = ()) -> Slate:
         """The answer for the client."""

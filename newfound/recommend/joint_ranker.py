@@ -17,14 +17,17 @@ import numpy as np
 from newfound.clusters import Clusters
 from newfound.errors import VocabularyError
 from newfound.ranker import Ranker
-from newfound.ranker.index import Bonus, ClusterQuery
+from newfound.ranker.index import NO_ITEMS, Bonus, ClusterQuery
 from newfound.recommend.item_terms import COUNTS, ItemTerms
-from newfound.recommend.nested_logit import Coefficients, DecisionModel, joint_utilities
+from newfound.recommend.nested_logit import DecisionModel, joint_utilities
 from newfound.recommend.query import JointAnswer, JointQuery, Ranking
 from newfound.release.new_items import NewItems
 from newfound.types import Doubles, Floats, Ints, Span
 
 WHOLE: Final = 500_000
+TOGETHER: Final = 1 << 23  # utilities that are held at a time
+BLOCK: Final = 64  # values whose largest stands for them where the best of many are looked for
+NEW_EACH: Final = 8  # new items that come with the best ones of an interest, where those are asked for
 
 
 class JointRanker:
@@ -35,11 +38,19 @@ class JointRanker:
         decision: the fitted coefficients.
         terms: of the ranker's items, in its order.
         interface: the clusters that offsets may name.
+        new: ascending positions of items that appeared after the release was made.
     """
 
-    def __init__(self, ranker: Ranker, decision: DecisionModel, terms: ItemTerms, interface: Sequence[str]) -> None:
+    def __init__(
+        self,
+        ranker: Ranker,
+        decision: DecisionModel,
+        terms: ItemTerms,
+        interface: Sequence[str],
+        new: Ints = NO_ITEMS,
+    ) -> None:
         self.ranker, self.decision, self.terms = ranker, decision, terms
-        self.items = ranker.items
+        self.items, self.new = ranker.items, new
         self.interface = list(interface)
         self._nest = {cluster: at for at, cluster in enumerate(self.interface)}
         spans = [ranker.slices[cluster] for cluster in self.interface]
@@ -73,7 +84,8 @@ class JointRanker:
             VocabularyError: they were made for another ranker.
         """
         ranker, made = self.ranker.with_new(new.ids, [one.leaf for one in new.items], new.vectors)
-        return JointRanker(ranker, self.decision, self.terms.with_new(made, new.counts, new.text), self.interface)
+        terms, places = self.terms.with_new(made, new.counts, new.text), made.places + np.arange(len(new))
+        return JointRanker(ranker, self.decision, terms, self.interface, places)
 
     def top_k(self, queries: Sequence[JointQuery]) -> list[JointAnswer]:
         """The best items for each query; histories are encoded together.
@@ -84,20 +96,29 @@ class JointRanker:
         # No more of a history than the encoder reads, whoever sends it.
         known = [self.ranker.positions(query.history[-self.ranker.encoder.length :]) for query in queries]
         vectors = self.ranker.queries(known)
-        return [self._one(*one) for one in zip(queries, known, vectors, strict=True)]
+        parts = [self._part(*one) for one in zip(queries, known, vectors, strict=True)]
+        if self._visits is not None:
+            return [self._one(query, part, None) for query, part in zip(queries, parts, strict=True)]
+        answers = []
+        step = max(TOGETHER // max(len(self.items), 1), 1)
+        for start in range(0, len(queries), step):
+            some = parts[start : start + step]
+            utilities = self._products(some, slice(None))
+            for row, part in enumerate(some):
+                self._finish(part, (0, len(self.items)), utilities[row])
+                answers.append(self._one(queries[start + row], part, utilities[row]))
+        return answers
 
-    def _one(self, query: JointQuery, history: Ints, vector: Floats) -> JointAnswer:
+    def _one(self, query: JointQuery, part: _Part, utilities: Floats | None) -> JointAnswer:
         offsets = np.full(len(self.interface), -np.inf, dtype=np.float32)
         try:
             offsets[[self._nest[cluster] for cluster in query.offsets]] = list(query.offsets.values())
         except KeyError as error:
             raise VocabularyError(f"cluster {error.args[0]!r} is not one that the ranker was made for") from error
-        coefficients = self.decision.full if query.planner else self.decision.without_planner
-        part = self._part(coefficients, history, vector, self.ranker.positions(query.exclude))
         new = [cluster for cluster in query.clusters if cluster in query.offsets]
         answer = JointAnswer()
         if query.k or new:
-            places, values = self._best(part, offsets, query.k)
+            places, values = self._best(part, offsets, query.k, utilities)
             answer.best.extend(self._named(places, values))
         for cluster, wanted in zip(query.clusters, query.wanted, strict=True):
             if cluster in query.offsets:
@@ -113,8 +134,9 @@ class JointRanker:
 
     # --- utilities --------------------------------------------------------------------------------------------------
 
-    def _part(self, coefficients: Coefficients, history: Ints, vector: Floats, hidden: Ints) -> _Part:
-        weight = coefficients.items.get
+    def _part(self, query: JointQuery, history: Ints, vector: Floats) -> _Part:
+        coefficients = self.decision.full if query.planner else self.decision.without_planner
+        weight, hidden = coefficients.items.get, self.ranker.positions(query.exclude)
         bonus = self.ranker.bonus(history, [(0, len(self.items))])
         own = weight("cooccurrence", 0.0) if len(history) else weight("ranker", 0.0)
         return _Part(
@@ -128,24 +150,39 @@ class JointRanker:
 
     def utilities(self, part: _Part, span: Span) -> Floats:
         """The items' utilities in one slice, float32; minus infinity for what is hidden."""
-        start, stop = span
-        found = self.ranker.index.vectors[start:stop] @ part.query
-        found += self.terms.counts[start:stop] @ part.counts
-        if len(part.text):
-            found += self.terms.text[start:stop] @ part.text
-        low, high = np.searchsorted(part.bonus.items, span)
-        found[part.bonus.items[low:high] - start] += part.bonus.values[low:high]
-        low, high = np.searchsorted(part.hidden, span)
-        found[part.hidden[low:high] - start] = -np.inf
-        result: Floats = found
-        return result
+        found: Floats = self._products([part], slice(*span))[0]
+        self._finish(part, span, found)
+        return found
 
-    def _best(self, part: _Part, offsets: Floats, k: int) -> tuple[Ints, Floats]:
-        """Places and joint utilities of the k best items, best first, ties by place."""
-        if self._visits is None:
-            joint = joint_utilities(
-                self.utilities(part, (0, len(self.items))), self.bounds, offsets, part.dissimilarity
-            )
+    def _products(self, parts: Sequence[_Part], span: slice) -> Floats:
+        """[B, items], terms that are products; those of requests that came together are one product of matrices."""
+        pairs = [(self.ranker.index.vectors, [part.query for part in parts])]
+        pairs.append((self.terms.counts, [part.counts for part in parts]))
+        if len(parts[0].text):
+            pairs.append((self.terms.text, [part.text for part in parts]))
+        if len(parts) == 1:
+            return np.asarray(sum(vectors[span] @ own[0] for vectors, own in pairs))[None]
+        total = sum(vectors[span] @ np.stack(own, axis=1) for vectors, own in pairs)
+        return np.ascontiguousarray(np.asarray(total).T)
+
+    @staticmethod
+    def _finish(part: _Part, span: Span, utilities: Floats) -> None:
+        """Adds what only some items have, in place, and hides what must not be shown."""
+        start = span[0]
+        low, high = np.searchsorted(part.bonus.items, span)
+        utilities[part.bonus.items[low:high] - start] += part.bonus.values[low:high]
+        low, high = np.searchsorted(part.hidden, span)
+        utilities[part.hidden[low:high] - start] = -np.inf
+
+    def _best(self, part: _Part, offsets: Floats, k: int, utilities: Floats | None) -> tuple[Ints, Floats]:
+        """Places and joint utilities of the k best items, best first, ties by place.
+
+        Args:
+            utilities: of all items; None: the interests are visited.
+        """
+        if utilities is not None or self._visits is None:
+            whole = self.utilities(part, (0, len(self.items))) if utilities is None else utilities
+            joint = joint_utilities(whole, self.bounds, offsets, part.dissimilarity)
             return _top(np.arange(len(joint)), joint, k)
         places, values = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
         for nests, most in self._visits.order(part, offsets):
@@ -164,6 +201,11 @@ class JointRanker:
         start = int(self.bounds[nest])
         joint = self._joint_of(part, offsets, nest)
         places, values = _top(start + np.arange(len(joint)), joint, wanted)
+        low, high = np.searchsorted(self.new, (start, start + len(joint)))
+        if high > low:  # new items have no past that could bring them among the best
+            fresh, _ = _top(self.new[low:high], joint[self.new[low:high] - start], NEW_EACH)
+            places = np.unique(np.concatenate([places, fresh]))
+            places, values = _top(places, joint[places - start], len(places))
         return self._named(places, values)
 
     def _joint_of(self, part: _Part, offsets: Floats, nest: int) -> Floats:
@@ -257,11 +299,12 @@ class Bounds:
 
 def _top(places: Ints, values: Floats, k: int) -> tuple[Ints, Floats]:
     """The k best that may be shown, best first, ties by place."""
-    if k < len(values):
-        least = np.partition(values, len(values) - k)[len(values) - k] if k else np.float32(np.inf)
-        chosen = np.flatnonzero(values >= least)
-    else:
-        chosen = np.arange(len(values))
+    chosen = np.arange(len(values))
+    if 0 < k < len(values):
+        # In k blocks the largest value is no less than the bound, so the k best are among the values that are not.
+        full = len(values) // BLOCK
+        largest = values[: full * BLOCK].reshape(full, BLOCK).max(axis=1) if full >= k else values
+        chosen = np.flatnonzero(values >= np.partition(largest, len(largest) - k)[len(largest) - k])
     chosen = chosen[np.isfinite(values[chosen])]
     order = np.lexsort((places[chosen], -values[chosen]))[:k]
     return places[chosen[order]], values[chosen[order]]

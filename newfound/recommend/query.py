@@ -38,8 +38,8 @@ class JointAnswer:
 
     Attributes:
         best: the best items of the new interests by joint utility.
-        clusters: by interest of the query's `clusters`, its best items: by joint utility where the interest is new, by
-            the ranker's own score where it is not.
+        clusters: by interest of the query's `clusters`, its best items: by joint utility where the interest is new, and
+            among them a few of its new items; by the ranker's own score where it is not.
     """
 
     best: Ranking = field(default_factory=list)

@@ -10,7 +10,7 @@ left, and the same noise tells what the slate would have been under other utilit
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from newfound.types import Doubles
@@ -61,6 +61,11 @@ class Shelves:
             else:
                 return left[-1]
         return None
+
+    def among(self, cluster: str, wanted: Collection[str]) -> list[tuple[str, float]]:
+        """Those of the cluster's items that are wanted and may still be shown, best first."""
+        left = reversed(self._left.get(cluster, []))
+        return [entry for entry in left if entry[0] in wanted and self._shown.is_free(entry[0])]
 
     def best_or_twin(self, cluster: str) -> tuple[str, float] | None:
         """The best item, a near-duplicate where the cluster has nothing else: it shows rather than breaks the plan."""

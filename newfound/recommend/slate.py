@@ -6,7 +6,7 @@ items, familiar ones take the best of what the user likes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +17,7 @@ from newfound.recommend.policy import Kind, Reason, familiar_probability, novel_
 from newfound.recommend.race import Race, Ranked, Shelves, Shown
 from newfound.types import Context, Doubles
 
+NEW_SHARE: Final = 0.5  # of the slots that exploration gives to an interest with new items, those that show one
 LISTED: Final = 1e-4  # share of a slot from which a cluster is logged by name
 
 
@@ -143,10 +144,12 @@ def compose(
     cluster_of: Mapping[str, str],
     twins: Mapping[str, str],
     spare: Iterable[tuple[str, float, str, Kind]],
+    new: Set[str] = frozenset(),
 ) -> list[Placed]:
     """Fills the slots, top to bottom.
 
-    A novel slot shows the best remaining item of the cluster that wins the race, or of the one that exploration drew. A
+    A novel slot shows the best remaining item of the cluster that wins the race, or of the one that exploration drew;
+    half of the latter show one of its new items, where it has any, since those have no past to be chosen by. A
     familiar slot takes the best remaining item of all familiar clusters, or of the one that exploration drew. A slot
     for which nothing is left takes the next spare item, with reason `popular`; when those run out too, the slate is
     shorter.
@@ -158,6 +161,7 @@ def compose(
         twins: near-duplicates: item -> name of its group. Two of a group share a slate only where exploration drew a
             cluster that has nothing else.
         spare: item, score, cluster and slot kind of popular items, in the order in which they fill holes.
+        new: items that appeared after the release was made.
     """
     shown = Shown(twins)
     noise = np.random.default_rng(plan.noise).standard_exponential(len(offer.shortlist))
@@ -170,7 +174,9 @@ def compose(
     slate: list[Placed] = []
     for position in range(plan.k):
         if position in novel_at:
-            placed = _novel(novel_at[position], race, shelves, plan, without, ranked=offer.ranked)
+            drawn = novel_at[position]
+            fresh = _new_item(drawn, shelves, new, (plan.noise, position)) if drawn is not None and new else None
+            placed = _novel(drawn, fresh, race, shelves, plan, without, ranked=offer.ranked)
         else:
             placed = _familiar(next(draws), shelves, plan)
         if placed is None:
@@ -203,13 +209,27 @@ def _without_planner(
     return frozenset(shown.items)
 
 
+def _new_item(explored: str, shelves: Shelves, new: Set[str], seed: tuple[int, int]) -> tuple[str, float] | None:
+    """The new item that an explored slot shows; None where it shows the cluster's best. No other draw depends on it."""
+    found = shelves.among(explored, new)
+    rng = np.random.default_rng(seed)
+    return found[int(rng.random() * len(found))] if found and rng.random() < NEW_SHARE else None
+
+
 def _novel(
-    explored: str | None, race: Race, shelves: Shelves, plan: Plan, without: frozenset[str], *, ranked: bool
+    explored: str | None,
+    fresh: tuple[str, float] | None,
+    race: Race,
+    shelves: Shelves,
+    plan: Plan,
+    without: frozenset[str],
+    *,
+    ranked: bool,
 ) -> Placed | None:
     heads = race.heads()
     shares = race.shares(heads) if heads else {}
     if explored is not None:
-        cluster, found = explored, shelves.best_or_twin(explored)
+        cluster, found = explored, fresh or shelves.best_or_twin(explored)
     else:
         cluster = race.first(heads) if heads else ""
         found = heads.get(cluster)

@@ -181,6 +181,11 @@ def test_a_release_serves_with_its_new_items_and_without(tmp_path: Path) -> None
     query = JointQuery(["reef1"], {"c0": 0.0, "c3": 0.0}, 50)
     shown = {item for item, _ in ranker.with_new(new).top_k([query])[0].best}
     assert shown == {*(f"{kind}{n}" for kind in ("bread", "jazz") for n in range(4)), "late1", "late2"}
+    few = JointQuery(["reef1"], {"c0": 0.0, "c3": 0.0}, 0, ["c0", "c2"], [2, 2])
+    (alone,), (with_it,) = ranker.top_k([few]), ranker.with_new(new).top_k([few])
+    assert {*(item for item, _ in alone.clusters["c0"]), "late1"} == {item for item, _ in with_it.clusters["c0"]}
+    values = [value for _, value in with_it.clusters["c0"]]
+    assert values == sorted(values, reverse=True) and with_it.clusters["c2"] == alone.clusters["c2"]
     with pytest.raises(VocabularyError, match="'late1' is in the release already"):
         grown.with_new(new)
     elsewhere = NewItems(release, AT, (new.items[0].model_copy(update={"leaf": "c0"}),), *_first(new))

@@ -96,6 +96,26 @@ def test_what_exploration_drew_is_shown_with_its_probability():
     assert placed[1].propensity == pytest.approx(0.1), "z has nothing left on the shortlist"
 
 
+def test_exploration_shows_new_items_half_of_the_time_and_nothing_else_does():
+    offer = Offer(SHORTLIST, {"z": [("z0", 0.5), ("z1", 0.2), ("z4", -3.0), ("z5", -4.0)]})
+    new, drawn = frozenset({"z4", "z5", "x0"}), Counter()
+    for noise in range(600):
+        asked = plan(2, explored=["z", None], exploration=0.5, noise=noise)
+        first, second = compose(asked, offer, CLUSTER_OF, {}, (), new)
+        plain, _ = shown(asked, offer)
+        assert (first.reason, first.propensity, first.candidates) == (plain.reason, plain.propensity, plain.candidates)
+        assert plain.item == "z0" and second.item in ("x0", "y0", "z0"), "a decided slot is decided as ever"
+        drawn[first.item] += 1
+    assert set(drawn) == {"z0", "z4", "z5"}
+    assert drawn["z0"] / 600 == pytest.approx(0.5, abs=0.1) and drawn["z4"] / 600 == pytest.approx(0.25, abs=0.1)
+    (gone,) = compose(plan(1, explored=["z"]), replace(offer, clusters={"z": [("z0", 0.5)]}), CLUSTER_OF, {}, (), new)
+    assert gone.item == "z0", "an interest without new items shows its best"
+    twins = {"z4": "z0", "z0": "z0", "z5": "z0"}
+    for noise in range(20):
+        found = compose(plan(2, explored=["z", "z"], noise=noise), offer, CLUSTER_OF, twins, (), new)
+        assert {entry.item for entry in found} in ({"z0", "z1"}, {"z4", "z1"}, {"z5", "z1"})
+
+
 def test_a_reason_names_the_interests_only_where_the_planner_made_the_difference():
     say = PlannerSay(Reason.TABLE, {"z": 4.0}, {"z": ("a", "b"), "x": ("a", "c")})
     cold = plan(1, temperature=0.01)

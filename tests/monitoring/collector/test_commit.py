@@ -78,6 +78,11 @@ class GroupCommitMachine(RuleBasedStateMachine):
     async def _pause(self) -> None:
         await asyncio.sleep(0.001)
 
+    async def _drained(self) -> None:
+        """Nothing waits any more; `stop` by itself gives up on a store that takes longer than a sender waits."""
+        while self.commit.waiting_events:
+            await asyncio.sleep(0.01)
+
     def _event(self, **changes: Any) -> FeedbackEvent:
         self.number += 1
         return parts.feedback(self.number, at=AT, **changes)
@@ -156,6 +161,7 @@ class GroupCommitMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.wait_for_every_answer()
+        self.loop.run_until_complete(asyncio.wait_for(self._drained(), 20))
         self.loop.run_until_complete(asyncio.wait_for(self.commit.stop(), 20))
         assert self.commit.waiting_events == 0 and self.commit.stalled() == 0
         self.store.close()

@@ -3,7 +3,8 @@
     make tables
 
 A table stands between `<!-- table NAME -->` and `<!-- end -->`; what stands there is replaced. Nothing is measured
-here: figures come from runs/bench/{worth,experiment}.json, and from the runs on the four data sets behind the first.
+here: figures come from runs/bench/{worth,experiment,capacity}.json, and from the runs on the four data sets behind the
+first. A table whose record is not there stays as it is.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from typing import Any, Final
 
 from newfound.clusters import Clusters
 from newfound.files import write_text
-from tests.benchmarks import experiment_tables
+from tests.benchmarks import capacity_tables, experiment_tables
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 RECORD: Final = ROOT / "runs" / "bench" / "worth.json"
 EXPERIMENT: Final = ROOT / "runs" / "bench" / "experiment.json"
+CAPACITY: Final = ROOT / "runs" / "bench" / "capacity.json"
 RUNS: Final = ROOT / "runs" / "bench" / "worth"
 SETS: Final = {
     "movielens": "MovieLens-100K",
@@ -210,11 +212,17 @@ def fidelity(record: Record) -> str:
     return _rows(["", "interests", "at one", "at ten", "chance at ten", "ids at one", "ids at ten"], rows)
 
 
-def _experiment(make: Callable[[Record], str]) -> Callable[[Record], str]:
+def _of(file: Path, make: Callable[[Record], str]) -> Callable[[Record], str]:
+    """A table from a record of its own."""
+
     def made(record: Record) -> str:
-        return make(json.loads(EXPERIMENT.read_text(encoding="utf-8"))) if EXPERIMENT.exists() else ""
+        return make(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else ""
 
     return made
+
+
+def _experiment(make: Callable[[Record], str]) -> Callable[[Record], str]:
+    return _of(EXPERIMENT, make)
 
 
 def _descriptions(name: str) -> Callable[[Record], str]:
@@ -241,14 +249,22 @@ TABLES: Final[dict[str, Callable[[Record], str]]] = {
     "experiment-retained": _experiment(lambda record: experiment_tables.sealed(record, "retained_interests")),
     "experiment-satisfaction": _experiment(lambda record: experiment_tables.sealed(record, "satisfaction")),
     "experiment-real": _experiment(experiment_tables.real),
+    "capacity-assumptions": _of(CAPACITY, capacity_tables.assumptions),
+    "capacity-services": _of(CAPACITY, capacity_tables.services),
+    "capacity-units": _of(CAPACITY, capacity_tables.units),
+    "capacity-serving": _of(CAPACITY, capacity_tables.serving),
+    "capacity-table": _of(CAPACITY, capacity_tables.table),
+    "capacity-gpu": _of(CAPACITY, capacity_tables.gpu),
+    "capacity-ranker": _of(CAPACITY, capacity_tables.ranker_training),
 }
+OWN: Final = frozenset(name for name in TABLES if name.startswith(("experiment-", "capacity-")))  # have their records
 
 
 def fill(text: str, record: Record) -> str:
-    """A page with its tables written anew."""
+    """A page with its tables written anew; those that need `record` stay where it is empty."""
 
     def table(found: re.Match[str]) -> str:
-        made = TABLES[found["name"]](record)
+        made = TABLES[found["name"]](record) if record or found["name"] in OWN else ""
         return f"{found['head']}\n{made}\n{found['end']}" if made else found[0]
 
     pattern = r"(?P<head><!-- table (?P<name>[a-z-]+) -->)\n.*?(?P<end><!-- end -->)"
@@ -258,9 +274,7 @@ def fill(text: str, record: Record) -> str:
 def main() -> None:
     """Fills README.md and docs/*.md."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if not RECORD.exists():
-        raise SystemExit(f"{RECORD}: no such file; `make bench-worth` writes it")
-    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    record = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         before = page.read_text(encoding="utf-8")
         after = fill(before, record)

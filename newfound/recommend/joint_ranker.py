@@ -126,11 +126,11 @@ class JointRanker:
         for cluster, wanted in zip(query.clusters, query.wanted, strict=True):
             if cluster in query.offsets:
                 answer.clusters[cluster] = self._best_of(part, offsets, self._nest[cluster], wanted)
-        wanted = dict(zip(query.clusters, query.wanted, strict=True))
         familiar = [cluster for cluster in query.clusters if cluster not in query.offsets]
         if familiar:
-            sizes = [wanted[cluster] for cluster in familiar]
-            found = self.ranker.best_of_clusters(part.encoded, familiar, sizes, part.hidden)
+            sizes = dict(zip(query.clusters, query.wanted, strict=True))
+            wants = [sizes[cluster] for cluster in familiar]
+            found = self.ranker.best_of_clusters(part.encoded, familiar, wants, part.hidden)
             answer.clusters.update(zip(familiar, found, strict=True))
         return answer
 

@@ -15,7 +15,6 @@ from newfound.errors import ConfigError
 from newfound.files import read_yaml
 from newfound.settings import Positive, Settings, Share, checked
 
-
 FOLDER_LOADERS: Final = ("movielens", "movietweetings")
 
 

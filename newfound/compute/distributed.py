@@ -15,6 +15,8 @@ from contextvars import ContextVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 _alone: ContextVar[bool] = ContextVar("alone", default=False)
 _joins = itertools.count()
@@ -45,9 +47,9 @@ def _join() -> None:
 
     torchrun keeps its store when it starts killed processes anew, with the addresses of the dead in it.
     """
-    store, number, count = next(iter(dist.rendezvous("env://")))
+    store, number, count = next(iter(rendezvous("env://")))
     start = f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}.{next(_joins)}"
-    dist.init_process_group("gloo", store=dist.PrefixStore(start, store), rank=number, world_size=count)
+    dist.init_process_group("gloo", store=PrefixStore(start, store), rank=number, world_size=count)
 
 
 @contextmanager

@@ -179,7 +179,7 @@ class _Run:
             wanted = 0 if len(known) <= ALL_ITEMS else SHARED_NEGATIVES
         self.negatives = wanted if wanted < len(known) else 0
         # Of their own, so that processes, whose dropout takes other numbers, draw the same ones.
-        self.draws = torch.Generator(model.known.device)
+        self.draws = torch.Generator()
 
     def epoch(self, number: int) -> dict[str, float]:
         """One pass; returns the mean loss and the targets seen."""
@@ -212,7 +212,9 @@ class _Run:
         if not self.negatives:
             return None
         known = len(self.model.known) if self.known is None else len(self.known)
-        return torch.randint(known, (self.negatives,), generator=self.draws).unique()  # type: ignore[no-untyped-call]
+        drawn = torch.randint(known, (self.negatives,), generator=self.draws, device="cpu")
+        found: Tensor = drawn.unique().to(self.model.known.device)  # type: ignore[no-untyped-call]
+        return found
 
     def _loss(self, rows: Tensor, negatives: Tensor | None) -> Tensor:
         inputs, targets = rows[:, :-1], rows[:, 1:]  # [B, L]

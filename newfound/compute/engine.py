@@ -22,7 +22,7 @@ class Engine:
         self._stack, self._opened = ExitStack(), None
 
     def once(self, start: Callable[[], AbstractContextManager[Any]]) -> Any:
-        """What `start` opens: when it is first asked for, and then the same one again."""
+        """Opens what `start` makes when first asked, and answers the same one again later."""
         if self._opened is None:
             self._opened = self._stack.enter_context(start())
         return self._opened

@@ -7,12 +7,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from components.load_interactions import load_interactions as load_step
 from newfound import schema
 from newfound.clusters import Clusters
 from newfound.compute.engine import running_on
@@ -27,6 +29,8 @@ from newfound.features.user_history import write_user_history
 from newfound.features.user_interests import write_interests
 from newfound.transitions.artifact import Transitions
 from newfound.transitions.mine import mine_transitions
+from pipelines.settings import settings_of
+from pipelines.training import STEPS
 from tests.transitions.conftest import write_clusters
 
 SPARK = TrainingConfig(
@@ -179,7 +183,9 @@ def test_evaluation(both: Both, loaded: Path, clusters: Path) -> None:
     both(step)
 
 
-def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_missing_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(ConfigError, match="key 'spark'.*'spark://host:7077' needs `folder`"):
         parse_config({"engine": "spark", "spark": {"master": "spark://host:7077"}}, "mine.yaml")
     with monkeypatch.context() as patch, running_on(SPARK):
@@ -190,6 +196,12 @@ def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     elsewhere = SPARK.model_copy(update={"spark": nowhere})
     with running_on(elsewhere), pytest.raises(ConfigError, match=r"spark\.folder: .*nowhere"):
         connect()
+    # A pipeline's step runs where its settings say.
+    metrics, dataset = (SimpleNamespace(path=str(tmp_path / name), metadata={}) for name in ("metrics", "dataset"))
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setenv("JAVA_HOME", str(tmp_path))
+        load_step.python_func(settings_of(STEPS, SPARK)["data"], dataset, metrics)
+    assert "engine: spark finds no" in capfd.readouterr().out
     monkeypatch.delitem(sys.modules, "newfound.datasets.spark", raising=False)
     monkeypatch.setitem(sys.modules, "ibis.backends.pyspark", None)
     with running_on(SPARK), pytest.raises(ConfigError, match=r"finds no pyspark .*newfound\[spark\]"):

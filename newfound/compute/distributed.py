@@ -15,7 +15,7 @@ from contextvars import ContextVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch._C._distributed_c10d import PrefixStore
+from torch.distributed import PrefixStore  # type: ignore[attr-defined]  # public, and not exported
 from torch.distributed.rendezvous import rendezvous
 
 _alone: ContextVar[bool] = ContextVar("alone", default=False)

@@ -46,7 +46,6 @@ _FEATURES: Final = {
 Row = Mapping[str, Any] | None  # Feast's values by name
 
 TOGETHER: Final = 16  # users that are read in one round trip
-WARM: Final = 16  # connections open from the start; opening ten at once holds the loop up for tens of milliseconds
 
 _LISTS: Final = {
     ITEM_IDS: "string_list_val",
@@ -187,8 +186,8 @@ class Features:
         self._reads = Errands()
 
     async def warm(self) -> None:
-        """Opens connections, so that the first requests, which come together after a start, do not pay for it."""
-        await asyncio.gather(*(self.read("warm-up") for _ in range(WARM)))
+        """Opens a connection, so that the first request does not pay for it."""
+        await self.read("warm-up")
 
     async def read(self, user: str) -> UserHistory | None:
         """The user's history; None for a user that the store does not know."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -29,7 +28,7 @@ class _Instance:
 
     content: dict[str, Any]
     request_id: str
-    until: float  # `time.monotonic()`
+    until: float  # of the loop's time
 
     @property
     def release(self) -> str:
@@ -63,7 +62,7 @@ class RankerCalls:
         Raises:
             NotLoaded: the ranker has not loaded the release of the request.
         """
-        until = time.monotonic() + seconds
+        until = asyncio.get_running_loop().time() + seconds
         answers = [self._together.ask(_Instance(content, request_id, until)) for content in instances]
         try:
             await asyncio.wait(answers, timeout=seconds)
@@ -89,7 +88,7 @@ class RankerCalls:
 
     async def _call(self, body: bytes, contents: Sequence[dict[str, Any]], waiting: Sequence[_Waiting]) -> None:
         first = waiting[0].asked.request_id
-        left = max(one.asked.until for one in waiting) - time.monotonic()
+        left = max(one.asked.until for one in waiting) - asyncio.get_running_loop().time()
         offers: Sequence[Offer | NotLoaded | None] = [None] * len(waiting)
         try:
             offers = await self._breaker.call(lambda seconds: self._ranker.rank(body, contents, first, seconds), left)

@@ -1,4 +1,4 @@
-"""What comes in one iteration of the event loop is taken together; nothing waits for more to come."""
+"""Batches of what comes in one iteration of the event loop; nothing waits for more to come."""
 
 from __future__ import annotations
 

@@ -135,9 +135,7 @@ def evaluate(
     metrics |= _item_figures(fit, serving, moments, methods, answers, boot, config)
     curve = _timed("quota curve", lambda: _quota(fit, served, config))
     metrics |= {f"quota.{q}.hr@10": value for q, value in enumerate(curve.get("hr", []))}
-    metrics |= _experiment(experiment)
-    metrics |= {"events": len(moments.test), "users": len(np.unique(moments.test.users))}
-    metrics = {key: float(value) for key, value in metrics.items() if np.isfinite(value)}
+    metrics = _complete(metrics, moments.test, experiment)
     evidence = findings.Evidence(
         dataset=Dataset(dataset),
         clusters=interests,
@@ -258,14 +256,16 @@ def _answer_live(planner: Any, contexts: Sequence[Context]) -> list[list[tuple[s
     ]
 
 
-def _experiment(folder: Path) -> dict[str, float]:
-    """Measures of the small experiment (`newfound.simulation.small_experiment`)."""
-    file = folder / "experiment.json"
+def _complete(metrics: Mapping[str, float], events: Events, experiment: Path) -> dict[str, float]:
+    """All measures, those of the small experiment and the counts among them, without what is no number."""
+    file = experiment / "experiment.json"
     try:
-        found: dict[str, float] = json.loads(file.read_text(encoding="utf-8"))
+        tried = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(str(file), f"cannot be read ({error})", expected="the small experiment's record") from error
-    return {f"experiment.{name}": value for name, value in found.items()}
+    counted = {"events": len(events), "users": len(np.unique(events.users))}
+    whole = {**metrics, **{f"experiment.{name}": value for name, value in tried.items()}, **counted}
+    return {key: float(value) for key, value in whole.items() if np.isfinite(value)}
 
 
 def _match_rate(planner: Any, events: Events, config: TrainingConfig) -> float:

@@ -7,13 +7,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
 
 from newfound.errors import ConfigError
 from newfound.files import read_yaml
 from newfound.settings import Positive, Settings, Share, checked
+
+FOLDER_LOADERS: Final = ("movielens", "movietweetings")
 
 
 class DataConfig(Settings):
@@ -39,8 +41,10 @@ class DataConfig(Settings):
 
     @model_validator(mode="after")
     def _sources(self) -> DataConfig:
-        if self.loader in ("movielens", "movietweetings") and not self.folder:
+        if self.loader in FOLDER_LOADERS and not self.folder:
             raise ValueError(f"loader {self.loader!r} needs `folder`")
+        if self.folder and self.loader not in FOLDER_LOADERS:
+            raise ValueError(f"loader {self.loader!r} reads no `folder`; expected {' or '.join(FOLDER_LOADERS)}")
         if self.loader == "files" and not self.interactions:
             raise ValueError("loader 'files' needs `interactions`")
         if self.rating_scale is not None and self.rating_scale[0] >= self.rating_scale[1]:

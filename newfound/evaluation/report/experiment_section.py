@@ -31,7 +31,7 @@ def experiment_section(findings: Findings) -> str:
     flags = findings.get("flags", {})
     verdicts = "".join(f"<p><b>Flag:</b> {text(flag)}.</p>" for flag in flags.values())
     if not flags:
-        verdicts = "<p>No flag: the planner finds more than pair frequency, and that its choices are liked less is not shown.</p>"
+        verdicts = "<p>No flag: the planner finds more than pair frequency, and is not shown to be liked less.</p>"
     return (
         "<p>Everybody stands at the cut. Round by round, five at most, the planner and pair frequency each choose an "
         "interest that is new to the person, and what is liked joins the history that the next choice is made from. "

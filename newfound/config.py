@@ -273,11 +273,32 @@ class RefreshConfig(Settings):
     max_head_share: Share = 0.8  # of the best answers, that the most answered tenth of the clusters may take
 
 
+class SparkConfig(Settings):
+    """Spark, where the table steps run on it."""
+
+    master: str = "local[*]"  # of Spark: this machine's cores, spark://host:7077, k8s://https://host:443
+    folder: str | None = None  # that steps and executors share; None: a temporary one, for a master on this machine
+    properties: dict[str, str] = {}  # more of Spark's own settings, such as spark.executor.memory
+
+    @property
+    def is_local(self) -> bool:
+        """Whether Spark runs in the step's own process."""
+        return self.master.startswith("local") and not self.master.startswith("local-cluster")
+
+    @model_validator(mode="after")
+    def _shares_a_folder(self) -> SparkConfig:
+        if not self.is_local and self.folder is None:
+            raise ValueError(f"master {self.master!r} needs `folder`, which the steps and its executors share")
+        return self
+
+
 class TrainingConfig(Settings):
     """The whole training pipeline."""
 
     seed: int = 7
     threads: Positive = 2
+    engine: Literal["duckdb", "spark"] = "duckdb"  # of the table steps; spark: pyspark (newfound[spark]) and Java 17
+    spark: SparkConfig = SparkConfig()
     data: DataConfig = DataConfig()
     split: SplitConfig = SplitConfig()
     features: FeaturesConfig = FeaturesConfig()

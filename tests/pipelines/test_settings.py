@@ -49,6 +49,11 @@ def test_the_same_configuration_gives_the_same_settings(before: dict[str, str]) 
         ),
         ({"policy": {"k": 5}}, {"decision", "experiment", "evaluation", "refit_decision", "release"}),
         ({"features": {"history_length": 9}}, {"features", "evaluation", "release"}),
+        (
+            {"engine": "spark"},
+            {"data", "features", "transitions", "decision", "experiment", "evaluation", "release", "interests"}
+            | {"refit_transitions", "refit_decision"},
+        ),
     ],
 )
 def test_a_section_concerns_the_steps_that_read_it(

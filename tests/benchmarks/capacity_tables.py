@@ -7,7 +7,7 @@ arithmetic, shown with its numbers, under the assumptions that are named here an
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 Record = Mapping[str, Any]
@@ -192,3 +192,14 @@ def _hours(operations: float, utilisation: float) -> float:
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
+
+
+TABLES: Final[dict[str, Callable[[Record], str]]] = {
+    "assumptions": assumptions,
+    "services": services,
+    "units": units,
+    "serving": serving,
+    "table": table,
+    "gpu": gpu,
+    "ranker": ranker_training,
+}

@@ -3,8 +3,8 @@
     make tables
 
 A table stands between `<!-- table NAME -->` and `<!-- end -->`; what stands there is replaced. Nothing is measured
-here: figures come from runs/bench/{worth,experiment,capacity}.json, and from the runs on the four data sets behind the
-first. A table whose record is not there stays as it is.
+here: figures come from runs/bench/{worth,experiment,world,capacity}.json, and from the runs on the four data sets behind
+the first. A table whose record is not there stays as it is.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from tests.benchmarks import capacity_tables, experiment_tables
 ROOT: Final = Path(__file__).resolve().parents[2]
 RECORD: Final = ROOT / "runs" / "bench" / "worth.json"
 EXPERIMENT: Final = ROOT / "runs" / "bench" / "experiment.json"
+WORLD: Final = ROOT / "runs" / "bench" / "world.json"
 CAPACITY: Final = ROOT / "runs" / "bench" / "capacity.json"
+OTHERS: Final = ("experiment-", "capacity-")  # tables that do not come from the record of `make bench-worth`
 RUNS: Final = ROOT / "runs" / "bench" / "worth"
 SETS: Final = {
     "movielens": "MovieLens-100K",
@@ -212,17 +214,13 @@ def fidelity(record: Record) -> str:
     return _rows(["", "interests", "at one", "at ten", "chance at ten", "ids at one", "ids at ten"], rows)
 
 
-def _of(file: Path, make: Callable[[Record], str]) -> Callable[[Record], str]:
+def _from(file: Path, make: Callable[[Record], str]) -> Callable[[Record], str]:
     """A table from a record of its own."""
 
     def made(record: Record) -> str:
         return make(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else ""
 
     return made
-
-
-def _experiment(make: Callable[[Record], str]) -> Callable[[Record], str]:
-    return _of(EXPERIMENT, make)
 
 
 def _descriptions(name: str) -> Callable[[Record], str]:
@@ -245,26 +243,27 @@ TABLES: Final[dict[str, Callable[[Record], str]]] = {
     "fidelity": fidelity,
     "microlens-interests": _descriptions("microlens"),
     "toys-interests": _descriptions("toys"),
-    "experiment-uci": _experiment(lambda record: experiment_tables.sealed(record, "uci_at_n")),
-    "experiment-retained": _experiment(lambda record: experiment_tables.sealed(record, "retained_interests")),
-    "experiment-satisfaction": _experiment(lambda record: experiment_tables.sealed(record, "satisfaction")),
-    "experiment-real": _experiment(experiment_tables.real),
-    "capacity-assumptions": _of(CAPACITY, capacity_tables.assumptions),
-    "capacity-services": _of(CAPACITY, capacity_tables.services),
-    "capacity-units": _of(CAPACITY, capacity_tables.units),
-    "capacity-serving": _of(CAPACITY, capacity_tables.serving),
-    "capacity-table": _of(CAPACITY, capacity_tables.table),
-    "capacity-gpu": _of(CAPACITY, capacity_tables.gpu),
-    "capacity-ranker": _of(CAPACITY, capacity_tables.ranker_training),
+    "experiment-uci": _from(EXPERIMENT, lambda record: experiment_tables.sealed(record, "uci_at_n")),
+    "experiment-retained": _from(EXPERIMENT, lambda record: experiment_tables.sealed(record, "retained_interests")),
+    "experiment-satisfaction": _from(EXPERIMENT, lambda record: experiment_tables.sealed(record, "satisfaction")),
+    "experiment-real": _from(EXPERIMENT, experiment_tables.real),
+    "experiment-own": lambda record: experiment_tables.own({SETS[name]: found for name, found in _known().items()}),
+    "experiment-world": _from(WORLD, experiment_tables.world),
+    **{f"capacity-{name}": _from(CAPACITY, make) for name, make in capacity_tables.TABLES.items()},
 }
-OWN: Final = frozenset(name for name in TABLES if name.startswith(("experiment-", "capacity-")))  # have their records
 
 
 def fill(text: str, record: Record) -> str:
-    """A page with its tables written anew; those that need `record` stay where it is empty."""
+    """A page with its tables written anew.
+
+    Args:
+        text: the page.
+        record: of `make bench-worth`; empty where there is none.
+    """
 
     def table(found: re.Match[str]) -> str:
-        made = TABLES[found["name"]](record) if record or found["name"] in OWN else ""
+        name = found["name"]
+        made = TABLES[name](record) if record or name.startswith(OTHERS) else ""
         return f"{found['head']}\n{made}\n{found['end']}" if made else found[0]
 
     pattern = r"(?P<head><!-- table (?P<name>[a-z-]+) -->)\n.*?(?P<end><!-- end -->)"

@@ -1,6 +1,6 @@
 """The tables of docs/capacity.md: measured unit costs, and what they come to at the size of the largest shops.
 
-Units come from `make bench-capacity` and `make bench-serving`, or follow from a type's width. Everything else is
+Units come from `make bench-capacity`, `bench-serving` and `bench-joint`, or follow from a type's width. All else is
 arithmetic, shown with its numbers, under the assumptions that are named here and listed in the page.
 """
 
@@ -88,6 +88,13 @@ def units(record: Record) -> str:
     if together:
         cost = record[f"explorer.cpu_ms@{together[-1]}"]
         rows.append(["the explorer's part of a request", f"{cost:.2f} core ms", "capacity.json"])
+    path, joint = record.get("serving", {}), record.get("joint", {})
+    if "cpu_ms_per_request.ours@32" in path:
+        name = f"a request's whole path, {path['items']:,} items, 120 interests, 32 at a time"
+        rows.append([name, f"{path['cpu_ms_per_request.ours@32']:.2f} core ms", "serving.json"])
+    if f"visiting_ms@{largest}" in joint:
+        name = f"the joint decision's best items of {largest:,}, in process"
+        rows.append([name, f"{joint[f'visiting_ms@{largest}']:.2f} ms", "joint.json"])
     if "redis.users" in record:
         events = record["redis.events_a_user"]
         rows.append(
@@ -110,6 +117,8 @@ def serving(record: Record) -> str:
         ["items in a ranker that holds them all", f"{ITEMS:,} × {ranker:,.0f} B", f"{ITEMS * ranker / 1e9:,.0f} GB"],
         ["shards, none larger than was measured", f"{ITEMS:,} / {largest:,}", f"{shards}"],
         ["a shard's memory", f"{largest:,} × {ranker:,.0f} B", f"{largest * ranker / 1e9:,.1f} GB"],
+        ["memory of all shards", f"{COPIES} × {shards} × {largest * ranker / 1e9:,.1f} GB",
+         f"{COPIES * shards * largest * ranker / 1e9:,.0f} GB"],
         ["cores, every shard asked for every request",
          f"{RATE:,} × {shards} × {call:.2f} ms / {UTILISATION}", f"{cores:,.0f}"],
         ["cores, one shard asked: the least that a choice of shards could come to",

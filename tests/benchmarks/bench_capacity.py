@@ -123,7 +123,7 @@ def requests(ranker: Service, port: int, items: int, seconds: float) -> dict[str
     load.run(**order, concurrency=CONNECTIONS, seconds=2)
     found: dict[str, float] = {}
     spent = cpu([ranker])
-    results = _answered(load.run(**order, concurrency=CONNECTIONS, seconds=seconds))
+    results = _answered(load.run(**order, concurrency=CONNECTIONS, seconds=seconds), ranker)
     found["ranker.requests_per_s"] = round(len(results) / seconds, 1)
     found["ranker.cpu_ms"] = round((cpu([ranker]) - spent) / len(results) * 1e3, 3)
     half = max(found["ranker.requests_per_s"] / 2, 1.0)
@@ -131,7 +131,7 @@ def requests(ranker: Service, port: int, items: int, seconds: float) -> dict[str
         ("alone", {"concurrency": 1, "seconds": seconds}),
         ("half_load", {"rate": half, "requests": int(half * seconds) + 1}),
     ):
-        took = [latency * 1e3 for _, latency, _, _ in _answered(load.run(**order, **how))]
+        took = [latency * 1e3 for _, latency, _, _ in _answered(load.run(**order, **how), ranker)]
         for label, share in (("p50", 0.5), ("p99", 0.99)):
             found[f"ranker.{label}_ms.{name}"] = round(load.percentile(took, share), 3)
     return found
@@ -176,14 +176,14 @@ def slates(explorer: Service, port: int, items: int, seconds: float, present: st
     order: dict[str, Any] = {"port": port, "path": PREDICT, "bodies": bodies, "concurrency": CONNECTIONS}
     load.run(**order, seconds=1)
     spent = cpu([explorer])
-    results = _answered(load.run(**order, seconds=seconds))
+    results = _answered(load.run(**order, seconds=seconds), explorer)
     without = [codes for _, _, _, codes in results if present and present in codes.split(",")]
     if without:
         raise RuntimeError(f"{len(without)} of {len(results)} slates were made without the {present}")
     return round((cpu([explorer]) - spent) / len(results) * 1e3, 3)
 
 
-def _answered(results: list[tuple[float, float, int, str]]) -> list[tuple[float, float, int, str]]:
+def _answered(results: list[tuple[float, float, int, str]], service: Service) -> list[tuple[float, float, int, str]]:
     """The results, all of them answers.
 
     Raises:
@@ -191,7 +191,7 @@ def _answered(results: list[tuple[float, float, int, str]]) -> list[tuple[float,
     """
     bad = [status for _, _, status, _ in results if status != 200]
     if bad or not results:
-        raise RuntimeError(f"{len(bad)} of {len(results)} requests failed, the first with {bad[:1]}")
+        raise RuntimeError(f"{len(bad)} of {len(results)} requests failed, the first with {bad[:1]}\n{service.tail()}")
     return results
 
 

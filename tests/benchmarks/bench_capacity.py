@@ -25,6 +25,7 @@ from typing import Any, Final
 import numpy as np
 import yaml
 
+from newfound.service.signals import exit_on_sigterm
 from serving.local import __main__ as launcher
 from serving.local.processes import Service, free_port
 from tests.benchmarks import load
@@ -49,6 +50,7 @@ def main() -> None:
     parser.add_argument("--anew", action="store_true", help="measure what the record holds as well")
     parser.add_argument("--out", type=Path, default=Path("runs/bench/capacity.json"))
     options = parser.parse_args()
+    exit_on_sigterm()  # so that services and releases go with it
     record: dict[str, Any] = {}
     if options.out.exists() and not options.anew:
         record = json.loads(options.out.read_text(encoding="utf-8"))

@@ -3,7 +3,8 @@
     make tables
 
 A table stands between `<!-- table NAME -->` and `<!-- end -->`; what stands there is replaced. Nothing is measured
-here: figures come from runs/bench/{worth,experiment}.json, and from the runs on the four data sets behind the first.
+here: figures come from runs/bench/{worth,experiment,scale}.json, and from the runs on the four data sets behind the
+first. A table whose record is not there stays as it is. The picture of docs/capacity.md is drawn as well.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from typing import Any, Final
 
 from newfound.clusters import Clusters
 from newfound.files import write_text
-from tests.benchmarks import experiment_tables
+from tests.benchmarks import experiment_tables, scale_tables
+from tests.benchmarks.bench_scale import seconds_of
+from tests.benchmarks.scale_plot import plot
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 RECORD: Final = ROOT / "runs" / "bench" / "worth.json"
 EXPERIMENT: Final = ROOT / "runs" / "bench" / "experiment.json"
+SCALE: Final = ROOT / "runs" / "bench" / "scale.json"
 RUNS: Final = ROOT / "runs" / "bench" / "worth"
 SETS: Final = {
     "movielens": "MovieLens-100K",
@@ -210,9 +214,16 @@ def fidelity(record: Record) -> str:
     return _rows(["", "interests", "at one", "at ten", "chance at ten", "ids at one", "ids at ten"], rows)
 
 
-def _experiment(make: Callable[[Record], str]) -> Callable[[Record], str]:
+def _worth(make: Callable[[Record], str]) -> Callable[[Record], str]:
+    """A table of the record of `make bench-worth`."""
+    return lambda record: make(record) if record else ""
+
+
+def _of(file: Path, make: Callable[[Record], str]) -> Callable[[Record], str]:
+    """A table of another benchmark's record."""
+
     def made(record: Record) -> str:
-        return make(json.loads(EXPERIMENT.read_text(encoding="utf-8"))) if EXPERIMENT.exists() else ""
+        return make(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else ""
 
     return made
 
@@ -228,19 +239,21 @@ def _descriptions(name: str) -> Callable[[Record], str]:
 
 
 TABLES: Final[dict[str, Callable[[Record], str]]] = {
-    "four-sets": four_sets,
-    "all-methods": all_methods,
-    "clusters-first": clusters_first,
-    "worth": worth,
-    "new-shelves": shelves,
-    "costs": costs,
-    "fidelity": fidelity,
+    "four-sets": _worth(four_sets),
+    "all-methods": _worth(all_methods),
+    "clusters-first": _worth(clusters_first),
+    "worth": _worth(worth),
+    "new-shelves": _worth(shelves),
+    "costs": _worth(costs),
+    "fidelity": _worth(fidelity),
     "microlens-interests": _descriptions("microlens"),
     "toys-interests": _descriptions("toys"),
-    "experiment-uci": _experiment(lambda record: experiment_tables.sealed(record, "uci_at_n")),
-    "experiment-retained": _experiment(lambda record: experiment_tables.sealed(record, "retained_interests")),
-    "experiment-satisfaction": _experiment(lambda record: experiment_tables.sealed(record, "satisfaction")),
-    "experiment-real": _experiment(experiment_tables.real),
+    "experiment-uci": _of(EXPERIMENT, lambda record: experiment_tables.sealed(record, "uci_at_n")),
+    "experiment-retained": _of(EXPERIMENT, lambda record: experiment_tables.sealed(record, "retained_interests")),
+    "experiment-satisfaction": _of(EXPERIMENT, lambda record: experiment_tables.sealed(record, "satisfaction")),
+    "experiment-real": _of(EXPERIMENT, experiment_tables.real),
+    "scale-steps": _of(SCALE, scale_tables.steps),
+    "scale-rivals": _of(SCALE, scale_tables.rivals),
 }
 
 
@@ -258,15 +271,16 @@ def fill(text: str, record: Record) -> str:
 def main() -> None:
     """Fills README.md and docs/*.md."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if not RECORD.exists():
-        raise SystemExit(f"{RECORD}: no such file; `make bench-worth` writes it")
-    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    record = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         before = page.read_text(encoding="utf-8")
         after = fill(before, record)
         if after != before:
             write_text(page, after)
             log.info("%s", page.relative_to(ROOT))
+    if SCALE.exists():
+        steps = seconds_of(json.loads(SCALE.read_text(encoding="utf-8")))
+        write_text(ROOT / "docs" / "capacity.svg", plot(steps))
 
 
 if __name__ == "__main__":

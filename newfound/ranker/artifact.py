@@ -21,7 +21,7 @@ from newfound.errors import DataError, VocabularyError
 from newfound.files import new_folder
 from newfound.ranker.cooccurrence import CoOccurrence
 from newfound.ranker.data import PAD
-from newfound.ranker.index import NO_BONUS, NO_ITEMS, Best, Bonus, ClusterQuery, ItemIndex, disjoint
+from newfound.ranker.index import NO_BONUS, NO_ITEMS, Best, Bonus, EncodedHistory, ItemIndex, disjoint
 from newfound.ranker.insertion import Insertion
 from newfound.ranker.model import Encoder
 from newfound.types import Floats, Ints, Span
@@ -153,25 +153,25 @@ class Ranker:
         best = self.index.top_k(self.queries(known), spans, k, out, bonus)
         return [self._named(answer) for answer in best]
 
-    def top_k_per_cluster(self, queries: Sequence[ClusterQuery]) -> list[list[list[tuple[str, float]]]]:
-        """The best items of each cluster on its own, what fills a slate; each history is encoded once.
+    def best_of_clusters(
+        self, history: EncodedHistory, clusters: Sequence[str], wanted: Sequence[int], hidden: Ints
+    ) -> list[list[tuple[str, float]]]:
+        """The best items of each cluster on its own, what fills a slate.
+
+        Args:
+            history: encoded, with its bonus for all items.
+            clusters: nodes of any level.
+            wanted: of each cluster, the most items.
+            hidden: positions never to be returned.
 
         Returns:
-            Per request and cluster, (item id, score), best first.
+            Per cluster, (item id, score), best first.
 
         Raises:
             VocabularyError: a cluster is not one of those that the ranker was made for.
         """
-        if not queries:
-            return []
-        known = [self.positions(query.history) for query in queries]
-        answers = []
-        for query, history, vector in zip(queries, known, self.queries(known), strict=True):
-            spans = self._spans(query.clusters)
-            bonus = self.bonus(history, spans)
-            found = self.index.top_k_per_span(vector, spans, query.wanted, self.positions(query.exclude), bonus)
-            answers.append([self._named(best) for best in found])
-        return answers
+        found = self.index.top_k_per_span(history.query, self._spans(clusters), wanted, hidden, history.bonus)
+        return [self._named(best) for best in found]
 
     def score_all(self, histories: Sequence[Sequence[str]]) -> Floats:
         """Scores of every item, float32 [B, items]; the last bits may differ from those of `top_k`."""

@@ -12,7 +12,6 @@ a margin that covers their rounding.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -34,14 +33,11 @@ class Best(NamedTuple):
     scores: Floats
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterQuery:
-    """One request: after this history, the `wanted` best items of each cluster, without some."""
+class EncodedHistory(NamedTuple):
+    """A history as the ranker reads it."""
 
-    history: Sequence[str]
-    clusters: Sequence[str]
-    wanted: Sequence[int]
-    exclude: Sequence[str] = ()
+    query: Floats  # [dim]
+    bonus: Bonus  # of all items
 
 
 NO_ITEMS = np.zeros(0, dtype=np.int64)

@@ -7,7 +7,7 @@ interest follows from its items' centroid and radius (Cauchy and Schwarz).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,15 +17,16 @@ import numpy as np
 from newfound.clusters import Clusters
 from newfound.errors import VocabularyError
 from newfound.ranker import Ranker
-from newfound.ranker.index import NO_ITEMS, Bonus, ClusterQuery
+from newfound.ranker.index import NO_ITEMS, Bonus, EncodedHistory
 from newfound.recommend.item_terms import COUNTS, ItemTerms
-from newfound.recommend.nested_logit import DecisionModel, joint_utilities
+from newfound.recommend.nested_logit import Coefficients, DecisionModel, joint_utilities
 from newfound.recommend.query import JointAnswer, JointQuery, Ranking
 from newfound.release.new_items import NewItems
 from newfound.types import Doubles, Floats, Ints, Span
 
 WHOLE: Final = 500_000
 TOGETHER: Final = 1 << 23  # utilities that are held at a time
+RUN: Final = 4096  # items whose products are turned into rows while they are near the processor
 BLOCK: Final = 64  # values whose largest stands for them where the best of many are looked for
 NEW_EACH: Final = 8  # new items that come with the best ones of an interest, where those are asked for
 
@@ -59,6 +60,8 @@ class JointRanker:
             raise VocabularyError(
                 "the interface's slices do not follow one another; expected the ranker's own clusters"
             )
+        # What the counts add is the same for every request.
+        self.standing = {planner: self._counts(planner) for planner in (False, True)}
         self._visits = Bounds.of(self) if len(self.items) > WHOLE else None
 
     @classmethod
@@ -123,28 +126,37 @@ class JointRanker:
         for cluster, wanted in zip(query.clusters, query.wanted, strict=True):
             if cluster in query.offsets:
                 answer.clusters[cluster] = self._best_of(part, offsets, self._nest[cluster], wanted)
-        self._add_familiar(answer, query, [c for c in query.clusters if c not in query.offsets])
-        return answer
-
-    def _add_familiar(self, answer: JointAnswer, query: JointQuery, clusters: Sequence[str]) -> None:
-        if clusters:
+        familiar = [cluster for cluster in query.clusters if cluster not in query.offsets]
+        if familiar:
             sizes = dict(zip(query.clusters, query.wanted, strict=True))
-            asked = ClusterQuery(query.history, clusters, [sizes[cluster] for cluster in clusters], query.exclude)
-            answer.clusters.update(zip(clusters, self.ranker.top_k_per_cluster([asked])[0], strict=True))
+            wants = [sizes[cluster] for cluster in familiar]
+            found = self.ranker.best_of_clusters(part.encoded, familiar, wants, part.hidden)
+            answer.clusters.update(zip(familiar, found, strict=True))
+        return answer
 
     # --- utilities --------------------------------------------------------------------------------------------------
 
+    def _coefficients(self, planner: bool) -> Coefficients:
+        return self.decision.full if planner else self.decision.without_planner
+
+    def _counts(self, planner: bool) -> Floats:
+        """Part of each item's utility that its counts make, float32 [items]."""
+        weights = np.array([self._coefficients(planner).items.get(name, 0.0) for name in COUNTS], dtype=np.float32)
+        added: Floats = self.terms.counts @ weights
+        return added
+
     def _part(self, query: JointQuery, history: Ints, vector: Floats) -> _Part:
-        coefficients = self.decision.full if query.planner else self.decision.without_planner
+        coefficients = self._coefficients(query.planner)
         weight, hidden = coefficients.items.get, self.ranker.positions(query.exclude)
         bonus = self.ranker.bonus(history, [(0, len(self.items))])
         own = weight("cooccurrence", 0.0) if len(history) else weight("ranker", 0.0)
         return _Part(
+            encoded=EncodedHistory(vector, bonus),
             query=np.float32(weight("ranker", 0.0)) * vector,
-            counts=np.array([weight(name, 0.0) for name in COUNTS], dtype=np.float32),
             text=np.float32(weight("text", 0.0)) * self.terms.profile(history),
             bonus=Bonus(bonus.items, np.float32(own) * bonus.values),
             hidden=np.sort(hidden),
+            planner=query.planner,
             dissimilarity=coefficients.dissimilarity,
         )
 
@@ -156,14 +168,22 @@ class JointRanker:
 
     def _products(self, parts: Sequence[_Part], span: slice) -> Floats:
         """[B, items], terms that are products; those of requests that came together are one product of matrices."""
-        pairs = [(self.ranker.index.vectors, [part.query for part in parts])]
-        pairs.append((self.terms.counts, [part.counts for part in parts]))
+        standing = [self.standing[part.planner][span] for part in parts]
+        pairs = [(self.ranker.index.vectors[span], np.stack([part.query for part in parts], axis=1))]
         if len(parts[0].text):
-            pairs.append((self.terms.text, [part.text for part in parts]))
+            pairs.append((self.terms.text[span], np.stack([part.text for part in parts], axis=1)))
         if len(parts) == 1:
-            return np.asarray(sum(vectors[span] @ own[0] for vectors, own in pairs))[None]
-        total = sum(vectors[span] @ np.stack(own, axis=1) for vectors, own in pairs)
-        return np.ascontiguousarray(np.asarray(total).T)
+            alone = standing[0].copy()
+            for vectors, own in pairs:
+                alone += vectors @ own[:, 0]
+            return alone[None]
+        utilities = np.empty((len(parts), len(standing[0])), dtype=np.float32)
+        for start in range(0, utilities.shape[1], RUN):
+            run = slice(start, start + RUN)
+            products = sum(vectors[run] @ own for vectors, own in pairs)
+            for row, (added, product) in enumerate(zip(standing, np.asarray(products).T, strict=True)):
+                np.add(product, added[run], out=utilities[row, run])
+        return utilities
 
     @staticmethod
     def _finish(part: _Part, span: Span, utilities: Floats) -> None:
@@ -232,11 +252,12 @@ def load_item_terms(release: Path, items: int) -> ItemTerms:
 class _Part:
     """One request's side of the utilities."""
 
+    encoded: EncodedHistory
     query: Floats
-    counts: Floats
     text: Floats
     bonus: Bonus
     hidden: Ints
+    planner: bool
     dissimilarity: float
 
 
@@ -245,15 +266,17 @@ class Bounds:
 
     Args:
         vectors: centroids [N, dim] and radii [N] of the items' vectors, by matrix.
-        counts: [N, 2, terms], the least and the most of every count.
+        standing: [N] with and without the planner, the most that an item has before anybody asks.
         sizes: [N], items.
         bounds: [N + 1].
     """
 
     AT_ONCE: Final = 8
 
-    def __init__(self, vectors: Sequence[tuple[Floats, Floats]], counts: Floats, sizes: Ints, bounds: Ints) -> None:
-        self._vectors, self._counts, self._sizes, self._bounds = vectors, counts, sizes, bounds
+    def __init__(
+        self, vectors: Sequence[tuple[Floats, Floats]], standing: Mapping[bool, Floats], sizes: Ints, bounds: Ints
+    ) -> None:
+        self._vectors, self._standing, self._sizes, self._bounds = vectors, standing, sizes, bounds
 
     @classmethod
     def of(cls, ranker: JointRanker) -> Bounds:
@@ -266,17 +289,15 @@ class Bounds:
             radii = [np.linalg.norm(vectors[s] - c, axis=1).max() for s, c in zip(slices, centres, strict=True)]
             return centres, np.array(radii, dtype=np.float32)
 
-        counts = [np.stack([ranker.terms.counts[s].min(axis=0), ranker.terms.counts[s].max(axis=0)]) for s in slices]
-        return cls(
-            [ball(ranker.ranker.index.vectors), ball(ranker.terms.text)], np.stack(counts), np.diff(bounds), bounds
-        )
+        standing = {planner: np.array([values[s].max() for s in slices]) for planner, values in ranker.standing.items()}
+        return cls([ball(ranker.ranker.index.vectors), ball(ranker.terms.text)], standing, np.diff(bounds), bounds)
 
     def most(self, part: _Part, offsets: Floats) -> Doubles:
         """Upper bounds of the joint utilities, [N]; minus infinity where an interest must not be shown."""
         bound = np.zeros(len(self._sizes))
         for (centres, radii), query in zip(self._vectors, (part.query, part.text), strict=True):
             bound += centres @ query + radii * np.linalg.norm(query)
-        bound += np.maximum(self._counts[:, 0] * part.counts, self._counts[:, 1] * part.counts).sum(axis=1)
+        bound += self._standing[part.planner]
         extra = np.zeros(len(self._sizes))
         nests = np.searchsorted(self._bounds, part.bonus.items, side="right") - 1
         np.maximum.at(extra, nests, part.bonus.values)
@@ -302,8 +323,9 @@ def _top(places: Ints, values: Floats, k: int) -> tuple[Ints, Floats]:
     chosen = np.arange(len(values))
     if 0 < k < len(values):
         # In k blocks the largest value is no less than the bound, so the k best are among the values that are not.
-        full = len(values) // BLOCK
-        largest = values[: full * BLOCK].reshape(full, BLOCK).max(axis=1) if full >= k else values
+        # A block takes one value of every run: neighbours are alike, and the bound is the better the fewer share one.
+        blocks = len(values) // BLOCK
+        largest = values[: blocks * BLOCK].reshape(BLOCK, blocks).max(axis=0) if blocks >= k else values
         chosen = np.flatnonzero(values >= np.partition(largest, len(largest) - k)[len(largest) - k])
     chosen = chosen[np.isfinite(values[chosen])]
     order = np.lexsort((places[chosen], -values[chosen]))[:k]

@@ -35,6 +35,8 @@ T = TypeVar("T")
 
 log = logging.getLogger("newfound.serving.features")
 
+WARM: Final = 16  # connections open from the start; opening ten at once holds the loop up for tens of milliseconds
+
 _LISTS: Final = {
     ITEM_IDS: "string_list_val",
     ENGAGEMENTS: "float_list_val",
@@ -172,8 +174,8 @@ class Features:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="features")
 
     async def warm(self) -> None:
-        """Opens connections, so that the first request does not pay for it."""
-        await self.read("warm-up")
+        """Opens connections, so that the first requests, which come together after a start, do not pay for it."""
+        await asyncio.gather(*(self.read("warm-up") for _ in range(WARM)))
 
     async def read(self, user: str) -> UserHistory | None:
         """The user's history; None for a user that the store does not know."""

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import shutil
+from pathlib import Path
 
 import pytest
+import redis
 
 from newfound.schema import ENGAGEMENTS, ITEM_IDS, POSITIVES, TIMES
-from serving.explorer.features import history_of
+from serving.explorer.features import WARM, Features, history_of
+from serving.local.processes import Service, free_port
 from serving.metrics import UNREADABLE_HISTORIES
+from tests.serving import store
+from tests.serving.synthetic import World, histories, history_table
 
 
 def columns(
@@ -44,3 +51,31 @@ def test_a_row_of_another_writer_is_read_as_far_as_it_goes_and_counted(engagemen
     history = history_of(columns(engagements, positives))
     assert (list(history.item_ids), list(history.engagements)) == (items, kept)
     assert len(history.positives) == len(items) and UNREADABLE_HISTORIES._value.get() == before + 1
+
+
+@pytest.mark.skipif(
+    shutil.which("redis-server") is None, reason="Redis is not installed (apt-get install redis-server)"
+)
+def test_the_first_requests_find_connections_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", str(tmp_path)]
+    server = Service("redis", command, tmp_path, ("127.0.0.1", port)).start().wait()
+    try:
+        rows = histories(World(), 2, 20)
+        store.write_sources(tmp_path / "features", history_table(rows), [])
+        store.fill(tmp_path / "features", f"127.0.0.1:{port}")
+        for name, value in store.environment(tmp_path / "features", f"127.0.0.1:{port}").items():
+            monkeypatch.setenv(name, value)
+        features, asked = Features(store.ROOT / "feature_repo", 200), redis.Redis(port=port)
+
+        async def opened() -> tuple[int, int]:
+            await features.warm()
+            warm = asked.info("stats")["total_connections_received"]
+            found = await asyncio.gather(*(features.read("u0") for _ in range(WARM)))
+            assert [one and list(one.item_ids) for one in found] == [rows[0]["item_ids"]] * WARM
+            return warm, asked.info("stats")["total_connections_received"]
+
+        warm, after = asyncio.run(opened())
+        assert warm > WARM and after == warm
+    finally:
+        server.stop()

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from newfound.clusters import Clusters
 from newfound.config import TransitionsConfig
-from newfound.datasets.blocks import gather, of_block, user_blocks
+from newfound.datasets.blocks import Block, gather, of_block, user_blocks
 from newfound.datasets.dataset import Dataset
 from newfound.datasets.engine import connect, drop, write_table, write_tables
 from newfound.errors import DataError
@@ -162,13 +162,7 @@ def mine_transitions(
     started = time.perf_counter()
     interface = Clusters.load(clusters)
     con = connect()
-    interests = _interests(con, clusters, interface.interface_level)
-    users = con.read_parquet(Dataset(dataset).path / "users.parquet")
-    users = users.select(USER, **{SPLIT: users[GROUP]})
-    rows = con.read_parquet(histories)
-    blocks = user_blocks(rows.select(USER, _events=rows[ITEM_IDS].length()), "_events")
-    walks = (_events(of_block(rows, block), interests) for block in blocks)
-    found = gather(con, "found", (novel_transitions(walk, config.context).inner_join(users, USER) for walk in walks))
+    found, blocks = _mine(con, histories, dataset, _interests(con, clusters, interface.interface_level), config.context)
     learned = found if config.learn_from == "all" else found.filter(found[SPLIT] == "train")
     withheld = _withhold(learned, config, seed)
     held = ibis.memtable(withheld.select([CONTEXT]))
@@ -210,6 +204,16 @@ def mine_transitions(
         *(len(interface.interface), measures["held_out_contexts"], time.perf_counter() - started),
     )
     return measures
+
+
+def _mine(con: Any, histories: Path, dataset: Path, interests: Any, size: int) -> tuple[Any, list[Block]]:
+    """Everybody's novel transitions with the users' groups, and the blocks of users that they were mined in."""
+    users = con.read_parquet(Dataset(dataset).path / "users.parquet")
+    users = users.select(USER, **{SPLIT: users[GROUP]})
+    rows = con.read_parquet(histories)
+    blocks = user_blocks(rows.select(USER, _events=rows[ITEM_IDS].length()), "_events")
+    walks = (_events(of_block(rows, block), interests) for block in blocks)
+    return gather(con, "found", (novel_transitions(walk, size).inner_join(users, USER) for walk in walks)), blocks
 
 
 def _withhold(learned: Any, config: TransitionsConfig, seed: int) -> pa.Table:

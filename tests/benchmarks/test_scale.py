@@ -106,7 +106,7 @@ def test_a_step_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
 
 
 def test_memory_of_children_counts() -> None:
-    child = "import time; block = bytearray(150_000_000); time.sleep(1)"
+    child = "import time; block = bytearray(150_000_000); time.sleep(3)"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}]); print('{{}}')"
     both = f"block = bytearray(150_000_000); {parent}"
     assert 0.3 < run([sys.executable, "-c", both], {}).peak_gb < 0.5

@@ -59,7 +59,7 @@ bench: ## list the benchmarks
 	@$(call listing,bench-[a-z-]+)
 
 # Real servers and a real browser for the tests. Without root they are left to the person; tests that need them skip.
-SYSTEM_PACKAGES := chromium postgresql prometheus prometheus-alertmanager redis-server
+SYSTEM_PACKAGES := chromium openjdk-17-jre-headless postgresql prometheus prometheus-alertmanager redis-server
 system:
 	@missing=""; for p in $(SYSTEM_PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
 	if [ -z "$$missing" ]; then exit 0; fi; \

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from newfound.compute.allocator import keep_freed_memory
+from newfound.compute.engine import running_on
 from newfound.config import TrainingConfig, parse_config
 from newfound.errors import NewfoundError
 
@@ -67,7 +68,8 @@ def running(settings: str, metrics: Any, *outputs: Any) -> Iterator[Step]:
     try:
         step = Step(parse_config(json.loads(settings)["config"], "settings"))
         os.environ.setdefault("OMP_NUM_THREADS", str(step.config.threads))
-        yield step
+        with running_on(step.config):
+            yield step
     except BaseException as error:
         refused = isinstance(error, NewfoundError)
         _tell(records, "failed", folder=folder, reason=" ".join(str(error).split()) if refused else None)

@@ -7,13 +7,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
 
 from newfound.errors import ConfigError
 from newfound.files import read_yaml
 from newfound.settings import Positive, Settings, Share, checked
+
+FOLDER_LOADERS: Final = ("movielens", "movietweetings")
 
 
 class DataConfig(Settings):
@@ -39,8 +41,10 @@ class DataConfig(Settings):
 
     @model_validator(mode="after")
     def _sources(self) -> DataConfig:
-        if self.loader in ("movielens", "movietweetings") and not self.folder:
+        if self.loader in FOLDER_LOADERS and not self.folder:
             raise ValueError(f"loader {self.loader!r} needs `folder`")
+        if self.folder and self.loader not in FOLDER_LOADERS:
+            raise ValueError(f"loader {self.loader!r} reads no `folder`; expected {' or '.join(FOLDER_LOADERS)}")
         if self.loader == "files" and not self.interactions:
             raise ValueError("loader 'files' needs `interactions`")
         if self.rating_scale is not None and self.rating_scale[0] >= self.rating_scale[1]:
@@ -268,11 +272,32 @@ class RefreshConfig(Settings):
     max_head_share: Share = 0.8  # of the best answers, that the most answered tenth of the clusters may take
 
 
+class SparkConfig(Settings):
+    """Spark, where the table steps run on it."""
+
+    master: str = "local[*]"  # of Spark: this machine's cores, spark://host:7077, k8s://https://host:443
+    folder: str | None = None  # that steps and executors share; None: a temporary one, for a master on this machine
+    properties: dict[str, str] = {}  # more of Spark's own settings, such as spark.executor.memory
+
+    @property
+    def is_local(self) -> bool:
+        """Whether Spark runs in the step's own process."""
+        return self.master.startswith("local") and not self.master.startswith("local-cluster")
+
+    @model_validator(mode="after")
+    def _shares_a_folder(self) -> SparkConfig:
+        if not self.is_local and self.folder is None:
+            raise ValueError(f"master {self.master!r} needs `folder`, which the steps and its executors share")
+        return self
+
+
 class TrainingConfig(Settings):
     """The whole training pipeline."""
 
     seed: int = 7
     threads: Positive = 2
+    engine: Literal["duckdb", "spark"] = "duckdb"  # of the table steps; spark: pyspark (newfound[spark]) and Java 17
+    spark: SparkConfig = SparkConfig()
     data: DataConfig = DataConfig()
     split: SplitConfig = SplitConfig()
     features: FeaturesConfig = FeaturesConfig()

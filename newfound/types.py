@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 ID_CHARACTERS: Final = 256
+CONTROL: Final = r"[\x00-\x1f\x7f]"
 ID_PATTERN: Final = r"^[^\x00-\x1f\x7f]+$"
 Id: TypeAlias = Annotated[str, Field(min_length=1, max_length=ID_CHARACTERS, pattern=ID_PATTERN)]
 """A user's or an item's id: what the loader takes, events, requests and stores take as well."""

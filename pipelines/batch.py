@@ -17,11 +17,11 @@ from newfound.release.store import current
 from newfound.release.takedown import read_takedown
 from pipelines.placement import Placement
 from pipelines.platform import Platform
-from pipelines.settings import DATA_FILES, Step, settings_of, step_settings
+from pipelines.settings import DATA_FILES, TABLES, Step, settings_of, step_settings
 
 STEPS: Final = {
-    "data": Step("load_interactions", ("data", "split"), DATA_FILES),
-    "features": Step("write_features", ("features",)),
+    "data": Step("load_interactions", ("data", "split", *TABLES), DATA_FILES),
+    "features": Step("write_features", ("features", *TABLES)),
     "histories": Step("fetch_histories", folders=("feature_repo",)),
     "recommending": Step("recommend_batch"),
 }

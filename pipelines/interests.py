@@ -17,13 +17,13 @@ from newfound.errors import ConfigError
 from newfound.release import store as published
 from pipelines.placement import Placement
 from pipelines.platform import Platform
-from pipelines.settings import DATA_FILES, Step, settings_of
+from pipelines.settings import DATA_FILES, TABLES, Step, settings_of
 
 STEPS: Final = {
-    "data": Step("load_interactions", ("data", "split"), DATA_FILES),
-    "features": Step("write_features", ("features",)),
+    "data": Step("load_interactions", ("data", "split", *TABLES), DATA_FILES),
+    "features": Step("write_features", ("features", *TABLES)),
     "opening": Step("open_release"),
-    "writing": Step("publish_interests", folders=("feature_repo",)),
+    "writing": Step("publish_interests", TABLES, folders=("feature_repo",)),
 }
 
 

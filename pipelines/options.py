@@ -9,7 +9,7 @@ from typing import Annotated, Final
 import typer
 from rich.console import Console
 
-from newfound.config import TrainingConfig, load_config
+from newfound.config import FOLDER_LOADERS, TrainingConfig, load_config
 
 # Bound to this stdout: a run puts something else in its place.
 console = Console(file=sys.stdout, highlight=False)
@@ -44,4 +44,6 @@ def configured(
         overrides["data.items"] = items
     if folder is not None:
         overrides["data.folder"] = folder
+        if interactions is None and load_config(config).data.loader not in FOLDER_LOADERS:
+            overrides["data.loader"] = "movielens"
     return load_config(config, overrides)

@@ -113,6 +113,7 @@ class Platform(Settings):
         image: of every step, by digest or by a tag that is never moved: caches go by its name.
         environment: variables of every step.
         secrets: variables of every step, each a key of a Secret.
+        volumes: claims of volumes by the folder at which every step has them, such as Spark's shared one.
         default: every step's resources, but for those in `steps`.
         steps: by the component's name, with hyphens.
         tuning_workers: pods that share the search over the ranker's settings; more than one need `tuning.storage`.
@@ -129,6 +130,7 @@ class Platform(Settings):
     image: str
     environment: dict[str, str] = {}
     secrets: dict[str, Secret] = {}
+    volumes: dict[str, str] = {}
     default: Resources = Resources()
     steps: dict[str, Resources] = {}
     tuning_workers: Positive = 1
@@ -167,6 +169,8 @@ class Platform(Settings):
         task.container_spec.env = dict(sorted(self.environment.items()))
         for name, secret in sorted(self.secrets.items()):
             kubernetes.use_secret_as_env(task, secret.name, {secret.key: name})
+        for folder, claim in sorted(self.volumes.items()):
+            kubernetes.mount_pvc(task, claim, folder)
         for label, value in sorted(wants.node_selector.items()):
             kubernetes.add_node_selector(task, label, value)
         for toleration in wants.tolerations:

@@ -22,17 +22,17 @@ from newfound.release import store as published
 from newfound.schema import TIME
 from pipelines.placement import Placement
 from pipelines.platform import Platform
-from pipelines.settings import DATA_FILES, Step, settings_of
+from pipelines.settings import DATA_FILES, TABLES, Step, settings_of
 
 STEPS: Final = {
-    "data": Step("load_interactions", ("data", "split"), DATA_FILES),
-    "features": Step("write_features", ("features",)),
+    "data": Step("load_interactions", ("data", "split", *TABLES), DATA_FILES),
+    "features": Step("write_features", ("features", *TABLES)),
     "histories": Step("fetch_histories", folders=("feature_repo",)),
     "opening": Step("open_release"),
     # As the training pipeline's refit: everybody's transitions, none withheld, and a table of the published size.
-    "transitions": Step("mine_transitions", ("transitions",), refit=True),
+    "transitions": Step("mine_transitions", ("transitions", *TABLES), refit=True),
     "table": Step("refresh_table", ("table",), refit=True),
-    "judging": Step("judge_refresh", ("transitions", "refresh")),
+    "judging": Step("judge_refresh", ("transitions", "refresh", *TABLES)),
     "publishing": Step("publish_refresh"),
 }
 

@@ -43,6 +43,8 @@ class Step:
 
 # Sections that training depends on; `refresh` is the refresh pipeline's alone.
 SECTIONS: Final = tuple(name for name in TrainingConfig.model_fields if name not in (*COMMON, "refresh"))
+# Of the steps that work on tables: where those run.
+TABLES: Final = ("engine", "spark")
 DATA_FILES: Final = ("data.folder", "data.interactions", "data.items")
 MODEL_FILES: Final = ("clusters.file", "clusters.text_model", "planner.model")
 

@@ -25,28 +25,30 @@ from components.write_features import write_features
 from newfound.config import TrainingConfig
 from pipelines.placement import Placement
 from pipelines.platform import Platform
-from pipelines.settings import DATA_FILES, MODEL_FILES, SECTIONS, Step, settings_of
+from pipelines.settings import DATA_FILES, MODEL_FILES, SECTIONS, TABLES, Step, settings_of
 
 # By the pipeline's parameter.
 STEPS: Final = {
-    "data": Step("load_interactions", ("data", "split"), DATA_FILES),
-    "features": Step("write_features", ("features",)),
+    "data": Step("load_interactions", ("data", "split", *TABLES), DATA_FILES),
+    "features": Step("write_features", ("features", *TABLES)),
     "histories": Step("fetch_histories", folders=("feature_repo",)),
     "clusters": Step("build_clusters", ("clusters",), ("clusters.file", "clusters.text_model")),
-    "transitions": Step("mine_transitions", ("transitions",)),
+    "transitions": Step("mine_transitions", ("transitions", *TABLES)),
     "planner": Step("finetune_planner", ("planner",), ("planner.model",)),
     "table": Step("build_table", ("table",)),
     "tuning": Step("tune_ranker", ("ranker", "tuning")),
     "ranker": Step("train_ranker", ("ranker",)),
-    "decision": Step("fit_decision", ("split", "transitions", "planner", "policy", "evaluation")),
+    "decision": Step("fit_decision", ("split", "transitions", "planner", "policy", "evaluation", *TABLES)),
     "evaluation": Step("evaluate", tuple(name for name in SECTIONS if name != "refit"), MODEL_FILES),
     "gates": Step("check_gates", ("evaluation",)),
-    "refit_transitions": Step("mine_transitions", ("transitions",), refit=True),
+    "refit_transitions": Step("mine_transitions", ("transitions", *TABLES), refit=True),
     "refit_planner": Step("finetune_planner", ("planner",), ("planner.model",), refit=True),
     "refit_table": Step("build_table", ("table",), refit=True),
-    "refit_decision": Step("fit_decision", ("split", "transitions", "planner", "policy", "evaluation"), refit=True),
+    "refit_decision": Step(
+        "fit_decision", ("split", "transitions", "planner", "policy", "evaluation", *TABLES), refit=True
+    ),
     "release": Step("publish_release", SECTIONS),
-    "interests": Step("publish_interests", folders=("feature_repo",)),
+    "interests": Step("publish_interests", TABLES, folders=("feature_repo",)),
 }
 
 

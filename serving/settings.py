@@ -26,7 +26,9 @@ class ServingConfig(Settings):
     features_ms: Positive = 100
     ranker_ms: Positive = 150
     planner_ms: Positive = 150
-    planner_background_ms: Positive = 5000  # an answer that comes too late for its request is still remembered
+    # an answer that comes too late for its request is still remembered; as long may a planner that hangs be asked, and
+    # hold up the queries after it once it is back
+    planner_background_ms: Positive = 3000
     finish_ms: Positive = 15  # kept back for composing the slate
 
     # Capacity

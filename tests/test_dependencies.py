@@ -24,6 +24,7 @@ ROLES: Final = {
     "serve": ("serving", "newfound"),
     "s3": ("newfound", "feature_repo", "k8s/overlays/production"),
     "features": ("feature_repo", "components"),
+    "spark": ("newfound/datasets",),
     "monitor": ("monitoring",),
     "dev": ("tests", "k8s", "mk", "Makefile", "pyproject.toml"),
 }
@@ -39,6 +40,7 @@ BY_NAME: Final = {
     "pytest-cov": "--cov",
     "pytest-timeout": "timeout =",
     "pytest-xdist": "--dist loadfile",
+    "pyspark": "ibis.backends.pyspark",  # a bound for ibis' engine
     "recbole": "recbole",  # carries a data set
     "ruff": "(BIN)/ruff",
     "s3fs": "s3://",  # opens URLs for fsspec

@@ -16,7 +16,7 @@ from newfound.datasets.reading import ROW, Staged
 from newfound.datasets.sources import RATING, Source
 from newfound.errors import DataError
 from newfound.schema import CATEGORIES, ENGAGEMENT, ITEM, POSITIVE, TEXT, TIME, TITLE, USER
-from newfound.types import ID_CHARACTERS, ID_PATTERN
+from newfound.types import CONTROL, ID_CHARACTERS
 
 SECOND = 1_000_000
 _LATEST = 7_258_118_400  # 2200-01-01 in seconds
@@ -185,7 +185,7 @@ def _id_checks(table: Any, column: str) -> list[Check]:
     return [
         Check("null id", column, ids.isnull() | (ids == ""), ids.nullif(""), "an id in every row"),
         Check("long id", column, ids.length() > ID_CHARACTERS, ids, f"an id of at most {ID_CHARACTERS} characters"),
-        Check("unprintable id", column, ~ids.re_search(ID_PATTERN), ids, "an id without control characters"),
+        Check("unprintable id", column, ids.re_search(CONTROL), ids, "an id without control characters"),
     ]
 
 

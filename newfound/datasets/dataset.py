@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,6 @@ class Dataset:
                 raise DataError(str(file), "cannot be read", expected="the Parquet file of a data set") from error
             if found.names != contract.names or found.types != contract.types:
                 raise DataError(str(file), f"columns {found.names}", expected=f"columns {contract.names} by contract")
-        self._connection = connect()
 
     @property
     def interactions(self) -> Any:
@@ -70,6 +70,10 @@ class Dataset:
         """The table `name` (interactions, items or users) in memory, in file order."""
         frame: pd.DataFrame = pq.read_table(self.path / f"{name}.parquet").to_pandas()
         return frame
+
+    @cached_property
+    def _connection(self) -> Any:
+        return connect()
 
     def _table(self, name: str) -> Any:
         if name not in self._connection.list_tables():

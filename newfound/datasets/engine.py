@@ -1,4 +1,4 @@
-"""The engine below the tables: DuckDB behind Ibis."""
+"""The engine below the tables: steps are written once in Ibis, and run on DuckDB here or on Spark across machines."""
 
 from __future__ import annotations
 
@@ -11,21 +11,41 @@ import ibis
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from newfound.compute.engine import current
+from newfound.errors import ConfigError
+
 ROWS_A_GROUP = 1 << 20
 
 
 def connect() -> Any:
-    """A fresh in-memory DuckDB behind Ibis, which spills to the system's temporary folder and never goes online."""
-    return ibis.duckdb.connect(
-        temp_directory=tempfile.gettempdir(),
-        autoinstall_known_extensions=False,
-        autoload_known_extensions=False,
-    )
+    """A fresh Ibis connection to the engine of this context (`newfound.compute.engine`).
+
+    DuckDB is in memory, spills to the system's temporary folder, and never goes online.
+
+    Raises:
+        ConfigError: Spark cannot run; the message names what is missing, or the setting.
+    """
+    engine = current()
+    if engine.name == "duckdb":
+        return ibis.duckdb.connect(
+            temp_directory=tempfile.gettempdir(),
+            autoinstall_known_extensions=False,
+            autoload_known_extensions=False,
+        )
+    try:
+        from newfound.datasets.spark import Session
+    except ImportError as error:
+        expected = "newfound[spark] to be installed, or engine: duckdb"
+        raise ConfigError(f"engine: spark finds no pyspark ({error}); expected {expected}") from None
+    return engine.once(lambda: Session(engine.spark)).connect()
 
 
 def drop(con: Any, name: str) -> None:
     """Drops a table of our own making."""
-    con.raw_sql(f'DROP TABLE "{name}"')  # Ibis 12's drop_table writes a statement that DuckDB cannot parse
+    if con.name == "duckdb":
+        con.raw_sql(f'DROP TABLE "{name}"')  # Ibis 12's drop_table writes a statement that DuckDB cannot parse
+    else:
+        con.drop_table(name)
 
 
 def write_table(table: Any, schema: pa.Schema, path: Path) -> int:

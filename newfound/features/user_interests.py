@@ -37,7 +37,8 @@ def write_interests(dataset: Path, item_paths: Path, digest: str, out: Path) -> 
             SEEN_LEAVES: events["_leaf"].collect(where=events["_leaf"].notnull(), distinct=True),
         }
     )
-    rows = rows.mutate(**{SEEN_LEAVES: rows[SEEN_LEAVES].fill_null([]).sort(), CLUSTERS_DIGEST: ibis.literal(digest)})
+    seen = rows[SEEN_LEAVES].fill_null(ibis.literal([], type="array<string>"))
+    rows = rows.mutate(**{SEEN_LEAVES: seen.sort(), CLUSTERS_DIGEST: ibis.literal(digest)})
     with new_file(out) as file:
         count = write_table(rows.order_by(USER), INTERESTS, file)
     mean = float(con.read_parquet(out)[SEEN_LEAVES].length().mean().execute())

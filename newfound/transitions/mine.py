@@ -71,9 +71,9 @@ def interest_events(histories: Path, clusters: Path) -> Any:
         clusters: the clusters' folder.
 
     Returns:
-        An Ibis table, unordered: user_id, position (within the history), item_id, cluster, timestamp, engagement,
-        positive, and `first`: whether it is the user's first event in that cluster. Items without a cluster are
-        left out.
+        An Ibis table, unordered: user_id, position (within the history), item_id, cluster, timestamp (microseconds
+        since the epoch), engagement, positive, and `first`: whether it is the user's first event in that cluster.
+        Items without a cluster are left out.
     """
     con = connect()
     interests = _interests(con, clusters, Clusters.load(clusters).interface_level)
@@ -94,7 +94,7 @@ def _events(rows: Any, interests: Any) -> Any:
     events = events.select(USER, POSITION, **{name: events["_event"][f"f{i}"] for i, name in enumerate(names, start=1)})
     events = events.inner_join(interests, ITEM)
     earliest = events[POSITION].min().over(group_by=[USER, CLUSTER])
-    return events.mutate(**{TIME: events[TIME].as_timestamp("ms"), FIRST: events[POSITION] == earliest})
+    return events.mutate(**{TIME: events[TIME] * 1000, FIRST: events[POSITION] == earliest})
 
 
 def novel_transitions(events: Any, size: int) -> Any:
@@ -106,7 +106,8 @@ def novel_transitions(events: Any, size: int) -> Any:
 
     Returns:
         An Ibis table, unordered: context (the last `size` unique positive clusters before the event, the one whose last
-        positive event is oldest first), next, user_id, position, at, engagement (signed, 2e - 1), positive.
+        positive event is oldest first), next, user_id, position, at (as the events' timestamp), engagement (signed,
+        2e - 1), positive.
     """
     walk = ibis.cumulative_window(group_by=USER, order_by=POSITION)
     # The liked clusters without immediate repetitions: neighbours differ, so the two latest interests are neighbours.

@@ -77,6 +77,16 @@ def test_an_unknown_key_is_refused_by_name(tmp_path: Path) -> None:
         load_config(tmp_path / "wrong.yaml")
 
 
+def test_a_folder_is_what_is_read(tmp_path: Path) -> None:
+    """It used to be passed over where the configuration's loader reads none, and the embedded data was trained on."""
+    assert configured(ROOT / LOCAL, folder="ml-1m").data.loader == "movielens"
+    tweets = tmp_path / "tweets.yaml"
+    tweets.write_text("data: {loader: movietweetings, folder: elsewhere}", encoding="utf-8")
+    assert (found := configured(tweets, folder="tweets").data).loader == "movietweetings" and found.folder == "tweets"
+    with pytest.raises(ConfigError, match="'files' reads no `folder`"):
+        configured(ROOT / LOCAL, "mine.csv", folder="ml-1m")
+
+
 def test_other_interactions_leave_the_items_as_they_are_configured() -> None:
     """What people did lately is named anew by whoever starts a due training; the catalogue is not."""
     configured_items = load_config(ROOT / PRODUCTION).data.items

@@ -15,8 +15,9 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from typer.testing import CliRunner
 
 from components._image import IMAGE
-from newfound.config import TrainingConfig, load_config
+from newfound.config import TrainingConfig, load_config, parse_config
 from newfound.errors import ConfigError
+from pipelines import refresh
 from pipelines.__main__ import app
 from pipelines.kubeflow import PIPELINES, compile_pipeline
 from pipelines.options import PLATFORM, PRODUCTION
@@ -26,6 +27,18 @@ from pipelines.training import STEPS
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "golden"
+# Components that work on tables.
+TABLES = {
+    "training": {
+        "load_interactions",
+        "write_features",
+        "mine_transitions",
+        "fit_decision",
+        "evaluate",
+        "publish_interests",
+    },
+    "refresh": {"load_interactions", "write_features", "mine_transitions", "judge_refresh"},
+}
 FILES = [f"{name}{target}.yaml" for name in PIPELINES for target in ("", "-production")]
 
 
@@ -237,6 +250,28 @@ def test_a_step_is_put_where_the_platform_says(production: tuple[dict[str, Any],
     }
     assert "check-gates" not in retries and retries["evaluate"] == platform.default.retries
     assert retries["comp-for-loop-2/build-table-shard"] == 5
+
+
+def test_spark_reaches_the_steps_that_work_on_tables(tmp_path: Path) -> None:
+    """The configuration as their settings, and the folder that they share with Spark's executors as a volume."""
+    platform = load_platform(ROOT / PLATFORM).model_copy(update={"volumes": {"/mnt/tables": "newfound-tables"}})
+    spark = {"master": "spark://spark:7077", "folder": "/mnt/tables", "properties": {"spark.executor.memory": "8g"}}
+    config = load_config(ROOT / PRODUCTION, {"engine": "spark", "spark": spark})
+    for name, steps in (("training", STEPS), ("refresh", refresh.STEPS)):
+        compile_pipeline(name, tmp_path / "it.yaml", platform, defaults=settings_of(steps, config, "image"))
+        document, platforms = yaml.load_all((tmp_path / "it.yaml").read_text(encoding="utf-8"), yaml.CSafeLoader)
+        places = platforms["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+        assert all(
+            [(one["constant"], one["mountPath"]) for one in place["pvcMount"]] == [("newfound-tables", "/mnt/tables")]
+            for place in places.values()
+        )
+        inputs = document["root"]["inputDefinitions"]["parameters"]
+        told = {
+            steps[parameter].component
+            for parameter in steps
+            if parse_config(json.loads(inputs[parameter]["defaultValue"])["config"], parameter).engine == "spark"
+        }
+        assert told - {"publish_release"} == TABLES[name]
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if "production" in name])

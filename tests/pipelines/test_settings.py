@@ -46,6 +46,11 @@ def test_the_same_configuration_gives_the_same_settings(before: dict[str, str]) 
         ({"evaluation": {"min_match_rate": 0.5}}, {"decision", "evaluation", "gates", "refit_decision", "release"}),
         ({"policy": {"k": 5}}, {"decision", "evaluation", "refit_decision", "release"}),
         ({"features": {"history_length": 9}}, {"features", "evaluation", "release"}),
+        (
+            {"engine": "spark"},
+            {"data", "features", "transitions", "decision", "evaluation", "release", "interests"}
+            | {"refit_transitions", "refit_decision"},
+        ),
     ],
 )
 def test_a_section_concerns_the_steps_that_read_it(

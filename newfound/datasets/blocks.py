@@ -25,13 +25,13 @@ def user_blocks(sizes: Any, events: str) -> list[Block]:
         sizes: an Ibis table, one row a user.
         events: its column that counts the user's events.
     """
-    if sizes.get_backend().name != "duckdb":  # an engine that spreads users over machines takes all at once
-        whole = sizes.aggregate(first=sizes[USER].min(), last=sizes[USER].max())
-        return [(row["first"], row["last"]) for row in whole.to_pyarrow().to_pylist()]
     before = sizes[events].sum().over(ibis.cumulative_window(order_by=USER)) - sizes[events]
+    if sizes.get_backend().name != "duckdb":  # an engine that spreads users over machines takes all at once
+        before = ibis.literal(0)
     blocks = sizes.mutate(_block=(before / EVENTS).floor())
     blocks = blocks.group_by("_block").agg(first=blocks[USER].min(), last=blocks[USER].max())
-    return [(row["first"], row["last"]) for row in blocks.order_by("_block").to_pyarrow().to_pylist()]
+    found = [(row["first"], row["last"]) for row in blocks.order_by("_block").to_pyarrow().to_pylist()]
+    return found or [("", "")]
 
 
 def of_block(table: Any, block: Block) -> Any:

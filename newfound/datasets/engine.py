@@ -67,7 +67,8 @@ def write_tables(tables: Iterable[Any], schema: pa.Schema, path: Path) -> int:
         for table in tables:
             for batch in table.select(*schema.names).to_pyarrow_batches(chunk_size=ROWS_A_GROUP):
                 columns = [_as(batch.column(field.name), field.type) for field in schema]
-                writer.write_batch(pa.record_batch(columns, schema=schema))
+                # A row group of its own, so that rows which belong together are read without the others.
+                writer.write_table(pa.table(columns, schema=schema))
                 rows += batch.num_rows
     return rows
 

@@ -43,6 +43,8 @@ from newfound.schema import (
 log = logging.getLogger("newfound.features.user_history")
 
 SOURCE = "histories"
+ROWS: Final = 1 << 15
+"""Histories of a row group, so that a block of users is read without the others."""
 ARRAY_OF: Final = {ITEM_IDS: ITEM, TIMES: TIME, ENGAGEMENTS: ENGAGEMENT, POSITIVES: POSITIVE}
 
 
@@ -142,7 +144,7 @@ def check_histories(table: pd.DataFrame, out: Path, cuts: Path | None = None) ->
         columns[name] = pa.array(kept[name].map(list), HISTORIES.field(name).type)
     written = pa.table(columns, schema=HISTORIES)
     with new_file(out) as file:
-        pq.write_table(written, file)
+        pq.write_table(written, file, row_group_size=ROWS)
     positives = sum(int(np.sum(values)) for values in kept[POSITIVES])
     return {
         "users": len(kept),

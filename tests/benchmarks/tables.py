@@ -3,8 +3,8 @@
     make tables
 
 A table stands between `<!-- table NAME -->` and `<!-- end -->`; what stands there is replaced. Nothing is measured
-here: figures come from runs/bench/{worth,experiment,scale}.json, and from the runs on the four data sets behind the
-first. A table whose record is not there stays as it is. The picture of docs/capacity.md is drawn as well.
+here: figures come from runs/bench/{worth,experiment,world,scale}.json, and from the runs on the four data sets behind
+the first. A table whose record is not there stays as it is.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from tests.benchmarks.scale_plot import plot
 ROOT: Final = Path(__file__).resolve().parents[2]
 RECORD: Final = ROOT / "runs" / "bench" / "worth.json"
 EXPERIMENT: Final = ROOT / "runs" / "bench" / "experiment.json"
+WORLD: Final = ROOT / "runs" / "bench" / "world.json"
+OTHERS: Final = ("experiment-", "scale-")  # tables that do not come from the record of `make bench-worth`
 SCALE: Final = ROOT / "runs" / "bench" / "scale.json"
 RUNS: Final = ROOT / "runs" / "bench" / "worth"
 SETS: Final = {
@@ -214,13 +216,8 @@ def fidelity(record: Record) -> str:
     return _rows(["", "interests", "at one", "at ten", "chance at ten", "ids at one", "ids at ten"], rows)
 
 
-def _worth(make: Callable[[Record], str]) -> Callable[[Record], str]:
-    """A table of the record of `make bench-worth`."""
-    return lambda record: make(record) if record else ""
-
-
-def _of(file: Path, make: Callable[[Record], str]) -> Callable[[Record], str]:
-    """A table of another benchmark's record."""
+def _from(file: Path, make: Callable[[Record], str]) -> Callable[[Record], str]:
+    """A table from a record of its own."""
 
     def made(record: Record) -> str:
         return make(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else ""
@@ -239,29 +236,37 @@ def _descriptions(name: str) -> Callable[[Record], str]:
 
 
 TABLES: Final[dict[str, Callable[[Record], str]]] = {
-    "four-sets": _worth(four_sets),
-    "all-methods": _worth(all_methods),
-    "clusters-first": _worth(clusters_first),
-    "worth": _worth(worth),
-    "new-shelves": _worth(shelves),
-    "costs": _worth(costs),
-    "fidelity": _worth(fidelity),
+    "four-sets": four_sets,
+    "all-methods": all_methods,
+    "clusters-first": clusters_first,
+    "worth": worth,
+    "new-shelves": shelves,
+    "costs": costs,
+    "fidelity": fidelity,
     "microlens-interests": _descriptions("microlens"),
     "toys-interests": _descriptions("toys"),
-    "experiment-uci": _of(EXPERIMENT, lambda record: experiment_tables.sealed(record, "uci_at_n")),
-    "experiment-retained": _of(EXPERIMENT, lambda record: experiment_tables.sealed(record, "retained_interests")),
-    "experiment-satisfaction": _of(EXPERIMENT, lambda record: experiment_tables.sealed(record, "satisfaction")),
-    "experiment-real": _of(EXPERIMENT, experiment_tables.real),
-    "scale-steps": _of(SCALE, scale_tables.steps),
-    "scale-rivals": _of(SCALE, scale_tables.rivals),
+    "experiment-uci": _from(EXPERIMENT, lambda record: experiment_tables.sealed(record, "uci_at_n")),
+    "experiment-retained": _from(EXPERIMENT, lambda record: experiment_tables.sealed(record, "retained_interests")),
+    "experiment-satisfaction": _from(EXPERIMENT, lambda record: experiment_tables.sealed(record, "satisfaction")),
+    "experiment-real": _from(EXPERIMENT, experiment_tables.real),
+    "experiment-own": lambda record: experiment_tables.own({SETS[name]: found for name, found in _known().items()}),
+    "experiment-world": _from(WORLD, experiment_tables.world),
+    "scale-steps": _from(SCALE, scale_tables.steps),
+    "scale-rivals": _from(SCALE, scale_tables.rivals),
 }
 
 
 def fill(text: str, record: Record) -> str:
-    """A page with its tables written anew."""
+    """A page with its tables written anew.
+
+    Args:
+        text: the page.
+        record: of `make bench-worth`; empty where there is none.
+    """
 
     def table(found: re.Match[str]) -> str:
-        made = TABLES[found["name"]](record)
+        name = found["name"]
+        made = TABLES[name](record) if record or name.startswith(OTHERS) else ""
         return f"{found['head']}\n{made}\n{found['end']}" if made else found[0]
 
     pattern = r"(?P<head><!-- table (?P<name>[a-z-]+) -->)\n.*?(?P<end><!-- end -->)"
@@ -269,7 +274,7 @@ def fill(text: str, record: Record) -> str:
 
 
 def main() -> None:
-    """Fills README.md and docs/*.md."""
+    """Fills README.md and docs/*.md, and draws docs/capacity.svg."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     record = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):

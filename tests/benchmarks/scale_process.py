@@ -38,18 +38,17 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> Finished:
     assert process.stdout is not None
     peak = 0
     while True:
-        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+        pid, status = os.waitpid(process.pid, os.WNOHANG)
         if pid:
             break
-        peak = max(peak, resident(process.pid))
+        # What lay between two looks is known of the process itself.
+        peak = max(peak, resident(process.pid), highest(process.pid))
         time.sleep(EVERY)
     process.returncode = os.waitstatus_to_exitcode(status)
     printed = process.stdout.read()
     process.stdout.close()
     if process.returncode:
         raise SystemExit(f"{' '.join(command)}: ended with {process.returncode}")
-    # The kernel's own maximum knows what lay between two looks, but of the largest single process.
-    peak = max(peak, usage.ru_maxrss * 1024)
     return Finished(json.loads(printed.splitlines()[-1]), peak / 1e9)
 
 
@@ -63,4 +62,15 @@ def resident(pid: int) -> int:
             for child in (task / "children").read_text(encoding="ascii").split()
         ]
         return pages * os.sysconf("SC_PAGE_SIZE") + sum(map(resident, below))
+    return 0
+
+
+def highest(pid: int) -> int:
+    """The most bytes that a process had resident since it began its program; 0 for one that is gone.
+
+    Not `ru_maxrss`, which a process takes over from the one that started it.
+    """
+    with suppress(OSError, StopIteration):
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
     return 0

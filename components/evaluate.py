@@ -17,6 +17,7 @@ def evaluate(
     tuned: Input[Artifact],
     ranker: Input[Model],
     decision: Input[Artifact],
+    experiment: Input[Artifact],
     settings: str,
     evaluation: Output[Artifact],
     report: Output[HTML],
@@ -34,6 +35,7 @@ def evaluate(
         tuned: the search for the ranker's parameters.
         ranker: the ranker.
         decision: what planner and ranker weigh.
+        experiment: the small experiment, for the report and for the release's flags.
         settings: the whole configuration.
         evaluation: metrics.json, rivals.json, report.html, plots.
         report: the report again, as Kubeflow shows it.
@@ -46,6 +48,6 @@ def evaluate(
     from newfound.evaluation import evaluate as measure
 
     with running(settings, metrics, evaluation, report) as step:
-        inputs = (dataset, histories, clusters, transitions, planner, table, ranker, decision, tuned)
+        inputs = (dataset, histories, clusters, transitions, planner, table, ranker, decision, experiment, tuned)
         step.measures = measure(*(Path(one.path) for one in inputs), step.config, Path(evaluation.path))
         shutil.copyfile(Path(evaluation.path) / "report.html", report.path)

@@ -80,12 +80,13 @@ class OnlineReader:
         rows = self._provider.online_read(self._config, self._views[view], [entity_key(user_id)], list(features))
         return rows[0][1]
 
-    async def read_async(self, view: str, features: Sequence[str], user_id: str) -> Mapping[str, Any] | None:
-        """The same, where the store `is_async`."""
-        read = self._provider.online_read_async
-        rows = await read(self._config, self._views[view], [entity_key(user_id)], list(features))
-        found: Mapping[str, Any] | None = rows[0][1]
-        return found
+    async def read_async(
+        self, view: str, features: Sequence[str], user_ids: Sequence[str]
+    ) -> list[Mapping[str, Any] | None]:
+        """The same for several users in one go, where the store `is_async`."""
+        read, keys = self._provider.online_read_async, [entity_key(user_id) for user_id in user_ids]
+        rows = await read(self._config, self._views[view], keys, list(features))
+        return [row for _, row in rows]
 
 
 @contextlib.contextmanager

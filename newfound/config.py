@@ -247,6 +247,7 @@ class EvaluationConfig(Settings):
     contexts_at_most: Positive = 4000  # different contexts of test users that the planner is asked about
     validation_contexts: Positive = 400  # and of validation users, to choose how many clusters fill a slate
     users_at_most: Positive = 5000  # users behind any figure; where there are more, a seeded choice
+    experiment_users: Positive = 2000  # of the small experiment, likewise
     liked_items: Positive = 8  # liked items of a test user behind the curve over the novelty quota
     sequence_epochs: Annotated[int, Field(ge=0)] = 16  # of the baseline that is a sequence model over clusters; 0: none
     examples: Annotated[int, Field(ge=0)] = 6  # slates and transitions shown in the report

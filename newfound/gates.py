@@ -1,14 +1,16 @@
-"""Figures held against their bounds, and the gates that must hold before a release is published."""
+"""Figures held against their bounds, the gates that must hold before a release is published, and its flags."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from newfound.config import EvaluationConfig
 from newfound.errors import GateError
+
+BESIDE: Final = "experiment.planner.minus.pair_frequency"
 
 
 @dataclass(frozen=True)
@@ -92,3 +94,47 @@ def release_checks(metrics: Mapping[str, Any], config: EvaluationConfig) -> list
         label = "Match rate, free decoding"
         checks.insert(0, Check("match_rate", match_rate, config.min_match_rate, label=label))
     return checks
+
+
+def release_flags(metrics: Mapping[str, Any], config: EvaluationConfig) -> dict[str, str]:
+    """Flags of a release: what a person should know of it and what refuses nothing.
+
+    The small experiment asks both halves of the claim of the planner, beside pair frequency: that it finds more is
+    shown where the interval lies above zero, and that its finds are liked less is shown where the other lies below.
+    Without a language model there is nothing to ask.
+
+    Args:
+        metrics: of `evaluate`, by the flat keys of metrics.json.
+        config: for the confidence.
+
+    Returns:
+        By name a sentence with the figure and its interval.
+    """
+    if metrics.get("planner.present", 1) == 0:
+        return {}
+    flags = {}
+    found, liked = (figures_of(metrics, half, config) for half in ("found", "liked"))
+    if not metrics.get(f"{BESIDE}.found.lower", math.nan) > 0:
+        said = found or "nobody met a new interest after the cut"
+        flags["experiment.found"] = f"not shown that the planner finds more than pair frequency: {said}"
+    if metrics.get(f"{BESIDE}.liked.upper", math.nan) < 0:
+        flags["experiment.liked"] = f"what the planner chooses is liked less than what pair frequency chooses: {liked}"
+    return flags
+
+
+def figures_of(metrics: Mapping[str, Any], half: str, config: EvaluationConfig) -> str:
+    """The planner minus pair frequency in the small experiment, in words; empty where there is no figure.
+
+    Args:
+        metrics: of `evaluate`.
+        half: `found` or `liked`.
+        config: for the confidence.
+    """
+    key = f"{BESIDE}.{half}"
+    if key not in metrics:
+        return ""
+    value, lower, upper = (float(metrics.get(f"{key}{end}", math.nan)) for end in ("", ".lower", ".upper"))
+    people = int(metrics.get(f"experiment.people.{half}", 0))
+    return (
+        f"{value:+.4f} [{lower:+.4f}, {upper:+.4f}] a choice, {config.confidence:.0%} interval over {people:,} people"
+    )

@@ -137,6 +137,7 @@ def publish_refreshed(
         measures={**old.manifest.measures, **refreshed},
         fits={**old.manifest.fits, "table": "fitted to recent choices; judged on the latest events (refresh.*)"},
         gates={**old.manifest.gates, **{f"refresh.{name}": gate for name, gate in gates.items()}},
+        flags=old.manifest.flags,
         promote=promote,
         expect=release,
     )

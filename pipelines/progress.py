@@ -47,6 +47,10 @@ FIGURES: Final = {
         "validation NDCG@10 {validation.ndcg@10:.4f}, HR@10 {validation.hr@10:.4f}",
         "{epoch} epochs, as measured",
     ],
+    "run-experiment": [
+        "planner minus pair frequency, found a choice {planner.minus.pair_frequency.found:+.4f} "
+        "[{planner.minus.pair_frequency.found.lower:+.4f}, {planner.minus.pair_frequency.found.upper:+.4f}]",
+    ],
     "evaluate": [
         "NovelRecall@1 {planner.novel_recall@1:.4f} (chance {chance.novel_recall@1:.4f})",
         "NovelRecall@1 {table.novel_recall@1:.4f} (chance {chance.novel_recall@1:.4f})",

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from newfound.release.store import manifest_of
 from pipelines.local import Run
 
 Measures = Mapping[str, Any]
@@ -37,6 +38,8 @@ def show_summary(run: Run, *, runs: Path, releases: str, console: Console) -> No
     console.print(comparison("The next item", measures, ITEMS, ["ranker", *owners(measures, "baseline")]))
     for name, gate in json.loads(run.artifacts["gates"].read_text(encoding="utf-8")).items():
         console.print(f"gate {name.replace('_', ' ')}: {gate['value']:.3g}, at least {gate['bound']:g} was asked for")
+    for flag in manifest_of(releases, run.release).flags.values():
+        console.print(f"[yellow]flagged:[/] {escape(flag)}", soft_wrap=True)
     console.print(f"report:  {escape(str(runs / 'evaluation' / 'report.html'))}", soft_wrap=True)
     console.print(f"release: {escape(releases)}/{run.release}", soft_wrap=True)
 

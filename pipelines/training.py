@@ -20,6 +20,7 @@ from components.load_interactions import load_interactions
 from components.mine_transitions import mine_transitions
 from components.publish_interests import publish_interests
 from components.publish_release import publish_release
+from components.run_experiment import run_experiment
 from components.train_ranker import train_ranker
 from components.write_features import write_features
 from newfound.config import TrainingConfig
@@ -39,6 +40,7 @@ STEPS: Final = {
     "tuning": Step("tune_ranker", ("ranker", "tuning")),
     "ranker": Step("train_ranker", ("ranker",)),
     "decision": Step("fit_decision", ("split", "transitions", "planner", "policy", "evaluation", *TABLES)),
+    "experiment": Step("run_experiment", ("transitions", "policy", "evaluation", *TABLES)),
     "evaluation": Step("evaluate", tuple(name for name in SECTIONS if name != "refit"), MODEL_FILES),
     "gates": Step("check_gates", ("evaluation",)),
     "refit_transitions": Step("mine_transitions", ("transitions", *TABLES), refit=True),
@@ -103,6 +105,7 @@ def define_training(platform: Platform | None = None, shards: int = 1) -> Any:
         tuning: str,
         ranker: str,
         decision: str,
+        experiment: str,
         evaluation: str,
         gates: str,
         refit_transitions: str,
@@ -127,6 +130,7 @@ def define_training(platform: Platform | None = None, shards: int = 1) -> Any:
             tuning: settings of tune_ranker.
             ranker: settings of train_ranker.
             decision: settings of fit_decision.
+            experiment: settings of run_experiment.
             evaluation: settings of evaluate.
             gates: settings of check_gates.
             refit_transitions: settings of mine_transitions on all data.
@@ -166,7 +170,10 @@ def _prove(steps: Placement, given: dict[str, Any], dataset: Any, store: Any) ->
     parts["ranker"] = ranker.outputs["ranker"]
     decided = fit_decision(dataset=dataset, histories=data["histories"], **parts, settings=given["decision"])
     fit = Fit(**parts, planner=planner, tuned=tuned, decision=steps.place(decided).outputs["decision"])
-    evaluated = steps.place(evaluate(**data, **vars(fit), settings=given["evaluation"]))
+    learned = {"clusters": clusters, "transitions": mined, "table": parts["table"]}
+    tried = steps.place(run_experiment(dataset=dataset, **learned, settings=given["experiment"]))
+    told = {"experiment": tried.outputs["experiment"], "settings": given["evaluation"]}
+    evaluated = steps.place(evaluate(**data, **vars(fit), **told))
     return fit, evaluated.outputs["evaluation"]
 
 

@@ -11,14 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from newfound.clusters import Clusters
-from newfound.config import DataConfig
+from newfound.config import DataConfig, EvaluationConfig
 from newfound.datasets import Dataset
 from newfound.features.histories import Histories
+from newfound.gates import release_flags
 from newfound.recommend.recommender import Recommender, history_of_user
 from newfound.release import store as releases
 from tests.tiny_pipeline import ROOT, TinyPipeline, tiny_language_model
 
-STEPS = 20
+STEPS = 21
 
 pytestmark = pytest.mark.timeout(1800)  # the first test waits for a whole run
 
@@ -45,6 +46,10 @@ def test_a_whole_run_publishes_a_release_that_verifies(pipeline: TinyPipeline) -
     assert all(gate["passed"] for gate in manifest.gates.values())
     parts = {name.split("/")[0] for name in manifest.files}
     assert parts == {"clusters", "planner", "table", "ranker", "decision", "items.parquet"}
+    # The small experiment's figures, and what they say of this release.
+    assert manifest.measures["experiment.people.found"] > 0
+    assert 0 <= manifest.measures["experiment.planner.found"] <= 1
+    assert manifest.flags == release_flags(manifest.measures, EvaluationConfig(bootstrap=50))
     release = releases.load(str(pipeline.releases))
     for file in release.path.rglob("*.parquet"):
         assert "user_id" not in pq.read_schema(file).names
@@ -127,7 +132,7 @@ def test_a_release_that_was_damaged_is_published_anew(pipeline: TinyPipeline) ->
     assert done.returncode == 0, done.stdout + done.stderr
     ran = [line for line in done.stdout.splitlines() if line.startswith("→")]
     # The interests hang on clusters and histories, which are as they were.
-    assert [line.split("/20 ")[1] for line in ran] == ["publish release"]
+    assert [line.split("/21 ")[1] for line in ran] == ["publish release"]
     assert releases.verify(str(pipeline.releases)).id != damaged.id
 
 

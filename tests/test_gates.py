@@ -8,7 +8,7 @@ import pytest
 
 from newfound.config import EvaluationConfig
 from newfound.errors import GateError
-from newfound.gates import Check, release_checks, require
+from newfound.gates import BESIDE, Check, release_checks, release_flags, require
 
 GOOD = {"planner.present": 1.0, "planner.match_rate": 0.95, "planner.recall_over_chance.lower": 3.5}
 
@@ -70,3 +70,38 @@ def test_without_a_language_model_the_table_is_measured() -> None:
 def test_a_stricter_bound_fails_what_passed() -> None:
     with pytest.raises(GateError, match="expected at least 5"):
         held(GOOD, min_recall_over_chance=5)
+
+
+def beside(half: str, value: float, lower: float, upper: float) -> dict[str, float]:
+    """The small experiment's figures of one half of the claim."""
+    key = f"{BESIDE}.{half}"
+    return {key: value, f"{key}.lower": lower, f"{key}.upper": upper, f"experiment.people.{half}": 1234.0}
+
+
+@pytest.mark.parametrize(
+    ("found", "liked", "flagged"),
+    [
+        ((0.02, 0.01, 0.03), (0.0, -0.01, 0.01), []),
+        ((0.02, 0.01, 0.03), (-0.01, -0.02, 0.001), []),  # liked less is not shown
+        ((0.02, 0.0, 0.04), (0.0, -0.01, 0.01), ["experiment.found"]),
+        ((-0.02, -0.03, -0.01), (0.0, -0.01, 0.01), ["experiment.found"]),
+        ((0.02, 0.01, 0.03), (-0.03, -0.04, -0.02), ["experiment.liked"]),
+        ((0.0, 0.0, 0.0), (-0.03, -0.04, -0.02), ["experiment.found", "experiment.liked"]),
+    ],
+)
+def test_a_planner_that_does_not_beat_pair_frequency_is_flagged_and_not_refused(
+    found: tuple[float, float, float], liked: tuple[float, float, float], flagged: list[str]
+) -> None:
+    metrics = GOOD | beside("found", *found) | beside("liked", *liked)
+    flags = release_flags(metrics, EvaluationConfig())
+    assert list(flags) == flagged and set(held(metrics)) == {"match_rate", "recall_over_chance"}
+    for name in flagged:
+        value, lower, upper = {"experiment.found": found, "experiment.liked": liked}[name]
+        figure = f"{value:+.4f} [{lower:+.4f}, {upper:+.4f}] a choice, 95% interval over 1,234 people"
+        assert flags[name].endswith(figure)
+
+
+def test_a_planner_of_which_nothing_is_known_is_flagged_and_no_planner_is_not() -> None:
+    (told,) = release_flags(GOOD, EvaluationConfig()).values()
+    assert told.endswith("nobody met a new interest after the cut")
+    assert release_flags(GOOD | {"planner.present": 0.0}, EvaluationConfig()) == {}

@@ -35,7 +35,7 @@ def list_command(root: Root = "releases") -> None:
 
 @release_app.command("show")
 def show_command(release: Annotated[str | None, typer.Argument()] = None, root: Root = "releases") -> None:
-    """One release's lineage, measures and gates (the current one's by default)."""
+    """One release's lineage, measures, gates and flags (the current one's by default)."""
     manifest = releases.manifest_of(root, release or current_release(root))
     console.print(f"[bold]{manifest.id}[/bold], created {manifest.created}, in {escape(root)}")
     console.print(f"planner: {manifest.planner_name or 'none'}")
@@ -46,6 +46,8 @@ def show_command(release: Annotated[str | None, typer.Argument()] = None, root: 
     for name, gate in manifest.gates.items():
         gates.add_row(name, f"{gate['value']:.4g}", f"{gate['bound']:.4g}", "yes" if gate["passed"] else "no")
     console.print(gates)
+    for name, flag in manifest.flags.items():
+        console.print(f"[yellow]flag {escape(name)}:[/] {escape(flag)}", soft_wrap=True)
     measures = Table("measure", "value", title="measures")
     for name, value in sorted(manifest.measures.items()):
         measures.add_row(escape(name), f"{value:.4f}" if isinstance(value, float) else escape(str(value)))

@@ -146,20 +146,25 @@ def tune(
     return Baseline(name, label, best[2], reads_context, best[1], tried, sees)
 
 
+def pair_frequency_baseline(counts: Counts, validation: Events) -> Baseline:
+    """Pair frequency, `chosen` being the weights of its back-off."""
+    weights = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
+    return tune(
+        "pair_frequency",
+        "Pair frequency, backed off",
+        lambda **c: PairFrequency(counts, **c),
+        {"context": weights, "single": weights},
+        validation,
+        reads_context=True,
+    )
+
+
 def simple_baselines(counts: Counts, clusters: Clusters, validation: Events, seed: int) -> list[Baseline]:
     """The baselines that need nothing but transitions and cluster vectors."""
-    weights = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
     return [
         Baseline("random_novel", "Random novel", RandomNovel(seed), sees="nothing"),
         Baseline("most_popular", "Most popular novel cluster", Popular(counts)),
-        tune(
-            "pair_frequency",
-            "Pair frequency, backed off",
-            lambda **c: PairFrequency(counts, **c),
-            {"context": weights, "single": weights},
-            validation,
-            reads_context=True,
-        ),
+        pair_frequency_baseline(counts, validation),
         tune(
             "nearest_embedding",
             "Nearest by embedding",

@@ -90,6 +90,7 @@ def evaluate(
     table: Path,
     ranker: Path,
     decision: Path,
+    experiment: Path,
     tuned: Path | None,
     config: TrainingConfig,
     out: Path,
@@ -105,6 +106,7 @@ def evaluate(
         table: the table's folder.
         ranker: the ranker's folder.
         decision: the decision's folder.
+        experiment: the small experiment's folder, whose measures join these as `experiment.<name>`.
         tuned: the tuning's folder, for the report.
         config: the whole configuration.
         out: the folder to write; metrics.json comes last.
@@ -133,8 +135,7 @@ def evaluate(
     metrics |= _item_figures(fit, serving, moments, methods, answers, boot, config)
     curve = _timed("quota curve", lambda: _quota(fit, served, config))
     metrics |= {f"quota.{q}.hr@10": value for q, value in enumerate(curve.get("hr", []))}
-    metrics |= {"events": len(moments.test), "users": len(np.unique(moments.test.users))}
-    metrics = {key: float(value) for key, value in metrics.items() if np.isfinite(value)}
+    metrics = _complete(metrics, moments.test, experiment)
     evidence = findings.Evidence(
         dataset=Dataset(dataset),
         clusters=interests,
@@ -253,6 +254,18 @@ def _answer_live(planner: Any, contexts: Sequence[Context]) -> list[list[tuple[s
         [(planner.nodes[at], value) for at, value in zip(row, scores, strict=True) if at >= 0]
         for row, scores in zip(best.tolist(), values.tolist(), strict=True)
     ]
+
+
+def _complete(metrics: Mapping[str, float], events: Events, experiment: Path) -> dict[str, float]:
+    """All measures, those of the small experiment and the counts among them, without what is no number."""
+    file = experiment / "experiment.json"
+    try:
+        tried = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(str(file), f"cannot be read ({error})", expected="the small experiment's record") from error
+    counted = {"events": len(events), "users": len(np.unique(events.users))}
+    whole = {**metrics, **{f"experiment.{name}": value for name, value in tried.items()}, **counted}
+    return {key: float(value) for key, value in whole.items() if np.isfinite(value)}
 
 
 def _match_rate(planner: Any, events: Events, config: TrainingConfig) -> float:

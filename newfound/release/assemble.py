@@ -12,6 +12,7 @@ from typing import Any, Final
 from newfound.config import TrainingConfig
 from newfound.datasets import Dataset
 from newfound.files import write_json
+from newfound.gates import release_flags
 from newfound.planner.prompt import has_planner
 from newfound.release.items import write_catalogue
 from newfound.release.store import current, load, publish
@@ -77,13 +78,15 @@ def publish_parts(
         if has_planner(planner):
             parts["planner"] = planner
         parent = current(root)
+        measured = _read(evaluation / "metrics.json")
         manifest = publish(
             parts,
             root,
             lineage={**lineage(dataset, config), "parents": [parent] if parent else []},
-            measures=_read(evaluation / "metrics.json"),
+            measures=measured,
             fits=FITS,
             gates=_read(gates),
+            flags=release_flags(measured, config.evaluation),
             promote=promote or parent is None,
             expect=parent,
         )

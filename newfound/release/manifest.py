@@ -67,6 +67,7 @@ class Manifest(Settings):
         measures: flat measures of the evaluated fit.
         fits: which fit the measures and which fit the files belong to.
         gates: each gate's value and bound, and whether it held.
+        flags: sentences by name, of what a person should know and what refused nothing; older releases have none.
     """
 
     schema_version: int
@@ -81,6 +82,7 @@ class Manifest(Settings):
     measures: dict[str, float | int | str]
     fits: dict[str, str]
     gates: dict[str, dict[str, float | bool]]
+    flags: dict[str, str] = {}
 
     @property
     def planner_name(self) -> str | None:
@@ -100,7 +102,7 @@ def make_manifest(created: datetime, files: Mapping[str, FileRecord], **record: 
     Args:
         created: now, in UTC.
         files: records by name.
-        record: `lineage`, `measures`, `fits` and `gates`.
+        record: `lineage`, `measures`, `fits`, `gates` and `flags`.
 
     Raises:
         ReleaseError: a number is not finite, or a name or a value cannot stand in a manifest.

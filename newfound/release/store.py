@@ -74,6 +74,7 @@ def publish(
     measures: Mapping[str, float | int | str],
     fits: Mapping[str, str],
     gates: Mapping[str, Mapping[str, float | bool]],
+    flags: Mapping[str, str] | None = None,
     promote: bool = True,
     expect: str | None = AS_IT_IS,
 ) -> Manifest:
@@ -86,6 +87,7 @@ def publish(
         measures: flat measures.
         fits: which fit the measures and the files belong to.
         gates: the gates; none at all, or a failed one, refuses the release.
+        flags: sentences by name, of what a person should know; they refuse nothing.
         promote: whether `current` moves to the new release. Held after a rollback, it stays where it is.
         expect: the release that `current` must still point at to be moved; None: at none. By default the one that it
             points at when this begins.
@@ -107,7 +109,8 @@ def publish(
     if before is None:
         start_takedown(store)
     files = {name: record_of(path) for name, path in sources.items()}
-    manifest = make_manifest(datetime.now(UTC), files, lineage=lineage, measures=measures, fits=fits, gates=gates)
+    record = {"lineage": lineage, "measures": measures, "fits": fits, "gates": gates, "flags": flags or {}}
+    manifest = make_manifest(datetime.now(UTC), files, **record)
     _write(store, manifest, sources)
     if promote and before is not None and before.held:
         log.warning("%s: published, but `current` is held at %s since a rollback", manifest.id, there)

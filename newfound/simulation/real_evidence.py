@@ -25,6 +25,7 @@ ARMS = (
     "pair_frequency",
     "nearest",
     "cluster_sequence",
+    "newfound_by_choices",
     "newfound_without_planner",
     "newfound_teacher",
     "newfound",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import math
 import threading
@@ -16,6 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, cast
+
+from google.protobuf.message import DecodeError
 
 from feature_repo.store import OnlineReader
 from newfound.recommend.catalogue import UserHistory
@@ -30,12 +33,19 @@ from newfound.schema import (
     USER_INTERESTS,
 )
 from serving.metrics import UNREADABLE_HISTORIES
+from serving.together import Errands, Together, Waiting
 
 T = TypeVar("T")
 
 log = logging.getLogger("newfound.serving.features")
 
-WARM: Final = 16  # connections open from the start; opening ten at once holds the loop up for tens of milliseconds
+_FEATURES: Final = {
+    USER_HISTORY: (ITEM_IDS, ENGAGEMENTS, POSITIVES, TIMES),
+    USER_INTERESTS: (SEEN_LEAVES, CLUSTERS_DIGEST),
+}
+Row = Mapping[str, Any] | None  # Feast's values by name
+
+TOGETHER: Final = 16  # users that are read in one round trip
 
 _LISTS: Final = {
     ITEM_IDS: "string_list_val",
@@ -172,26 +182,49 @@ class Features:
         self.length = length
         self._store = OnlineReader(repository)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="features")
+        self._together = {view: Together[str, Row](functools.partial(self._take, view), TOGETHER) for view in _FEATURES}
+        self._reads = Errands()
 
     async def warm(self) -> None:
-        """Opens connections, so that the first requests, which come together after a start, do not pay for it."""
-        await asyncio.gather(*(self.read("warm-up") for _ in range(WARM)))
+        """Opens a connection, so that the first request does not pay for it."""
+        await self.read("warm-up")
 
     async def read(self, user: str) -> UserHistory | None:
         """The user's history; None for a user that the store does not know."""
-        row = await self._read(USER_HISTORY, (ITEM_IDS, ENGAGEMENTS, POSITIVES, TIMES), user)
+        row = await self._read(USER_HISTORY, user)
         if row is None or not row[ITEM_IDS].HasField("string_list_val"):
             return None
         columns = {name: list(getattr(row[name], field).val) for name, field in _LISTS.items()}
         leaves: Sequence[str] = ()
         digest = ""
         if len(columns[ITEM_IDS]) >= self.length:
-            before = await self._read(USER_INTERESTS, (SEEN_LEAVES, CLUSTERS_DIGEST), user)
+            before = await self._read(USER_INTERESTS, user)
             if before is not None:
                 leaves, digest = list(before[SEEN_LEAVES].string_list_val.val), before[CLUSTERS_DIGEST].string_val
         return history_of(columns, leaves, digest)
 
-    async def _read(self, view: str, features: Sequence[str], user: str) -> Mapping[str, Any] | None:
+    async def _read(self, view: str, user: str) -> Row:
         if self._store.is_async:
-            return await self._store.read_async(view, features, user)
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._store.read, view, features, user)
+            return await self._together[view].ask(user)
+        read = functools.partial(self._store.read, view, _FEATURES[view], user)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, read)
+
+    def _take(self, view: str, waiting: Sequence[Waiting[str, Row]]) -> None:
+        self._reads.start(self._read_all(view, waiting), waiting)
+
+    async def _read_all(self, view: str, waiting: Sequence[Waiting[str, Row]]) -> None:
+        """Users that are asked for together are read in one round trip."""
+        try:
+            rows = await self._store.read_async(view, _FEATURES[view], [one.asked for one in waiting])
+        except DecodeError as error:
+            for one in waiting:  # one of the rows is at fault, and the others are read without it
+                if len(waiting) > 1:
+                    self._take(view, [one])
+                else:
+                    one.put(error)
+        except Exception as error:
+            for one in waiting:
+                one.put(error)
+        else:
+            for one, row in zip(waiting, rows, strict=True):
+                one.put(row)

@@ -23,7 +23,8 @@ from serving.explorer.features import Stored
 from serving.explorer.job import Batch, Job
 from serving.explorer.live_planner import LivePlanner
 from serving.explorer.loaded_release import LoadedRelease
-from serving.explorer.ranker_client import NotLoaded, RankerClient, Rejected
+from serving.explorer.ranker_calls import RankerCalls
+from serving.explorer.ranker_client import NotLoaded, RankerClient
 from serving.explorer.reporting import Reporter
 from serving.http.api import Recommend, answer, parse, request_model
 from serving.http.context import current
@@ -64,9 +65,9 @@ class ExplorerModel(Model):
         breakers: Mapping[str, CircuitBreaker],
     ) -> None:
         super().__init__(name)
-        self.releases, self.features, self.ranker, self.live_planner = releases, features, ranker, live_planner
+        self.releases, self.features, self.live_planner = releases, features, live_planner
         self.reporter, self.config = reporter, config
-        self._features_breaker, self._ranker_breaker = breakers["features"], breakers["ranker"]
+        self._features_breaker, self._ranker_calls = breakers["features"], RankerCalls(ranker, breakers["ranker"])
         self.requests = request_model(config)
         self.ready = True  # as far as KServe's registry is concerned; `healthy` tells the truth
 
@@ -196,8 +197,7 @@ class ExplorerModel(Model):
             NotLoaded: the ranker has not loaded the batch's release.
         """
         instances = [self._instance(job, batch.loaded) for job in batch.jobs]
-        calls = [self._call(body, some, batch) for body, some in self.ranker.bodies(instances)]
-        answers = [answer for some in await asyncio.gather(*calls) for answer in some]
+        answers = await self._ranker_calls.rank(instances, batch.id, batch.deadline.left(self.config.finish_ms))
         # The ranker knows of takedowns itself, but not in the same second; and it might answer anything.
         blocked = batch.loaded.available(self.releases.takedown).blocked
         cluster_of = batch.loaded.catalogue.cluster_of
@@ -220,18 +220,6 @@ class ExplorerModel(Model):
             "planner": query.planner,
             "release": loaded.release,
         }
-
-    async def _call(self, body: bytes, instances: Sequence[dict[str, Any]], batch: Batch) -> Sequence[Offer | None]:
-        left = batch.deadline.left(self.config.finish_ms)
-        try:
-            return await self._ranker_breaker.call(
-                lambda seconds: self.ranker.rank(body, instances, batch.id, seconds), left
-            )
-        except Rejected as error:
-            log.error("the ranker rejects a request: %d", error.status, extra={"fields": {"request": batch.id}})
-        except Unavailable:
-            pass
-        return [None] * len(instances)
 
 
 def _allowed(offer: Offer, job: Job, blocked: frozenset[str], cluster_of: Mapping[str, str]) -> Offer:

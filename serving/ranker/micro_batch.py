@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from newfound.recommend.joint_ranker import JointRanker
 from newfound.recommend.query import JointAnswer, JointQuery
 from serving.deadline import Deadline
 from serving.http.errors import Expired
+from serving.together import Together, Waiting
 
 MOST: Final = 16  # the first query of a batch waits for its last
 
 
+@dataclass(frozen=True, slots=True)
+class _Query:
+    ranker: JointRanker
+    query: JointQuery
+    deadline: Deadline
+
+
 class MicroBatcher:
-    """Collects queries until the loop's next iteration; none waits for a batch to fill."""
+    """Ranks what comes together in one pass."""
 
     def __init__(self) -> None:
-        self._waiting: list[tuple[JointRanker, JointQuery, Deadline, asyncio.Future[JointAnswer]]] = []
+        self._together: Together[_Query, JointAnswer] = Together(self._take, MOST)
 
     async def rank(self, ranker: JointRanker, query: JointQuery, deadline: Deadline) -> JointAnswer:
         """The answer of `JointRanker.top_k`; the query's clusters must be known to the ranker.
@@ -25,31 +34,20 @@ class MicroBatcher:
         Raises:
             Expired: the deadline passed before the query's batch began.
         """
-        loop = asyncio.get_running_loop()
-        if not self._waiting:
-            loop.call_soon(self._run)
-        future: asyncio.Future[JointAnswer] = loop.create_future()
-        self._waiting.append((ranker, query, deadline, future))
-        return await future
+        return await self._together.ask(_Query(ranker, query, deadline))
 
-    def _run(self) -> None:
-        waiting, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
-        if self._waiting:
-            asyncio.get_running_loop().call_soon(self._run)
-        for *_, deadline, future in waiting:
-            if not deadline.left() and not future.done():
-                future.set_exception(Expired())
-        # Those whose sender has gone are cancelled, and those whose time is up have their exception.
-        open_queries = [(ranker, query, future) for ranker, query, _, future in waiting if not future.done()]
-        for ranker in {id(one): one for one, _, _ in open_queries}.values():
-            mine = [(query, future) for one, query, future in open_queries if one is ranker]
+    def _take(self, waiting: Sequence[Waiting[_Query, JointAnswer]]) -> None:
+        for one in waiting:
+            if not one.asked.deadline.left():
+                one.put(Expired())
+        left = [one for one in waiting if not one.answer.done()]
+        for ranker in {id(one.asked.ranker): one.asked.ranker for one in left}.values():
+            mine = [one for one in left if one.asked.ranker is ranker]
             try:
-                found = ranker.top_k([query for query, _ in mine])
+                found = ranker.top_k([one.asked.query for one in mine])
             except Exception as error:
-                for _, future in mine:
-                    if not future.done():
-                        future.set_exception(error)
+                for one in mine:
+                    one.put(error)
                 continue
-            for (_, future), answer in zip(mine, found, strict=True):
-                if not future.done():
-                    future.set_result(answer)
+            for one, answer in zip(mine, found, strict=True):
+                one.put(answer)

@@ -45,11 +45,43 @@ def real(record: Mapping[str, Any]) -> str:
     return _table(["the arm, and minus the ranker's best", *head], rows)
 
 
-def _interval(record: Mapping[str, Any], key: str) -> str:
+def own(metrics: Mapping[str, Mapping[str, float]]) -> str:
+    """The small experiment of the runs on some data sets.
+
+    Args:
+        metrics: metrics.json by the set's name; sets of before the small experiment are left out.
+    """
+    rows = []
+    for name, found in metrics.items():
+        for half in ("found", "liked"):
+            if f"experiment.planner.{half}" in found:
+                arms = [f"{found[f'experiment.{arm}.{half}']:.3f}" for arm in ("planner", "pair_frequency", "chance")]
+                lift = _interval(found, f"experiment.planner.minus.pair_frequency.{half}", 4)
+                counts = [f"{found[f'experiment.{count}.{half}']:,.0f}" for count in ("choices", "people")]
+                rows.append([f"{name}, {half}", *arms, lift, ", ".join(counts)])
+    head = ["", "planner", "pair frequency", "blind choice", "planner minus pair frequency", "choices, people"]
+    return _table(head, rows) if rows else ""
+
+
+def world(record: Mapping[str, Any]) -> str:
+    """Cost of a world without any arm."""
+    head = ["people", "days, and those of the first log", "interests, items", "looks", "minutes", "peak GB"]
+    row = [
+        f"{record['people']:,}",
+        f"{record['days']}, {record['first_log_days']}",
+        f"{record['interests']}, {record['items']}",
+        f"{record['looks']:,}",
+        f"{record['seconds'] / 60:.1f}",
+        f"{record['peak_gigabytes']:.1f}",
+    ]
+    return _table(head, [row])
+
+
+def _interval(record: Mapping[str, Any], key: str, digits: int = 3) -> str:
     value = record.get(key)
     if value is None:
         return ""
-    return f"{value:+.3f} [{record[f'{key}.lower']:+.3f}, {record[f'{key}.upper']:+.3f}]"
+    return f"{value:+.{digits}f} [{record[f'{key}.lower']:+.{digits}f}, {record[f'{key}.upper']:+.{digits}f}]"
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

@@ -3,7 +3,8 @@
     make tables
 
 A table stands between `<!-- table NAME -->` and `<!-- end -->`; what stands there is replaced. Nothing is measured
-here: figures come from runs/bench/{worth,experiment}.json, and from the runs on the four data sets behind the first.
+here: figures come from runs/bench/{worth,experiment,world}.json, and from the runs on the four data sets behind the
+first. A table whose record is not there stays as it is.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from tests.benchmarks import experiment_tables
 ROOT: Final = Path(__file__).resolve().parents[2]
 RECORD: Final = ROOT / "runs" / "bench" / "worth.json"
 EXPERIMENT: Final = ROOT / "runs" / "bench" / "experiment.json"
+WORLD: Final = ROOT / "runs" / "bench" / "world.json"
+OTHERS: Final = "experiment-"  # tables that do not come from the record of `make bench-worth`
 RUNS: Final = ROOT / "runs" / "bench" / "worth"
 SETS: Final = {
     "movielens": "MovieLens-100K",
@@ -210,9 +213,11 @@ def fidelity(record: Record) -> str:
     return _rows(["", "interests", "at one", "at ten", "chance at ten", "ids at one", "ids at ten"], rows)
 
 
-def _experiment(make: Callable[[Record], str]) -> Callable[[Record], str]:
+def _from(file: Path, make: Callable[[Record], str]) -> Callable[[Record], str]:
+    """A table from a record of its own."""
+
     def made(record: Record) -> str:
-        return make(json.loads(EXPERIMENT.read_text(encoding="utf-8"))) if EXPERIMENT.exists() else ""
+        return make(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else ""
 
     return made
 
@@ -237,18 +242,26 @@ TABLES: Final[dict[str, Callable[[Record], str]]] = {
     "fidelity": fidelity,
     "microlens-interests": _descriptions("microlens"),
     "toys-interests": _descriptions("toys"),
-    "experiment-uci": _experiment(lambda record: experiment_tables.sealed(record, "uci_at_n")),
-    "experiment-retained": _experiment(lambda record: experiment_tables.sealed(record, "retained_interests")),
-    "experiment-satisfaction": _experiment(lambda record: experiment_tables.sealed(record, "satisfaction")),
-    "experiment-real": _experiment(experiment_tables.real),
+    "experiment-uci": _from(EXPERIMENT, lambda record: experiment_tables.sealed(record, "uci_at_n")),
+    "experiment-retained": _from(EXPERIMENT, lambda record: experiment_tables.sealed(record, "retained_interests")),
+    "experiment-satisfaction": _from(EXPERIMENT, lambda record: experiment_tables.sealed(record, "satisfaction")),
+    "experiment-real": _from(EXPERIMENT, experiment_tables.real),
+    "experiment-own": lambda record: experiment_tables.own({SETS[name]: found for name, found in _known().items()}),
+    "experiment-world": _from(WORLD, experiment_tables.world),
 }
 
 
 def fill(text: str, record: Record) -> str:
-    """A page with its tables written anew."""
+    """A page with its tables written anew.
+
+    Args:
+        text: the page.
+        record: of `make bench-worth`; empty where there is none.
+    """
 
     def table(found: re.Match[str]) -> str:
-        made = TABLES[found["name"]](record)
+        name = found["name"]
+        made = TABLES[name](record) if record or name.startswith(OTHERS) else ""
         return f"{found['head']}\n{made}\n{found['end']}" if made else found[0]
 
     pattern = r"(?P<head><!-- table (?P<name>[a-z-]+) -->)\n.*?(?P<end><!-- end -->)"
@@ -258,9 +271,7 @@ def fill(text: str, record: Record) -> str:
 def main() -> None:
     """Fills README.md and docs/*.md."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if not RECORD.exists():
-        raise SystemExit(f"{RECORD}: no such file; `make bench-worth` writes it")
-    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    record = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         before = page.read_text(encoding="utf-8")
         after = fill(before, record)

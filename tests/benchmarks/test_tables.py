@@ -17,6 +17,16 @@ def test_without_a_run_a_table_stays(monkeypatch):
     assert tables.fill(page, {}) == page
 
 
+def test_without_the_benchs_record_its_tables_stay_and_others_are_written(monkeypatch):
+    page = "<!-- table costs -->\nold\n<!-- end -->\n<!-- table experiment-own -->\n<!-- end -->"
+    half = {f"experiment.{arm}.found": 0.25 for arm in ("planner", "pair_frequency", "chance")}
+    lift = {f"experiment.planner.minus.pair_frequency.found{end}": 0.01 for end in ("", ".lower", ".upper")}
+    counts = {"experiment.choices.found": 4454.0, "experiment.people.found": 892.0}
+    monkeypatch.setattr(tables, "metrics_of", lambda name: {**half, **lift, **counts} if name == "movielens" else {})
+    made = tables.fill(page, {})
+    assert made.startswith("<!-- table costs -->\nold\n") and "| +0.0100 [+0.0100, +0.0100] | 4,454, 892 |" in made
+
+
 def test_figures_are_short():
     found = {"a": 0.1234, "a.lower": -0.05, "a.upper": 1.5}
     assert tables._range(found, "a") == ".123 [-.050, 1.500]"

@@ -74,6 +74,7 @@ def fit_without_planner(
     """Clusters, transitions, a table of pair frequencies and a ranker, each by its own entry point."""
     from newfound.evaluation.decision_fit import fit_decision
     from newfound.ranker import train_ranker
+    from newfound.simulation.small_experiment import run_experiment
     from newfound.table import frequency_table
     from newfound.transitions.mine import mine_transitions
 
@@ -84,8 +85,11 @@ def fit_without_planner(
     train_ranker(dataset, histories, clusters, config.ranker, config.seed, config.threads, ranker)
     decision = folder / "decision"
     fit_decision(dataset, histories, clusters, transitions, table, ranker, config, decision)
+    told = {"size": config.transitions.context, "policy": config.policy, "limits": config.evaluation}
+    run_experiment(dataset, clusters, transitions, table, folder / "experiment", **told, seed=config.seed)
     return {"dataset": dataset, "histories": histories, "clusters": clusters, "transitions": transitions,
-            "planner": folder / "planner", "table": table, "ranker": ranker, "decision": decision}  # fmt: skip
+            "planner": folder / "planner", "table": table, "ranker": ranker, "decision": decision,
+            "experiment": folder / "experiment"}  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -148,6 +152,15 @@ def made_up() -> dict:
         metrics |= {f"{key}.mrr": one * 2, f"{key}.macro_recall@10": ten * 0.8, f"{key}.label_coverage": 0.4}
         metrics |= {f"{key}.gini": 0.7, f"{key}.normalised_entropy": 0.8, f"{key}.leak": 0.45}
         metrics[f"{key}.novel_ndcg@10"] = one / 4
+    arms = (("planner", 0.161), ("pair_frequency", 0.146), ("chance", 0.047), ("planner.minus.pair_frequency", 0.0144))
+    for half, times in (("found", 1.0), ("liked", 3.7)):
+        metrics |= {f"experiment.choices.{half}": 4454.0, f"experiment.people.{half}": 892.0}
+        for arm, value in arms:
+            metrics |= {
+                f"experiment.{arm}.{half}": value * times,
+                f"experiment.{arm}.{half}.lower": value * times * 0.9,
+            }
+            metrics[f"experiment.{arm}.{half}.upper"] = value * times * 1.1
     words = ["war, drama, thirties", "noir, crime, detectives", "musicals, dance", "space, aliens, robots", HOSTILE]
     words += [f"interest {i}, more of {i}, and {i}" for i in range(5, 120)]
     traffic = rng.dirichlet(np.full(120, 1.5))

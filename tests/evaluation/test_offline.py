@@ -9,7 +9,7 @@ import pytest
 from newfound.errors import DataError
 from newfound.evaluation import evaluate
 
-PARTS = ("dataset", "histories", "clusters", "transitions", "planner", "table", "ranker", "decision")
+PARTS = ("dataset", "histories", "clusters", "transitions", "planner", "table", "ranker", "decision", "experiment")
 
 
 @pytest.fixture(scope="module")

@@ -73,5 +73,5 @@ def test_what_ran_in_containers_comes_from_the_cache(trained: Trained) -> None:
 
 
 def _steps(output: str) -> int:
-    """How many there are, by the first line of the progress: `→  1/20 load interactions`."""
+    """How many there are, by the first line of the progress: `→  1/21 load interactions`."""
     return int(output.split("/", 1)[1].split()[0])

@@ -35,6 +35,7 @@ TABLES = {
         "mine_transitions",
         "fit_decision",
         "evaluate",
+        "run_experiment",
         "publish_interests",
     },
     "refresh": {"load_interactions", "write_features", "mine_transitions", "judge_refresh"},

@@ -43,12 +43,15 @@ def test_the_same_configuration_gives_the_same_settings(before: dict[str, str]) 
     [
         ({"table": {"minutes": 7}}, {"table", "refit_table", "evaluation", "release"}),
         ({"ranker": {"dim": 32}}, {"tuning", "ranker", "evaluation", "release"}),
-        ({"evaluation": {"min_match_rate": 0.5}}, {"decision", "evaluation", "gates", "refit_decision", "release"}),
-        ({"policy": {"k": 5}}, {"decision", "evaluation", "refit_decision", "release"}),
+        (
+            {"evaluation": {"min_match_rate": 0.5}},
+            {"decision", "experiment", "evaluation", "gates", "refit_decision", "release"},
+        ),
+        ({"policy": {"k": 5}}, {"decision", "experiment", "evaluation", "refit_decision", "release"}),
         ({"features": {"history_length": 9}}, {"features", "evaluation", "release"}),
         (
             {"engine": "spark"},
-            {"data", "features", "transitions", "decision", "evaluation", "release", "interests"}
+            {"data", "features", "transitions", "decision", "experiment", "evaluation", "release", "interests"}
             | {"refit_transitions", "refit_decision"},
         ),
     ],

@@ -53,6 +53,16 @@ def test_a_name_that_leads_out_of_the_release_is_refused_before_anything_is_copi
     assert not (tmp_path / "evil.txt").exists() and not Path("/tmp/evil.txt").exists()
 
 
+def test_a_release_of_before_flags_is_read_as_one_without(tmp_path: Path) -> None:
+    root = str(tmp_path / "releases")
+    made = _publish(tmp_path / "run", root, flags={"experiment.found": "not shown"})
+    assert release.manifest_of(root, made.id).flags == {"experiment.found": "not shown"}
+    body = json.loads((tmp_path / "releases" / made.id / MANIFEST).read_text())
+    del body["flags"]
+    body["id"] = identity_of(body)
+    assert parse_manifest(json.dumps(body).encode(), MANIFEST).flags == {}
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -63,6 +73,7 @@ def test_a_name_that_leads_out_of_the_release_is_refused_before_anything_is_copi
         {"created": 7},
         {"files": []},
         {"more": 1},
+        {"flags": ["not shown"]},
     ],
 )
 def test_a_manifest_that_is_none_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:

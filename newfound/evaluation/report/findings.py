@@ -20,7 +20,7 @@ from newfound.evaluation.methods import Method, Slice
 from newfound.evaluation.moments import Events
 from newfound.evaluation.scorers import TableScorer
 from newfound.evaluation.served import history_before
-from newfound.gates import release_checks
+from newfound.gates import release_checks, release_flags
 from newfound.recommend import policy
 from newfound.recommend.recommender import Recommender
 from newfound.types import Context
@@ -66,6 +66,7 @@ def gather(evidence: Evidence) -> dict[str, Any]:
             {"name": c.name, "label": c.label, "value": _finite(c.value), "bound": c.bound, "passed": c.passed}
             for c in release_checks(evidence.metrics, evidence.config.evaluation)
         ],
+        "flags": release_flags(evidence.metrics, evidence.config.evaluation),
         "metrics": dict(sorted(evidence.metrics.items())),
         "decision": evidence.recommender.catalogue.decision.model_dump(mode="json"),
         "methods": [

@@ -16,6 +16,7 @@ from typing import Any
 from newfound.evaluation.report import charts
 from newfound.evaluation.report.charts import number, text
 from newfound.evaluation.report.examples_section import map_section, slates_section, transitions_section
+from newfound.evaluation.report.experiment_section import experiment_section
 from newfound.evaluation.report.figures import Findings, interval_of, value_of
 from newfound.evaluation.report.items_section import items_section
 from newfound.evaluation.report.measures_section import measures_section
@@ -32,6 +33,7 @@ def render(findings: Findings) -> str:
     sections = [
         ("measures", "The next new interest", measures_section(findings)),
         ("composed", "From interest to item", items_section(findings)),
+        ("experiment", "The claim, in small", experiment_section(findings)),
         ("slates", "Slates, with reasons", slates_section(findings)),
         ("map", "The map of interests", map_section(findings)),
         ("transitions", "What follows what", transitions_section(findings)),
@@ -61,6 +63,10 @@ def _header(findings: Findings) -> str:
     else:
         verdict = "All gates hold." if all(passed) else "A gate does not hold: nothing is published from this fit."
     gates = "".join(_gate(gate) for gate in findings["gates"])
+    gates += "".join(
+        f'<li class="flag"><strong>Flagged, not refused</strong>{text(flag)}</li>'
+        for flag in findings.get("flags", {}).values()
+    )
     return (
         f"<h1>{text(data['name'])}: new interests, put to the test</h1>"
         f'<p class="lead">{verdict} The figures are of test users, after the cut between past and future.</p>'

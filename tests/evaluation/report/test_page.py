@@ -49,12 +49,25 @@ def parse(html: str) -> Sound:
 def test_the_page_is_sound_and_holds_every_part(findings):
     page = parse(render(findings))
     ids = [attrs["id"] for tag, attrs in page.tags if tag == "section"]
-    assert ids == ["measures", "composed", "slates", "map", "transitions", "training", "notes"]
+    assert ids == ["measures", "composed", "experiment", "slates", "map", "transitions", "training", "notes"]
     links = [attrs["href"] for tag, attrs in page.tags if tag == "a"]
     assert links == [f"#{one}" for one in ids]
     text = " ".join(page.words)
     for needed in ("Held-out pairs", "Light users", "NovelRecall@10", "Planner", "Optuna", "Match rate", "HR@10"):
         assert needed in text
+
+
+def test_a_flag_stands_above_the_figures_and_with_its_own(findings, hostile):
+    unflagged = " ".join(parse(render(findings)).words)
+    assert "No flag: the planner finds more" in unflagged and "Flagged" not in unflagged
+    told = f"not shown that the planner finds more than pair frequency: +0.0010 [-0.0100, +0.0120] {hostile}"
+    page = parse(render(findings | {"flags": {"experiment.found": told}}))
+    words = "".join(page.words)
+    assert words.count("+0.0010 [-0.0100, +0.0120]") == 2 and "No flag" not in words
+    assert [attrs for tag, attrs in page.tags if attrs.get("class") == "flag"]
+    # Findings of before the small experiment, and of data without a language model, have no such section.
+    without = {key: value for key, value in findings["metrics"].items() if not key.startswith("experiment.")}
+    assert "The claim, in small" not in render(findings | {"metrics": without})
 
 
 def test_nothing_is_fetched(findings):

@@ -18,6 +18,7 @@ import fsspec
 from components._train_job import MEASURES, TASK
 
 LOCAL = "NEWFOUND_LOCAL_TASK"
+RESTARTS = "3"  # of the processes, after one was killed, unless the runtime says otherwise; they go on where they were
 
 
 class _Local:
@@ -37,7 +38,8 @@ def pod() -> int:
         inputs = {name: fetch(url, Path(folder) / name) for name, url in task["inputs"].items()}
         local = {**task, "inputs": inputs, "output": f"{folder}/output", "measures": f"{folder}/{MEASURES}"}
         command = [sys.executable, "-m", "torch.distributed.run", "-m", "components._trainee"]
-        done = subprocess.run(command, check=False, env={**os.environ, LOCAL: json.dumps(local)})
+        told = {"PET_MAX_RESTARTS": RESTARTS, **os.environ, LOCAL: json.dumps(local)}
+        done = subprocess.run(command, check=False, env=told)
         if done.returncode == 0 and os.environ.get("PET_NODE_RANK", "0") == "0":
             fs, path = fsspec.core.url_to_fs(task["output"])
             fs.put(f"{folder}/output/", f"{path}/output/", recursive=True)

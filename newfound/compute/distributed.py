@@ -5,13 +5,21 @@ Every function is also for a process that is alone, and does nothing then.
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import PrefixStore  # type: ignore[attr-defined]  # public, and not exported
+from torch.distributed.rendezvous import rendezvous
+
+_alone: ContextVar[bool] = ContextVar("alone", default=False)
+_joins = itertools.count()
 
 
 @contextmanager
@@ -25,13 +33,23 @@ def processes(threads: int | None = None) -> Iterator[int]:
     torch.set_num_threads(threads or before)
     joins = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized()
     if joins:
-        dist.init_process_group("gloo")
+        _join()
     try:
         yield rank()
     finally:
         torch.set_num_threads(before)
         if joins:
             dist.destroy_process_group()
+
+
+def _join() -> None:
+    """Joins by a part of torchrun's store that nobody used yet.
+
+    torchrun keeps its store when it starts killed processes anew, with the addresses of the dead in it.
+    """
+    store, number, count = next(iter(rendezvous("env://")))
+    start = f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}.{next(_joins)}"
+    dist.init_process_group("gloo", store=PrefixStore(start, store), rank=number, world_size=count)
 
 
 @contextmanager
@@ -44,14 +62,28 @@ def on_accelerator() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Lets this process do something for itself, in which no other one takes part: what is shared is then not."""
+    token = _alone.set(True)
+    try:
+        yield
+    finally:
+        _alone.reset(token)
+
+
 def rank() -> int:
     """This process's number; the first, 0, is the one that writes."""
-    return dist.get_rank() if dist.is_initialized() else 0
+    return dist.get_rank() if _joined() else 0
 
 
 def size() -> int:
     """Number of processes."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return dist.get_world_size() if _joined() else 1
+
+
+def _joined() -> bool:
+    return dist.is_initialized() and not _alone.get()
 
 
 def part(length: int) -> slice:
@@ -83,10 +115,24 @@ def take_from_first(tensors: Iterable[Tensor]) -> None:
             dist.broadcast(tensor, 0)
 
 
-def agree(value: int) -> bool:
-    """Whether all processes have the same value."""
+def share(note: str, tensors: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
+    """The first process's note and tensors, in every process; whatever the others give is not looked at.
+
+    For what lies on the first one's disk, which the others may not see: they may be other machines.
+    """
     if size() == 1:
-        return True
-    ends = torch.tensor([value, -value])
-    dist.all_reduce(ends, dist.ReduceOp.MAX)
-    return int(ends[0]) == -int(ends[1])
+        return note, dict(tensors)
+    kinds = {name: (str(value.dtype)[6:], list(value.shape)) for name, value in tensors.items()}
+    text = json.dumps([note, kinds]).encode() if rank() == 0 else b""
+    length = torch.tensor([len(text)], device="cpu")
+    dist.broadcast(length, 0)
+    head = torch.frombuffer(bytearray(text.ljust(int(length))), dtype=torch.uint8)
+    dist.broadcast(head, 0)
+    note, kinds = json.loads(head.numpy().tobytes())
+    found = {}
+    for name, (kind, shape) in kinds.items():
+        dtype = getattr(torch, kind)
+        value = tensors[name].cpu() if rank() == 0 else torch.empty(shape, dtype=dtype, device="cpu")
+        found[name] = value.contiguous()
+        dist.broadcast(found[name].reshape(-1).view(torch.uint8), 0)  # as bytes: gloo knows no truth values
+    return note, found

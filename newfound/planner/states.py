@@ -15,9 +15,10 @@ from typing import Final
 import numpy as np
 import torch
 
-from newfound.compute.distributed import add_up, part, rank
+from newfound.compute.distributed import add_up, part, rank, share
 from newfound.compute.threads import side_by_side, workers
 from newfound.errors import DataError
+from newfound.files import new_file
 from newfound.planner.decoding.backbone import Backbone, read_prompts
 from newfound.planner.prompt import PromptCodec
 from newfound.types import Floats, Ints
@@ -82,7 +83,9 @@ class States:
         return cls(contexts.astype(np.int64), values)
 
 
-def read_states(backbone: Backbone, codec: PromptCodec, contexts: Ints, minutes: float | None = None) -> States:
+def read_states(
+    backbone: Backbone, codec: PromptCodec, contexts: Ints, minutes: float | None = None, kept: Path | None = None
+) -> States:
     """Reads the prompts of contexts, in their order, as far as the time goes; under torchrun each process its part.
 
     Args:
@@ -90,16 +93,25 @@ def read_states(backbone: Backbone, codec: PromptCodec, contexts: Ints, minutes:
         codec: the prompts.
         contexts: [P, K] cluster indices.
         minutes: after which no further round begins; at least one round is read. None: all are read.
+        kept: folder of the first process that keeps every round, and gives those that an earlier call with the same
+            arguments kept; None: none is kept. What is there takes no time.
     """
-    started = time.monotonic()
+    started, fresh = time.monotonic(), 0
     read, values = [contexts[:0]], [np.zeros((0, backbone.head.shape[1]), dtype=np.float32)]
     for start in range(0, len(contexts), ROUND):
         these = contexts[start : start + ROUND]
-        if minutes is not None and start and not _time_left(time.monotonic() - started, start, len(these), minutes):
-            break
         these = these[np.lexsort(these.T[::-1])]  # neighbours share their first interest, which is then read once
+        found = _kept(kept, start)
+        if found is None:
+            spent = time.monotonic() - started
+            if minutes is not None and fresh and not _time_left(spent, fresh, len(these), minutes):
+                break
+            found = _read_round(backbone, codec, these)
+            fresh += len(these)
+            if kept is not None and rank() == 0:
+                _keep(found, kept, start)
         read.append(these)
-        values.append(_read_round(backbone, codec, these))
+        values.append(found)
         log.log(
             logging.INFO if minutes is not None else logging.DEBUG,
             "planner: read %d of %d contexts, %.0f s",
@@ -107,6 +119,8 @@ def read_states(backbone: Backbone, codec: PromptCodec, contexts: Ints, minutes:
             len(contexts),
             time.monotonic() - started,
         )
+    if before := sum(map(len, read)) - fresh:
+        log.info("planner: %d contexts were read before", before)
     return States(np.concatenate(read), np.concatenate(values))
 
 
@@ -115,6 +129,21 @@ def _time_left(seconds: float, done: int, more: int, minutes: float) -> bool:
     expected = seconds * (done + more) / done
     fits = torch.tensor([float(rank() == 0 and expected <= minutes * 60)])
     return bool(add_up(fits) > 0)
+
+
+def _kept(folder: Path | None, start: int) -> Floats | None:
+    """A round's states that an earlier call kept, as the first process has them on its disk."""
+    if folder is None:
+        return None
+    file = folder / f"round-{start:09d}.npy"
+    there = rank() == 0 and file.is_file()
+    _, found = share("", {"states": torch.from_numpy(np.load(file, allow_pickle=False))} if there else {})
+    return found["states"].numpy() if found else None
+
+
+def _keep(states: Floats, folder: Path, start: int) -> None:
+    with new_file(folder / f"round-{start:09d}.npy") as file, file.open("wb") as stream:
+        np.save(stream, states, allow_pickle=False)
 
 
 def _read_round(backbone: Backbone, codec: PromptCodec, contexts: Ints) -> Floats:

@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from newfound.compute.allocator import keep_freed_memory
-from newfound.compute.distributed import add_up, on_accelerator, rank, size, sum_gradients
+from newfound.compute.distributed import add_up, on_accelerator, rank, share, size, sum_gradients
 from newfound.config import RankerConfig
 from newfound.files import new_file
 from newfound.ranker.data import Sequences, epoch_batches
@@ -178,18 +178,21 @@ class _Run:
         if wanted is None:
             wanted = 0 if len(known) <= ALL_ITEMS else SHARED_NEGATIVES
         self.negatives = wanted if wanted < len(known) else 0
+        # Of their own, so that processes, whose dropout takes other numbers, draw the same ones.
+        self.draws = torch.Generator()
 
     def epoch(self, number: int) -> dict[str, float]:
         """One pass; returns the mean loss and the targets seen."""
         model, config = self.model, self.config
         model.train()
-        torch.manual_seed(self.seed * 1_000_003 + number)
+        torch.manual_seed((self.seed * 1_000_003 + number) * size() + rank())  # each process its masks
+        self.draws.manual_seed(self.seed * 1_000_003 + number)
         total = seen = 0.0
         for batch in epoch_batches(self.data, config.max_length, self.tokens, (self.seed, number)):
             rows = torch.as_tensor(batch)
             real = int((rows[:, 1:] >= 0).sum())
-            mine = rows[rank() :: size()]
-            loss = self._loss(mine) * ((mine[:, 1:] >= 0).sum() / real) if len(mine) else None
+            mine, negatives = rows[rank() :: size()], self._draw()
+            loss = self._loss(mine, negatives) * ((mine[:, 1:] >= 0).sum() / real) if len(mine) else None
             self.optimizer.zero_grad(set_to_none=False)
             if loss is not None:
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -204,7 +207,16 @@ class _Run:
         total = float(add_up(torch.tensor([total], dtype=torch.float64)))
         return {"loss": total / max(seen, 1), "targets": seen}
 
-    def _loss(self, rows: Tensor) -> Tensor:
+    def _draw(self) -> Tensor | None:
+        """Negatives of a batch, the same in every process; None: every item is one."""
+        if not self.negatives:
+            return None
+        known = len(self.model.known) if self.known is None else len(self.known)
+        drawn = torch.randint(known, (self.negatives,), generator=self.draws, device="cpu")
+        found: Tensor = drawn.unique().to(self.model.known.device)  # type: ignore[no-untyped-call]
+        return found
+
+    def _loss(self, rows: Tensor, negatives: Tensor | None) -> Tensor:
         inputs, targets = rows[:, :-1], rows[:, 1:]  # [B, L]
         real = targets >= 0
         encoder = self.model.encoder
@@ -213,10 +225,9 @@ class _Run:
         wanted = targets[real]
         if self.known is not None:
             vectors, wanted = vectors[self.known], self.place[wanted]
-        if not self.negatives:
+        if negatives is None:
             return full_softmax(queries, vectors, wanted)
-        drawn = torch.randint(len(vectors), (self.negatives,)).unique()  # type: ignore[no-untyped-call]
-        return sampled_softmax(queries, vectors, wanted, drawn)
+        return sampled_softmax(queries, vectors, wanted, negatives)
 
     def _schedule(self) -> float:
         """Linear warm-up, then half a cosine down to nothing."""
@@ -273,19 +284,30 @@ def _keep(folder: Path, run: _Run, result: Fit, best: dict[str, Tensor]) -> None
 
 
 def _resume(folder: Path, run: _Run, result: Fit, best: dict[str, Tensor]) -> int:
-    """Loads the checkpoint, if there is one of this very configuration; returns how many epochs are done."""
-    file = folder / CHECKPOINT
-    if not file.exists():
+    """Loads the checkpoint, if there is one of this very configuration; returns how many epochs are done.
+
+    The first process reads it for all: another machine has no such file, or an older one.
+    """
+    note, tensors = share(*(_read(folder / CHECKPOINT, run) if rank() == 0 else ("", {})))
+    if not note:
         return 0
-    with safe_open(file, framework="pt") as opened:
-        record: dict[str, Any] = json.loads(opened.metadata()["record"])
-        if record["config"] != run.config.model_dump_json() or record["seed"] != run.seed:
-            log.info("%s belongs to another configuration and is left aside", file)
-            return 0
-        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
+    record: dict[str, Any] = json.loads(note)
     run.load(tensors, record["step"])
     best |= {name.removeprefix("best."): value for name, value in tensors.items() if name.startswith("best.")}
     result.curve, result.seconds = record["curve"], record["seconds"]
     result.epoch, result.ndcg, result.hit_rate = record["epoch"], record["ndcg"], record["hit_rate"]
-    log.info("going on after epoch %d from %s", len(result.curve), file)
+    log.info("going on after epoch %d from %s", len(result.curve), folder / CHECKPOINT)
     return len(result.curve)
+
+
+def _read(file: Path, run: _Run) -> tuple[str, dict[str, Tensor]]:
+    """Record, as JSON, and tensors of a checkpoint; an empty record where there is none of this configuration."""
+    if not file.exists():
+        return "", {}
+    with safe_open(file, framework="pt") as opened:
+        note: str = opened.metadata()["record"]
+        record = json.loads(note)
+        if record["config"] != run.config.model_dump_json() or record["seed"] != run.seed:
+            log.info("%s belongs to another configuration and is left aside", file)
+            return "", {}
+        return note, {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from newfound.compute.distributed import rank, size
 from newfound.measures import hit_rate, ndcg, ranks_of
 from newfound.ranker.cooccurrence import CoOccurrence
 from newfound.ranker.data import PAD, Sequences
@@ -56,17 +57,15 @@ def rank_held_out(
     """
     users = held_out_users(past, targets) if users is None else users
     ranks = [NONE]
-    shared = dist.is_initialized()
-    mine = users[dist.get_rank() :: dist.get_world_size()] if shared else users
-    for some, scores in held_out_scores(model, past, mine):
+    for some, scores in held_out_scores(model, past, users[rank() :: size()]):
         if cooccurrence is not None:
             for row, user in enumerate(some):
                 found, bonus = cooccurrence.bonus(past.row(user))
                 scores[row, found] += bonus
         ranks.append(ranks_of(scores, targets[some]))
-    if not shared:
+    if size() == 1:
         return np.concatenate(ranks)
-    parts: list[Ints] = [NONE] * dist.get_world_size()
+    parts: list[Ints] = [NONE] * size()
     dist.all_gather_object(parts, np.concatenate(ranks))
     return np.concatenate(parts)
 

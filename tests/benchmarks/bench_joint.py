@@ -21,7 +21,7 @@ from newfound.recommend.item_terms import COUNTS, ItemTerms
 from newfound.recommend.joint_ranker import JointRanker
 from newfound.recommend.nested_logit import Coefficients, DecisionModel
 from newfound.recommend.query import JointQuery
-from newfound.types import Floats
+from newfound.types import Floats, Ints
 from tests.benchmarks.record import machine, write_record
 
 DIM, INTERESTS, BRANCHES, K, SEEN = 64, 800, 40, 64, 30
@@ -45,15 +45,22 @@ class _Histories:
         return NO_BONUS
 
 
-def catalogue(items: int, seed: int) -> tuple[Floats, np.ndarray]:
-    """Unit vectors by interest [items, DIM], and where interests start [INTERESTS + 1]."""
+def catalogue(items: int, seed: int, bounds: Ints | None = None) -> tuple[Floats, Ints]:
+    """Unit vectors by interest [items, DIM], and where interests start [INTERESTS + 1].
+
+    Args:
+        items: number of items.
+        seed: of everything.
+        bounds: where interests start, of an earlier call; None: drawn.
+    """
     rng = np.random.default_rng(seed)
     spread = (1 + np.arange(DIM)) ** -0.7
     branches = rng.normal(size=(BRANCHES, DIM)) * spread
     centres = branches[rng.integers(0, BRANCHES, INTERESTS)] + 0.5 * rng.normal(size=(INTERESTS, DIM)) * spread
-    sizes = rng.dirichlet(np.full(INTERESTS, 3.0)) * items
-    bounds = np.concatenate([[0], np.cumsum(np.maximum(sizes, 1)).astype(np.int64)])
-    bounds[-1] = items
+    if bounds is None:
+        sizes = rng.dirichlet(np.full(INTERESTS, 3.0)) * items
+        bounds = np.concatenate([[0], np.cumsum(np.maximum(sizes, 1)).astype(np.int64)])
+        bounds[-1] = items
     vectors = np.empty((items, DIM), dtype=np.float32)
     for nest in range(INTERESTS):
         part = slice(int(bounds[nest]), int(bounds[nest + 1]))

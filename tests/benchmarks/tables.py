@@ -3,8 +3,8 @@
     make tables
 
 A table stands between `<!-- table NAME -->` and `<!-- end -->`; what stands there is replaced. Nothing is measured
-here: figures come from runs/bench/{worth,experiment,world}.json, and from the runs on the four data sets behind the
-first. A table whose record is not there stays as it is.
+here: figures come from runs/bench/{worth,experiment,world,capacity,serving,joint}.json, and from the runs on the four
+data sets behind the first. A table whose record is not there stays as it is.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ from typing import Any, Final
 
 from newfound.clusters import Clusters
 from newfound.files import write_text
-from tests.benchmarks import experiment_tables
+from tests.benchmarks import capacity_tables, experiment_tables
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 RECORD: Final = ROOT / "runs" / "bench" / "worth.json"
 EXPERIMENT: Final = ROOT / "runs" / "bench" / "experiment.json"
 WORLD: Final = ROOT / "runs" / "bench" / "world.json"
-OTHERS: Final = "experiment-"  # tables that do not come from the record of `make bench-worth`
+CAPACITY: Final = ROOT / "runs" / "bench" / "capacity.json"
+BESIDE: Final = ("serving", "joint")  # records whose figures stand in the tables of capacity, by their names
+OTHERS: Final = ("experiment-", "capacity-")  # tables that do not come from the record of `make bench-worth`
 RUNS: Final = ROOT / "runs" / "bench" / "worth"
 SETS: Final = {
     "movielens": "MovieLens-100K",
@@ -222,6 +224,17 @@ def _from(file: Path, make: Callable[[Record], str]) -> Callable[[Record], str]:
     return made
 
 
+def _capacity(make: Callable[[Record], str]) -> Callable[[Record], str]:
+    """A table from the record of capacity, beside which others lie under their names."""
+
+    def made(record: Record) -> str:
+        files = {name: CAPACITY.with_name(f"{name}.json") for name in BESIDE}
+        beside = {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.exists()}
+        return make({**record, **beside})
+
+    return _from(CAPACITY, made)
+
+
 def _descriptions(name: str) -> Callable[[Record], str]:
     def listed(record: Record) -> str:
         if not (RUNS / name / "clusters").exists():
@@ -248,6 +261,7 @@ TABLES: Final[dict[str, Callable[[Record], str]]] = {
     "experiment-real": _from(EXPERIMENT, experiment_tables.real),
     "experiment-own": lambda record: experiment_tables.own({SETS[name]: found for name, found in _known().items()}),
     "experiment-world": _from(WORLD, experiment_tables.world),
+    **{f"capacity-{name}": _capacity(make) for name, make in capacity_tables.TABLES.items()},
 }
 
 

@@ -179,7 +179,10 @@ def test_a_step_that_is_retried_goes_on_waiting(
 
 
 @pytest.mark.timeout(300)
-def test_a_job_that_fails_is_told_and_replaced(kube: KubeApi, world: World, tmp_path: Path) -> None:
+def test_a_job_that_fails_is_told_and_replaced(
+    kube: KubeApi, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PET_MAX_RESTARTS", "0")
     trainer = Trainer()
     kube.on_change = trainer
     gone = world._replace(dataset=tmp_path / "absent")

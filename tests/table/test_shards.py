@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +15,10 @@ import pytest
 from newfound.config import TableConfig
 from newfound.errors import ConfigError, DataError, VocabularyError
 from newfound.table import build_shard, build_table, merge, shards
-from newfound.table.artifact import FILE
+from newfound.table.artifact import CONTEXTS_FILE, FILE, RECORD
 from newfound.types import Array
 
+ROOT = Path(__file__).parents[2]
 Trained = tuple[Path, dict[str, object]]
 
 
@@ -66,3 +72,34 @@ def test_shards_merge_in_any_order_and_only_if_complete(
     with pytest.raises(ConfigError, match="expected 0 to 1"):
         build_shard(trained_planner[0], *places, table_config, 2, tmp_path / "2")
     assert not (tmp_path / "bad").exists()
+
+
+def test_a_killed_worker_loses_its_unfinished_block_and_another_takes_its_shard(
+    trained_planner: Trained, planner_world: Path, tmp_path: Path, table: Path, table_config: TableConfig
+) -> None:
+    """Real processes: one builds shards 2 and 0, another 3 and then 1, of which it leaves half to the first."""
+    config = table_config.model_copy(update={"shards": 4})
+    folders = [tmp_path / str(shard) for shard in range(4)]
+    inputs = (trained_planner[0], planner_world / "clusters", planner_world / "transitions")
+
+    def worker(taken: list[int], dies_after: int | None = None) -> subprocess.CompletedProcess[str]:
+        order = dict(zip(("planner", "clusters", "transitions"), map(str, inputs), strict=True))
+        shards = [(shard, str(folders[shard])) for shard in taken]
+        order |= {"config": config.model_dump(mode="json"), "shards": shards, "block": 4, "dies_after": dies_after}
+        command = [sys.executable, "-m", "tests.table.shard_worker", json.dumps(order)]
+        return subprocess.run(command, cwd=ROOT, env={**os.environ}, capture_output=True, text=True, timeout=300)
+
+    # 14 contexts a shard are four blocks.
+    assert worker([3, 1], dies_after=6).returncode == -signal.SIGKILL
+    kept = {file: file.stat().st_mtime_ns for folder in (folders[3], folders[1]) for file in folder.glob("*.npy")}
+    with pytest.raises(DataError, match="not a finished shard"):
+        merge(folders, *inputs, config, tmp_path / "early")
+    done = worker([2, 0, 1, 3])
+    assert done.returncode == 0 and int(done.stdout) == 4 + 4 + 2, done.stderr
+    assert all(file.stat().st_mtime_ns == at for file, at in kept.items() if file.parent == folders[3])
+    merge(folders, *inputs, config, tmp_path / "merged")
+    first = {file.name: file.read_bytes() for file in (tmp_path / "merged").iterdir()}
+    np.testing.assert_array_equal(np.load(tmp_path / "merged" / FILE), np.load(table / FILE))
+    merge(folders[::-1], *inputs, config, tmp_path / "merged")  # again, over the first: not a byte differs
+    assert {file.name: file.read_bytes() for file in (tmp_path / "merged").iterdir()} == first
+    assert sorted(first) == sorted((CONTEXTS_FILE, FILE, RECORD))

@@ -8,6 +8,7 @@ is: docs/planner.md tells what gradient steps through it gave.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import tempfile
@@ -20,14 +21,14 @@ import torch
 from torch import Tensor
 
 from newfound.clusters import Clusters
-from newfound.compute.distributed import on_accelerator, processes, rank, take_from_first
+from newfound.compute.distributed import alone, on_accelerator, processes, rank, take_from_first
 from newfound.config import FinetuneConfig, PlannerConfig
-from newfound.files import new_folder
+from newfound.files import new_folder, remove_folder, write_text
 from newfound.planner.base_model import base_model
 from newfound.planner.decoding.backbone import Backbone, load_backbone
 from newfound.planner.planner import Planner, closed_log_probs
 from newfound.planner.prompt import PromptCodec, load_tokenizer
-from newfound.planner.states import CONTEXTS_FILE, States, read_states
+from newfound.planner.states import CONTEXTS_FILE, ROUND, States, read_states
 from newfound.planner.training.export import save_model
 from newfound.planner.training.head_fit import HeadData, HeadFit, lower_words
 from newfound.planner.training.training_set import OBSERVED, TrainingSet, read_training_set, reading_order
@@ -39,6 +40,7 @@ from newfound.types import Ints
 log = logging.getLogger("newfound.planner")
 
 RECORD: Final = "training.json"
+READING: Final = "inputs.sha256"  # what the states that were read so far were read from
 PENALTIES: Final = (1e-3, 1e-4, 1e-2)  # of the fit, tried in turn
 PRIORS: Final = (300.0, 30.0)  # choices that the teacher's distribution counts for beside a context's own
 WORDS: Final = 512  # states by which the rows of words are lowered
@@ -56,6 +58,7 @@ def finetune_planner(
     """Fits the planner and writes it as a Hugging Face folder with its prompt, its states and its training record.
 
     It reads on a GPU where there is one. Under torchrun the processes share the reading; the first one fits and writes.
+    Killed and started again with the same arguments, it keeps what it has read, which lies beside `out` until the end.
 
     Args:
         transitions: folder of the mined transitions.
@@ -90,7 +93,11 @@ def _finetune(
         codec = PromptCodec.extend(load_tokenizer(base), clusters.descriptions)
         with on_accelerator():
             backbone = load_backbone(base, config.precision)
-        states = _read(backbone, codec, reading_order(transitions, config.finetune.contexts_at_most), config, init)
+        order = reading_order(transitions, config.finetune.contexts_at_most)
+        work = out.with_name(f".{out.name}.reading")
+        if rank() == 0:
+            _prepare(work, base, codec, order, config)
+        states = _read(backbone, codec, order, config, init, work)
         if rank() > 0:
             return {}
         # Where everybody is learned from, nobody is left to choose by: the settings are those that were measured.
@@ -98,18 +105,36 @@ def _finetune(
         count = 0 if everybody else config.finetune.evaluation_choices
         validation = sample(transitions.choices("validation"), count, seed)
         measured = _measured(init) if everybody and init is not None else None
-        rows, record = fit_rows(data, states, validation, config.finetune, measured)
-        record |= {
-            "contexts": len(states),
-            "clusters": clusters.digest,
-            "init": "planner" if init is not None else "base model",
-            "seconds": round(time.monotonic() - started, 2),
-        }
-        _write(rows, states, backbone, codec, base, clusters, record, config, out)
+        with alone():
+            rows, record = fit_rows(data, states, validation, config.finetune, measured)
+            record |= {
+                "contexts": len(states),
+                "clusters": clusters.digest,
+                "init": "planner" if init is not None else "base model",
+                "seconds": round(time.monotonic() - started, 2),
+            }
+            _write(rows, states, backbone, codec, base, clusters, record, config, out)
+    remove_folder(work, READING)
     return record
 
 
-def _read(backbone: Backbone, codec: PromptCodec, order: Ints, config: PlannerConfig, init: Path | None) -> States:
+def _prepare(work: Path, base: Path, codec: PromptCodec, order: Ints, config: PlannerConfig) -> None:
+    """Keeps what was read by a call with the same inputs, and nothing else."""
+    found = hashlib.sha256(
+        np.ascontiguousarray(order).tobytes() + f"{codec.digest} {config.precision} {ROUND}".encode()
+    )
+    for file in sorted([*base.glob("*.safetensors"), *base.glob("config.json"), *base.glob("states*.npy")]):
+        with file.open("rb") as stream:
+            found.update(hashlib.file_digest(stream, "sha256").digest())
+    note = work / READING
+    if not (note.is_file() and note.read_text(encoding="utf-8") == found.hexdigest()):
+        remove_folder(work, READING)
+        write_text(note, found.hexdigest())
+
+
+def _read(
+    backbone: Backbone, codec: PromptCodec, order: Ints, config: PlannerConfig, init: Path | None, work: Path
+) -> States:
     """The states that an earlier planner left, and those that the minutes allow beyond them."""
     had = init is not None and (init / CONTEXTS_FILE).is_file()
     states = States.load(init) if init is not None and had else None
@@ -117,7 +142,7 @@ def _read(backbone: Backbone, codec: PromptCodec, order: Ints, config: PlannerCo
         order = order[states.rows([tuple(context) for context in order.tolist()]) < 0]
         if not len(order) or not config.finetune.minutes:
             return states
-    read = read_states(backbone, codec, order, config.finetune.minutes)
+    read = read_states(backbone, codec, order, config.finetune.minutes, work)
     return read if states is None else states.joined(read)
 
 

@@ -3,7 +3,7 @@
 # What the ranker is compared with lives in an environment of its own: RecTools asks for another numpy.
 .rectools/.ready: $(VENV)/.ready
 	@test -x .rectools/bin/python || $(PYTHON) -m venv .rectools
-	@$(BIN)/uv pip install --quiet --python .rectools/bin/python "rectools[torch]==0.19.0" torch==2.13.0 faiss-cpu==1.15.1
+	@$(BIN)/uv pip install --quiet --python .rectools/bin/python "rectools[torch]==0.19.0" torch==2.13.0 faiss-cpu==1.15.1 pyarrow==25.0.0
 	@touch $@
 
 bench-index: .rectools/.ready ## the best items of some clusters, from 100 thousand to 5 million items

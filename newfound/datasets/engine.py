@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +49,35 @@ def drop(con: Any, name: str) -> None:
 
 
 def write_table(table: Any, schema: pa.Schema, path: Path) -> int:
-    """Streams an Ibis table, in its own order, to a Parquet file of exactly `schema`; answers the number of rows.
+    """Streams an Ibis table, in its own order, to a Parquet file of exactly `schema`; see `write_tables`."""
+    return write_tables([table], schema, path)
 
-    Integer columns that the schema calls timestamps hold microseconds since the epoch.
+
+def write_tables(tables: Iterable[Any], schema: pa.Schema, path: Path) -> int:
+    """Streams Ibis tables, one after the other, to one Parquet file of exactly `schema`.
+
+    Integer columns that the schema calls timestamps hold microseconds since the epoch. Lists of moments that it calls
+    integers become milliseconds since then.
+
+    Returns:
+        The number of rows.
     """
     rows = 0
     with pq.ParquetWriter(path, schema) as writer:
-        for batch in table.select(*schema.names).to_pyarrow_batches(chunk_size=ROWS_A_GROUP):
-            columns = [batch.column(field.name).cast(field.type) for field in schema]
-            writer.write_batch(pa.record_batch(columns, schema=schema))
-            rows += batch.num_rows
+        for table in tables:
+            for batch in table.select(*schema.names).to_pyarrow_batches(chunk_size=ROWS_A_GROUP):
+                columns = [_as(batch.column(field.name), field.type) for field in schema]
+                # A row group of its own, so that rows which belong together are read without the others.
+                writer.write_table(pa.table(columns, schema=schema))
+                rows += batch.num_rows
     return rows
+
+
+def _as(values: pa.Array, kind: pa.DataType) -> pa.Array:
+    if (
+        pa.types.is_list(kind)
+        and pa.types.is_timestamp(values.type.value_type)
+        and pa.types.is_integer(kind.value_type)
+    ):
+        values = values.cast(pa.list_(pa.timestamp("ms", values.type.value_type.tz)), safe=False)
+    return values.cast(kind)

@@ -86,12 +86,15 @@ class Session:
 
 def _settings(own: Path, config: SparkConfig) -> dict[str, str]:
     """Spark's settings: nothing is served, nothing is left behind, values mean what they mean to DuckDB."""
-    loopback = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
+    here = {
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.local.dir": str(own),  # of executors as well, which on other machines have their own
+    }
     return {
-        **(loopback if config.is_local else {}),
+        **(here if config.is_local else {}),
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
-        "spark.local.dir": str(own),
         "spark.sql.warehouse.dir": str(own / "warehouse"),
         "spark.driver.defaultJavaOptions": f"-Djava.io.tmpdir={own} -Dderby.system.home={own}",
         "spark.sql.catalogImplementation": "in-memory",

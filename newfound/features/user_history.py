@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sized
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import ibis
 import numpy as np
@@ -18,8 +18,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from newfound.datasets.blocks import of_block, user_blocks
 from newfound.datasets.dataset import Dataset
-from newfound.datasets.engine import write_table
+from newfound.datasets.engine import write_tables
 from newfound.errors import DataError
 from newfound.features.histories import ARRAYS
 from newfound.files import new_file
@@ -42,6 +43,9 @@ from newfound.schema import (
 log = logging.getLogger("newfound.features.user_history")
 
 SOURCE = "histories"
+ROWS: Final = 1 << 15
+"""Histories of a row group, so that a block of users is read without the others."""
+ARRAY_OF: Final = {ITEM_IDS: ITEM, TIMES: TIME, ENGAGEMENTS: ENGAGEMENT, POSITIVES: POSITIVE}
 
 
 def write_user_history(dataset: Path, length: int, out: Path) -> dict[str, float | int | str]:
@@ -59,29 +63,39 @@ def write_user_history(dataset: Path, length: int, out: Path) -> dict[str, float
         Rows, users, and users who have more than `length` events.
     """
     data = Dataset(dataset)
-    events = data.interactions.inner_join(data.users.select(USER, CUT), USER)
+    events, users = data.interactions, data.users
+    dated = events.inner_join(users.select(USER, CUT), USER)
     # Positions count a user's events by time, so the past is the first `_past` of them.
-    sizes = events.group_by(USER).agg(_past=(events[TIME] < events[CUT]).sum(), _all=events.count())
-    events = events.drop(CUT).inner_join(sizes, USER)
-    past = events.filter(events[POSITION].between(events["_past"] - length, events["_past"] - 1))
-    whole = events.filter((events["_all"] > events["_past"]) & (events[POSITION] >= events["_all"] - length))
-    recent = past.mutate(_end=False).union(whole.mutate(_end=True))
-    order = recent[POSITION]
-    rows = recent.group_by(USER, "_end").agg(
-        **{
-            EVENT_TIME: recent[TIME].max(),
-            ITEM_IDS: recent[ITEM].collect(order_by=order),
-            TIMES: _milliseconds(recent[TIME]).collect(order_by=order),
-            ENGAGEMENTS: recent[ENGAGEMENT].collect(order_by=order),
-            POSITIVES: recent[POSITIVE].collect(order_by=order),
-        }
-    )
+    sizes = dated.group_by(USER).agg(_past=(dated[TIME] < dated[CUT]).sum(), _all=dated.count())
+    sizes = sizes.get_backend().create_table("sizes", sizes, temp=True)
+    rows = (_rows(of_block(events, block), of_block(sizes, block), length) for block in user_blocks(sizes, "_all"))
     with new_file(out) as file:
-        count = write_table(rows.order_by(USER, "_end"), HISTORIES, file)
+        count = write_tables(rows, HISTORIES, file)
     found = sizes.aggregate(users=sizes.count(), cropped=(sizes["_all"] > length).sum())
     users, cropped = found.to_pyarrow().to_pylist()[0].values()
     log.info("history rows: %d of %d users, at most %d events each (%d users have more)", count, users, length, cropped)
     return {"rows": count, "users": users, "cropped_users": cropped}
+
+
+def _rows(events: Any, sizes: Any, length: int) -> Any:
+    """The rows of some users, in order; times are still moments.
+
+    Each user's events are collected once, by position; both rows are slices of them.
+    """
+    events = events.inner_join(sizes, USER)
+    events = events.filter(events[POSITION] >= events["_past"] - length)
+    values = (POSITION, ITEM, TIME, ENGAGEMENT, POSITIVE)
+    walks = events.group_by(USER, "_past", "_all").agg(
+        _events=ibis.struct({name: events[name] for name in values}).collect().sort(),
+    )
+    walks = walks.mutate(_past=ibis.least(walks["_past"], length), _all=walks["_events"].length())
+    past, after = walks["_past"], walks["_all"] - walks["_past"]
+    ends = walks.filter(past > 0).select(USER, _end=False, _events=walks["_events"][:past])
+    whole = walks["_events"][ibis.greatest(walks["_all"] - length, 0) :]
+    ends = ends.union(walks.filter(after > 0).select(USER, _end=True, _events=whole))
+    arrays = {name: ends["_events"].map(lambda event, of=of: event[of]) for name, of in ARRAY_OF.items()}
+    newest = ends["_events"][ends["_events"].length() - 1][TIME]
+    return ends.select(USER, "_end", **{EVENT_TIME: newest}, **arrays).order_by(USER, "_end")
 
 
 def entity_rows(dataset: Path, at: Literal["cut", "end"] = "cut") -> pd.DataFrame:
@@ -130,7 +144,7 @@ def check_histories(table: pd.DataFrame, out: Path, cuts: Path | None = None) ->
         columns[name] = pa.array(kept[name].map(list), HISTORIES.field(name).type)
     written = pa.table(columns, schema=HISTORIES)
     with new_file(out) as file:
-        pq.write_table(written, file)
+        pq.write_table(written, file, row_group_size=ROWS)
     positives = sum(int(np.sum(values)) for values in kept[POSITIVES])
     return {
         "users": len(kept),
@@ -138,10 +152,6 @@ def check_histories(table: pd.DataFrame, out: Path, cuts: Path | None = None) ->
         "events": sum(len(values) for values in kept[ITEM_IDS]),
         "positives": positives,
     }
-
-
-def _milliseconds(time: Any) -> Any:
-    return time.delta(ibis.timestamp("1970-01-01", timezone="UTC"), unit="ms")
 
 
 def _is_past(items: object) -> bool:

@@ -80,7 +80,9 @@ def dense_films(interactions: Path, items: Path, people: int = 200, films: int =
         for genre in genres[film]:
             counts[genre] = counts.get(genre, 0) + 1
     common = {genre for genre, count in counts.items() if count >= 5}
-    kinds = [min(set(genres[film]) & common or {"Drama"}, key=lambda genre: counts[genre]) for film in best_films]
+    kinds = [
+        min(set(genres[film]) & common or {"Drama"}, key=lambda genre: (counts[genre], genre)) for film in best_films
+    ]
     place, cluster_of, exists, names = shelf(kinds)
     at = {film: int(place[row]) for row, film in enumerate(best_films)}
     who = {user: row for row, user in enumerate(best_users)}

@@ -23,8 +23,9 @@ import pyarrow.parquet as pq
 
 from newfound.clusters import Clusters
 from newfound.config import TransitionsConfig
+from newfound.datasets.blocks import Block, gather, of_block, user_blocks
 from newfound.datasets.dataset import Dataset
-from newfound.datasets.engine import connect, write_table
+from newfound.datasets.engine import connect, drop, write_table, write_tables
 from newfound.errors import DataError
 from newfound.files import new_folder
 from newfound.measures import gini, normalised_entropy
@@ -74,16 +75,24 @@ def interest_events(histories: Path, clusters: Path) -> Any:
         since the epoch), engagement, positive, and `first`: whether it is the user's first event in that cluster.
         Items without a cluster are left out.
     """
-    tree = Clusters.load(clusters)
     con = connect()
-    rows = con.read_parquet(histories)
+    interests = _interests(con, clusters, Clusters.load(clusters).interface_level)
+    return _events(con.read_parquet(histories), interests)
+
+
+def _interests(con: Any, clusters: Path, level: int) -> Any:
+    """Every item's interface cluster."""
+    items = con.read_parquet(clusters / "items.parquet")
+    return items.select(ITEM, **{CLUSTER: items[PATH][level - 1]})
+
+
+def _events(rows: Any, interests: Any) -> Any:
+    """The walks of some rows of histories."""
     events = rows.select(USER, _event=rows[ITEM_IDS].zip(rows[TIMES], rows[ENGAGEMENTS], rows[POSITIVES]))
     events = events.unnest("_event", offset=POSITION)
     names = (ITEM, TIME, ENGAGEMENT, POSITIVE)
     events = events.select(USER, POSITION, **{name: events["_event"][f"f{i}"] for i, name in enumerate(names, start=1)})
-    items = con.read_parquet(clusters / "items.parquet")
-    items = items.select(ITEM, **{CLUSTER: items[PATH][tree.interface_level - 1]})
-    events = events.inner_join(items, ITEM)
+    events = events.inner_join(interests, ITEM)
     earliest = events[POSITION].min().over(group_by=[USER, CLUSTER])
     return events.mutate(**{TIME: events[TIME] * 1000, FIRST: events[POSITION] == earliest})
 
@@ -153,17 +162,14 @@ def mine_transitions(
     """
     started = time.perf_counter()
     interface = Clusters.load(clusters)
-    events = interest_events(histories, clusters)
-    con = events.get_backend()
-    events = con.create_table("events", events, temp=True)
-    users = con.read_parquet(Dataset(dataset).path / "users.parquet")
-    users = users.select(USER, **{SPLIT: users[GROUP]})
-    found = con.create_table("found", novel_transitions(events, config.context).inner_join(users, USER), temp=True)
+    con = connect()
+    found, blocks = _mine(con, histories, dataset, _interests(con, clusters, interface.interface_level), config.context)
     learned = found if config.learn_from == "all" else found.filter(found[SPLIT] == "train")
     withheld = _withhold(learned, config, seed)
     held = ibis.memtable(withheld.select([CONTEXT]))
     found = found.left_join(held.mutate(**{HELD_OUT: True}), CONTEXT).drop(f"{CONTEXT}_right")
     found = con.create_table("flagged", found.mutate(**{HELD_OUT: found[HELD_OUT].fill_null(False)}), temp=True)
+    drop(con, "found")
     learned = found.filter(found[POSITIVE] & ~found[HELD_OUT])
     if config.learn_from == "train":
         learned = learned.filter(learned[SPLIT] == "train")
@@ -181,7 +187,8 @@ def mine_transitions(
             expected="longer histories, or more clusters",
         )
     with new_folder(out, RECORD) as folder:
-        write_table(found.order_by(USER, POSITION), TRANSITIONS, folder / ALL_FILE)
+        parts = (of_block(found, block).order_by(USER, POSITION) for block in blocks)
+        write_tables(parts, TRANSITIONS, folder / ALL_FILE)
         write_table(balanced.order_by(NEXT, ibis.desc(WEIGHT), CONTEXT), BALANCED, folder / BALANCED_FILE)
         pq.write_table(withheld, folder / WITHHELD_FILE)
         record = {
@@ -198,6 +205,16 @@ def mine_transitions(
         *(len(interface.interface), measures["held_out_contexts"], time.perf_counter() - started),
     )
     return measures
+
+
+def _mine(con: Any, histories: Path, dataset: Path, interests: Any, size: int) -> tuple[Any, list[Block]]:
+    """Everybody's novel transitions with the users' groups, and the blocks of users that they were mined in."""
+    users = con.read_parquet(Dataset(dataset).path / "users.parquet")
+    users = users.select(USER, **{SPLIT: users[GROUP]})
+    rows = con.read_parquet(histories)
+    blocks = user_blocks(rows.select(USER, _events=rows[ITEM_IDS].length()), "_events")
+    walks = (_events(of_block(rows, block), interests) for block in blocks)
+    return gather(con, "found", (novel_transitions(walk, size).inner_join(users, USER) for walk in walks)), blocks
 
 
 def _withhold(learned: Any, config: TransitionsConfig, seed: int) -> pa.Table:

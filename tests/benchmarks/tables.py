@@ -3,8 +3,8 @@
     make tables
 
 A table stands between `<!-- table NAME -->` and `<!-- end -->`; what stands there is replaced. Nothing is measured
-here: figures come from runs/bench/{worth,experiment,world,capacity,serving,joint}.json, and from the runs on the four
-data sets behind the first. A table whose record is not there stays as it is.
+here: figures come from runs/bench/{worth,experiment,world,scale,capacity,serving,joint}.json, and from the runs on
+the four data sets behind the first. A table whose record is not there stays as it is.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from typing import Any, Final
 
 from newfound.clusters import Clusters
 from newfound.files import write_text
-from tests.benchmarks import capacity_tables, experiment_tables
+from tests.benchmarks import capacity_tables, experiment_tables, scale_tables
+from tests.benchmarks.bench_scale import seconds_of
+from tests.benchmarks.scale_plot import plot
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 RECORD: Final = ROOT / "runs" / "bench" / "worth.json"
@@ -26,7 +28,8 @@ EXPERIMENT: Final = ROOT / "runs" / "bench" / "experiment.json"
 WORLD: Final = ROOT / "runs" / "bench" / "world.json"
 CAPACITY: Final = ROOT / "runs" / "bench" / "capacity.json"
 BESIDE: Final = ("serving", "joint")  # records whose figures stand in the tables of capacity, by their names
-OTHERS: Final = ("experiment-", "capacity-")  # tables that do not come from the record of `make bench-worth`
+OTHERS: Final = ("experiment-", "capacity-", "scale-")  # tables that do not come from the record of `make bench-worth`
+SCALE: Final = ROOT / "runs" / "bench" / "scale.json"
 RUNS: Final = ROOT / "runs" / "bench" / "worth"
 SETS: Final = {
     "movielens": "MovieLens-100K",
@@ -261,6 +264,9 @@ TABLES: Final[dict[str, Callable[[Record], str]]] = {
     "experiment-real": _from(EXPERIMENT, experiment_tables.real),
     "experiment-own": lambda record: experiment_tables.own({SETS[name]: found for name, found in _known().items()}),
     "experiment-world": _from(WORLD, experiment_tables.world),
+    "scale-steps": _from(SCALE, scale_tables.steps),
+    "scale-picture": _from(SCALE, lambda record: "![Seconds of every table step over interactions](scale.svg)"),
+    "scale-rivals": _from(SCALE, scale_tables.rivals),
     **{f"capacity-{name}": _capacity(make) for name, make in capacity_tables.TABLES.items()},
 }
 
@@ -283,7 +289,7 @@ def fill(text: str, record: Record) -> str:
 
 
 def main() -> None:
-    """Fills README.md and docs/*.md."""
+    """Fills README.md and docs/*.md, and draws docs/scale.svg."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     record = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
@@ -292,6 +298,9 @@ def main() -> None:
         if after != before:
             write_text(page, after)
             log.info("%s", page.relative_to(ROOT))
+    if SCALE.exists():
+        steps = seconds_of(json.loads(SCALE.read_text(encoding="utf-8")))
+        write_text(ROOT / "docs" / "scale.svg", plot(steps))
 
 
 if __name__ == "__main__":

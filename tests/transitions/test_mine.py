@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from newfound import schema
 from newfound.config import TransitionsConfig
-from newfound.datasets import Dataset
+from newfound.datasets import Dataset, blocks
 from newfound.errors import DataError
 from newfound.features.user_history import check_histories
 from newfound.transitions.mine import interest_events, mine_transitions, novel_transitions
@@ -233,3 +233,13 @@ def test_real_slice(movielens: Path, movielens_histories: Path, tmp_path: Path) 
     assert balanced["next"].value_counts().max() <= 40
     train = table[(table["split"] == "train") & table["positive"] & ~table["held_out"]]
     assert set(map(tuple, balanced["context"])) <= set(map(tuple, train["context"]))
+
+
+def test_mined_in_blocks_of_users_is_what_is_mined_at_once(mined, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, whole = mined(2)
+    tables = {file.name: pq.read_table(file) for file in out.glob("*.parquet")}
+    monkeypatch.setattr(blocks, "EVENTS", 6)
+    again, parts = mined(2)
+    assert (again, parts) == (out, whole) and len(tables) == 3
+    assert pq.ParquetFile(out / "transitions.parquet").num_row_groups > 1
+    assert all(pq.read_table(out / name).equals(table) for name, table in tables.items())

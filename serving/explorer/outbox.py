@@ -35,7 +35,8 @@ AHEAD_S: Final = 60.0
 STREAK: Final = 20
 SLOW_S: Final = 0.05
 """After `STREAK` events refused in a row, requests follow each other by no less: everything may be refused."""
-LONGEST_PAUSE_S: Final = 5.0
+LONGEST_PAUSE_S: Final = 2.0
+"""A collector that is back may answer the first try with what it had left to say, and is tried once more."""
 DISK_PAUSE_S: Final = 1.0
 """After a write that failed, and while the collector is away, before the disk is tried again."""
 

@@ -7,7 +7,7 @@ interest follows from its items' centroid and radius (Cauchy and Schwarz).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,10 +22,11 @@ from newfound.recommend.item_terms import COUNTS, ItemTerms
 from newfound.recommend.nested_logit import Coefficients, DecisionModel, joint_utilities
 from newfound.recommend.query import JointAnswer, JointQuery, Ranking
 from newfound.release.new_items import NewItems
-from newfound.types import Doubles, Floats, Ints, Span
+from newfound.types import Bools, Doubles, Floats, Ints
 
 WHOLE: Final = 500_000
 TOGETHER: Final = 1 << 23  # utilities that are held at a time
+FIRST: Final = 16  # interests that are visited at first; then twice as many, and so on
 RUN: Final = 4096  # items whose products are turned into rows while they are near the processor
 BLOCK: Final = 64  # values whose largest stands for them where the best of many are looked for
 NEW_EACH: Final = 8  # new items that come with the best ones of an interest, where those are asked for
@@ -106,9 +107,9 @@ class JointRanker:
         step = max(TOGETHER // max(len(self.items), 1), 1)
         for start in range(0, len(queries), step):
             some = parts[start : start + step]
-            utilities = self._products(some, slice(None))
+            utilities = self._products(some)
             for row, part in enumerate(some):
-                self._finish(part, (0, len(self.items)), utilities[row])
+                self._finish(part, utilities[row])
                 answers.append(self._one(queries[start + row], part, utilities[row]))
         return answers
 
@@ -160,23 +161,14 @@ class JointRanker:
             dissimilarity=coefficients.dissimilarity,
         )
 
-    def utilities(self, part: _Part, span: Span) -> Floats:
-        """The items' utilities in one slice, float32; minus infinity for what is hidden."""
-        found: Floats = self._products([part], slice(*span))[0]
-        self._finish(part, span, found)
-        return found
-
-    def _products(self, parts: Sequence[_Part], span: slice) -> Floats:
+    def _products(self, parts: Sequence[_Part]) -> Floats:
         """[B, items], terms that are products; those of requests that came together are one product of matrices."""
-        standing = [self.standing[part.planner][span] for part in parts]
-        pairs = [(self.ranker.index.vectors[span], np.stack([part.query for part in parts], axis=1))]
-        if len(parts[0].text):
-            pairs.append((self.terms.text[span], np.stack([part.text for part in parts], axis=1)))
         if len(parts) == 1:
-            alone = standing[0].copy()
-            for vectors, own in pairs:
-                alone += vectors @ own[:, 0]
-            return alone[None]
+            return self._alone(parts[0], [slice(None)])[None]
+        standing = [self.standing[part.planner] for part in parts]
+        pairs = [(self.ranker.index.vectors, np.stack([part.query for part in parts], axis=1))]
+        if len(parts[0].text):
+            pairs.append((self.terms.text, np.stack([part.text for part in parts], axis=1)))
         utilities = np.empty((len(parts), len(standing[0])), dtype=np.float32)
         for start in range(0, utilities.shape[1], RUN):
             run = slice(start, start + RUN)
@@ -185,14 +177,19 @@ class JointRanker:
                 np.add(product, added[run], out=utilities[row, run])
         return utilities
 
+    def _alone(self, part: _Part, spans: Sequence[slice]) -> Floats:
+        """Terms that are products, for the items of some spans, one span after the other."""
+        found = np.concatenate([self.standing[part.planner][span] for span in spans])
+        found += np.concatenate([self.ranker.index.vectors[span] @ part.query for span in spans])
+        if len(part.text):
+            found += np.concatenate([self.terms.text[span] @ part.text for span in spans])
+        return found
+
     @staticmethod
-    def _finish(part: _Part, span: Span, utilities: Floats) -> None:
+    def _finish(part: _Part, utilities: Floats) -> None:
         """Adds what only some items have, in place, and hides what must not be shown."""
-        start = span[0]
-        low, high = np.searchsorted(part.bonus.items, span)
-        utilities[part.bonus.items[low:high] - start] += part.bonus.values[low:high]
-        low, high = np.searchsorted(part.hidden, span)
-        utilities[part.hidden[low:high] - start] = -np.inf
+        utilities[part.bonus.items] += part.bonus.values
+        utilities[part.hidden] = -np.inf
 
     def _best(self, part: _Part, offsets: Floats, k: int, utilities: Floats | None) -> tuple[Ints, Floats]:
         """Places and joint utilities of the k best items, best first, ties by place.
@@ -201,26 +198,24 @@ class JointRanker:
             utilities: of all items; None: the interests are visited.
         """
         if utilities is not None or self._visits is None:
-            whole = self.utilities(part, (0, len(self.items))) if utilities is None else utilities
-            joint = joint_utilities(whole, self.bounds, offsets, part.dissimilarity)
+            assert utilities is not None, "few items, and they were not scored"
+            joint = joint_utilities(utilities, self.bounds, offsets, part.dissimilarity)
             return _top(np.arange(len(joint)), joint, k)
-        places, values = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
-        for nests, most in self._visits.order(part, offsets):
-            if len(values) == k and values[-1] > most:
-                break
-            joints = [self._joint_of(part, offsets, nest) for nest in nests]
-            least = values[-1] if len(values) == k else np.float32(-np.inf)
-            near = [np.flatnonzero(joint >= least) for joint in joints]
-            starts = self.bounds[nests]
-            places = np.concatenate([places, *(start + own for start, own in zip(starts, near, strict=True))])
-            values = np.concatenate([values, *(joint[own] for joint, own in zip(joints, near, strict=True))])
-            places, values = _top(places, values, k)
+        places, values, least = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32), np.float32(-np.inf)
+        order, most = self._visits.order(part, offsets)
+        at, size = 0, FIRST
+        while len(nests := order[at : at + size][most[at : at + size] >= least]):
+            own, joint = self._joint_of(part, offsets, nests)
+            near = np.flatnonzero(joint >= least)
+            places, values = _top(np.concatenate([places, own[near]]), np.concatenate([values, joint[near]]), k)
+            least = values[-1] if len(values) == k else least
+            at, size = at + size, 2 * size
         return places, values
 
     def _best_of(self, part: _Part, offsets: Floats, nest: int, wanted: int) -> Ranking:
         start = int(self.bounds[nest])
-        joint = self._joint_of(part, offsets, nest)
-        places, values = _top(start + np.arange(len(joint)), joint, wanted)
+        own, joint = self._joint_of(part, offsets, np.array([nest]))
+        places, values = _top(own, joint, wanted)
         low, high = np.searchsorted(self.new, (start, start + len(joint)))
         if high > low:  # new items have no past that could bring them among the best
             fresh, _ = _top(self.new[low:high], joint[self.new[low:high] - start], NEW_EACH)
@@ -228,10 +223,24 @@ class JointRanker:
             places, values = _top(places, joint[places - start], len(places))
         return self._named(places, values)
 
-    def _joint_of(self, part: _Part, offsets: Floats, nest: int) -> Floats:
-        span = (int(self.bounds[nest]), int(self.bounds[nest + 1]))
-        edges = np.array([0, span[1] - span[0]])
-        return joint_utilities(self.utilities(part, span), edges, offsets[nest : nest + 1], part.dissimilarity)
+    def _joint_of(self, part: _Part, offsets: Floats, nests: Ints) -> tuple[Ints, Floats]:
+        """Places and joint utilities of all items of some nests."""
+        starts, sizes = self.bounds[nests], self.bounds[nests + 1] - self.bounds[nests]
+        edges = np.concatenate([[0], np.cumsum(sizes)])
+        spans = [slice(start, start + size) for start, size in zip(starts.tolist(), sizes.tolist(), strict=True)]
+        utilities, shift = self._alone(part, spans), edges[:-1] - starts
+        row = np.full(len(self.interface), -1)
+        row[nests] = np.arange(len(nests))
+
+        def here(items: Ints) -> tuple[Bools, Ints]:
+            of = row[np.searchsorted(self.bounds, items, side="right") - 1]
+            return of >= 0, items[of >= 0] + shift[of[of >= 0]]
+
+        inside, places = here(part.bonus.items)
+        utilities[places] += part.bonus.values[inside]
+        utilities[here(part.hidden)[1]] = -np.inf
+        joint = joint_utilities(utilities, edges, offsets[nests], part.dissimilarity)
+        return np.arange(len(joint)) - np.repeat(shift, sizes), joint
 
     def _named(self, places: Ints, values: Floats) -> Ranking:
         return [(self.items[at], value) for at, value in zip(places.tolist(), values.tolist(), strict=True)]
@@ -271,8 +280,6 @@ class Bounds:
         bounds: [N + 1].
     """
 
-    AT_ONCE: Final = 8
-
     def __init__(
         self, vectors: Sequence[tuple[Floats, Floats]], standing: Mapping[bool, Floats], sizes: Ints, bounds: Ints
     ) -> None:
@@ -309,13 +316,12 @@ class Bounds:
         found: Doubles = scale * bound + spread + slack + offsets
         return found
 
-    def order(self, part: _Part, offsets: Floats) -> Iterator[tuple[list[int], float]]:
-        """Nests, a few at a time, and what the best of those and of all later ones can be worth."""
+    def order(self, part: _Part, offsets: Floats) -> tuple[Ints, Doubles]:
+        """Nests that may be shown, and what the best item of each can be worth, in descending order of that."""
         most = self.most(part, offsets)
         order = np.argsort(-most, kind="stable")
         order = order[np.isfinite(most[order])]
-        for at in range(0, len(order), self.AT_ONCE):
-            yield order[at : at + self.AT_ONCE].tolist(), float(most[order[at]])
+        return order, most[order]
 
 
 def _top(places: Ints, values: Floats, k: int) -> tuple[Ints, Floats]:

@@ -97,9 +97,9 @@ def measure(items: int, repeats: int) -> dict[str, float]:
     visited: list[int] = []
     inside = visiting._joint_of
 
-    def counted(part: Any, offsets: Floats, nest: int) -> Floats:
-        visited[-1] += 1
-        return inside(part, offsets, nest)
+    def counted(part: Any, offsets: Floats, nests: Ints) -> tuple[Ints, Floats]:
+        visited[-1] += len(nests)
+        return inside(part, offsets, nests)
 
     visiting._joint_of = counted  # type: ignore[method-assign]
     took: dict[str, list[float]] = {"visiting": [], "whole": []}

@@ -103,10 +103,10 @@ def test_few_nests_are_visited_where_one_is_far_better(folder, monkeypatch):
     visited: list[int] = []
     inside = visiting._joint_of
     monkeypatch.setattr(
-        visiting, "_joint_of", lambda part, offsets, nest: visited.append(nest) or inside(part, offsets, nest)
+        visiting, "_joint_of", lambda part, offsets, nests: visited.extend(nests) or inside(part, offsets, nests)
     )
     visiting.top_k([JointQuery(past(), {**OFFSETS, "c9": 50.0}, 5)])
-    assert 9 in visited and len(visited) <= joint_ranker.Bounds.AT_ONCE
+    assert 9 in visited and len(visited) <= joint_ranker.FIRST
 
 
 def test_after_no_history_popularity_ranks(ranker):

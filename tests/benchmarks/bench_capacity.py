@@ -56,7 +56,7 @@ def main() -> None:
         record = json.loads(options.out.read_text(encoding="utf-8"))
     record |= {**machine("kserve", "feast", "redis"), "interests": INTERESTS, "neighbours": NEIGHBOURS}
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="capacity-", dir=options.out.parent) as place:
+    with tempfile.TemporaryDirectory(prefix="capacity-", dir=options.out.parent.resolve()) as place:
         for items in options.items:
             if f"explorer.resident_mb@{items}" in record:
                 print(f"{items:>9,} items: in the record already", flush=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
+
+MOST: Final = 16  # that are taken at a time; the first one waits for the last one's answer
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -32,12 +34,11 @@ class Together(Generic[A, R]):
     """Collects what is asked for until the loop's next iteration.
 
     Args:
-        take: takes some of it, in the order in which it was asked for; it must see to every answer.
-        most: that are taken at a time; the first one waits for the last one's answer.
+        take: takes `MOST` at a time, in the order in which they were asked for; it must see to every answer.
     """
 
-    def __init__(self, take: Callable[[Sequence[Waiting[A, R]]], None], most: int) -> None:
-        self._take, self._most = take, most
+    def __init__(self, take: Callable[[Sequence[Waiting[A, R]]], None]) -> None:
+        self._take = take
         self._waiting: list[Waiting[A, R]] = []
 
     def ask(self, asked: A) -> asyncio.Future[R]:
@@ -50,7 +51,7 @@ class Together(Generic[A, R]):
         return one.answer
 
     def _run(self) -> None:
-        some, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
+        some, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
         if self._waiting:
             asyncio.get_running_loop().call_soon(self._run)
         left = [one for one in some if not one.answer.done()]

@@ -45,7 +45,6 @@ _FEATURES: Final = {
 }
 Row = Mapping[str, Any] | None  # Feast's values by name
 
-TOGETHER: Final = 16  # users that are read in one round trip
 
 _LISTS: Final = {
     ITEM_IDS: "string_list_val",
@@ -182,7 +181,7 @@ class Features:
         self.length = length
         self._store = OnlineReader(repository)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="features")
-        self._together = {view: Together[str, Row](functools.partial(self._take, view), TOGETHER) for view in _FEATURES}
+        self._together = {view: Together[str, Row](functools.partial(self._take, view)) for view in _FEATURES}
         self._reads = Errands()
 
     async def warm(self) -> None:

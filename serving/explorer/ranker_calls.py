@@ -10,14 +10,12 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Final
+from typing import Any
 
 from newfound.recommend.slate import Offer
 from serving.circuit_breaker import CircuitBreaker, Unavailable
 from serving.explorer.ranker_client import NotLoaded, RankerClient, Rejected
 from serving.together import Errands, Together, Waiting
-
-MOST: Final = 16  # as many as the ranker scores together
 
 log = logging.getLogger("newfound.serving.explorer")
 
@@ -48,7 +46,7 @@ class RankerCalls:
 
     def __init__(self, ranker: RankerClient, breaker: CircuitBreaker) -> None:
         self._ranker, self._breaker = ranker, breaker
-        self._together: Together[_Instance, Offer | None] = Together(self._take, MOST)
+        self._together: Together[_Instance, Offer | None] = Together(self._take)
         self._calls = Errands()
 
     async def rank(self, instances: Sequence[dict[str, Any]], request_id: str, seconds: float) -> list[Offer | None]:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from newfound.recommend.joint_ranker import JointRanker
 from newfound.recommend.query import JointAnswer, JointQuery
 from serving.deadline import Deadline
 from serving.http.errors import Expired
 from serving.together import Together, Waiting
-
-MOST: Final = 16  # the first query of a batch waits for its last
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +23,7 @@ class MicroBatcher:
     """Ranks what comes together in one pass."""
 
     def __init__(self) -> None:
-        self._together: Together[_Query, JointAnswer] = Together(self._take, MOST)
+        self._together: Together[_Query, JointAnswer] = Together(self._take)
 
     async def rank(self, ranker: JointRanker, query: JointQuery, deadline: Deadline) -> JointAnswer:
         """The answer of `JointRanker.top_k`; the query's clusters must be known to the ranker.

@@ -45,7 +45,7 @@ class Outgoing:
     def __init__(self, port: int) -> None:
         self._url, self._ended = f"http://127.0.0.1:{port}/metrics", threading.Event()
         # One client: to make one takes up to 80 ms for TLS, in which the proxies of this process pass nothing on.
-        self._client = httpx.Client(timeout=10, verify=False)
+        self._client = httpx.Client(timeout=10)
         self.sent: list[tuple[float, float]] = []
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()

@@ -10,9 +10,9 @@ import pytest
 
 from newfound.recommend.slate import Offer
 from serving.circuit_breaker import CircuitBreaker, State
-from serving.explorer.ranker_calls import MOST, RankerCalls
+from serving.explorer.ranker_calls import RankerCalls
 from serving.explorer.ranker_client import NotLoaded, Rejected
-from serving.together import Errands, Together, Waiting
+from serving.together import MOST, Errands, Together, Waiting
 from tests.serving.virtual_time import VirtualTimeLoop
 
 
@@ -30,15 +30,15 @@ def test_what_comes_at_once_is_taken_in_order_in_portions_and_without_those_who_
             one.put(-one.asked)
 
     async def story() -> None:
-        together = Together(take, 3)
-        answers = [together.ask(number) for number in range(5)]
+        together = Together(take)
+        answers = [together.ask(number) for number in range(MOST + 2)]
         answers[1].cancel()
         assert not taken
-        assert await asyncio.gather(*answers[:1], *answers[2:]) == [0, -2, -3, -4]
-        assert await together.ask(7) == -7
+        assert await asyncio.gather(*answers[:1], *answers[2:]) == [0, *(-number for number in range(2, MOST + 2))]
+        assert await together.ask(99) == -99
 
     in_virtual_time(story())
-    assert taken == [[0, 2], [3, 4], [7]]
+    assert taken == [[0, *range(2, MOST)], [MOST, MOST + 1], [99]]
 
 
 def test_work_stops_when_the_last_who_waits_has_gone() -> None:
@@ -54,7 +54,7 @@ def test_work_stops_when_the_last_who_waits_has_gone() -> None:
         def take(waiting: Sequence[Waiting[str, None]]) -> None:
             errands.start(work("read"), waiting)
 
-        together = Together(take, 9)
+        together = Together(take)
         first, second = together.ask("a"), together.ask("b")
         await asyncio.sleep(1)
         first.cancel()
